@@ -1,0 +1,1 @@
+"""Throughput and memory, each figure beside the machine's own limit. See README.md."""

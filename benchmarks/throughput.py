@@ -1,0 +1,292 @@
+"""How fast training and embedding are, beside what the machine could do.
+
+    python -m benchmarks.throughput [--case NAME] [--json] [--peer lightly --peer-python PYTHON]
+
+For each case: samples a second end to end (store, loader, views, step), of the same step on one
+batch that is already there (compute), their ratio, the compute rate against this machine's matrix
+products, and peak memory. The two kinds of steps take turns inside one run of the training loop,
+so that whatever else the machine does slows both alike. Every measurement is a process of its own.
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from .cases import CASES, Case, draw
+
+BLOCKS = 3  # turns of each kind
+EPOCH = 8  # batches
+WARM_UP = 2
+PEERS = Path(__file__).parent / "peers"
+PEER_CASES = {
+    "lightly": ("simclr", "dino", "mae"),
+    "timm": ("embed",),
+    "transformers": ("mae",),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.throughput", description=__doc__)
+    parser.add_argument("--case", choices=[*CASES], action="append", help="default: all")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--peer", choices=[*PEER_CASES], action="append", default=[])
+    parser.add_argument("--peer-python", default=sys.executable, help="where peers are installed")
+    parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
+    parser.add_argument(
+        "--folder", type=Path, help="where pictures and stores go; default: temporary"
+    )
+    parser.add_argument(
+        "--worker", choices=["speed", "compute", "first_epoch"], help=argparse.SUPPRESS
+    )
+    given = parser.parse_args(arguments)
+    if given.worker:
+        case = CASES[given.case[0]]
+        print(json.dumps(WORKERS[given.worker](case, given.folder, given.precision)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        results = {}
+        for name in given.case or CASES:
+            results[name] = measure(CASES[name], folder, given)
+            if not given.json:
+                print(text(CASES[name], results[name]), flush=True)
+    if given.json:
+        print(json.dumps(results))
+
+
+def measure(case: Case, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """All figures of a case, and those of peers that have it."""
+    draw(folder / str(case.side), case.side, EPOCH * case.batch)
+    own = [sys.executable, "-m", "benchmarks.throughput", "--case", case.name]
+    own += ["--folder", str(folder), "--precision", given.precision, "--worker"]
+    found = {**run([*own, "compute"]), **run([*own, "speed"])}
+    if case.name != "embed":
+        found |= run([*own, "first_epoch"])
+        found["first_epoch_ratio"] = found["first_epoch"] / found["compute"]
+    found["ratio"] = found["end_to_end"] / found["compute"]
+    found["share_of_peak"] = found["flops"] * found["compute"] / case.batch / found["matmul"]
+    found["peers"] = {}
+    for peer in given.peer:
+        if case.name not in PEER_CASES[peer]:
+            continue
+        for kind in ("default", "tuned"):
+            command = [given.peer_python, str(PEERS / f"{peer}_steps.py"), case.name, kind]
+            theirs = run([*command, str(folder / str(case.side))])
+            theirs["faster"] = found["end_to_end"] / theirs["end_to_end"]
+            found["peers"][f"{peer} {kind}"] = theirs
+    return found
+
+
+def run(command: list[str]) -> dict[str, Any]:
+    """The JSON object on the last line that a process prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def text(case: Case, found: dict[str, Any]) -> str:
+    lines = [
+        f"{case.title}, batch {case.batch}, {found['precision']}, {found['threads']} threads",
+        f"  end to end  {found['end_to_end']:8.1f} samples/s  {found['end_to_end_peak']:.2f} GiB",
+        f"  compute     {found['compute']:8.1f} samples/s  {found['compute_peak']:.2f} GiB",
+        f"  ratio       {found['ratio']:8.2f}",
+    ]
+    if "first_epoch" in found:
+        lines.append(f"  decoding    {found['first_epoch']:8.1f} samples/s in the first epoch")
+        lines[-1] += f", {found['first_epoch_ratio']:.2f} of compute"
+    rate, peak = found["flops"] * found["compute"] / case.batch / 1e12, found["matmul"] / 1e12
+    lines.append(f"  arithmetic  {rate:8.2f} TFLOP/s, {found['share_of_peak']:.0%} of {peak:.2f}")
+    for name, theirs in found["peers"].items():
+        lines.append(f"  {name}: {theirs['end_to_end']:.1f} samples/s end to end")
+        lines[-1] += f", compute {theirs['compute']:.1f}, {theirs['peak']:.2f} GiB"
+        lines[-1] += f": {theirs['faster']:.1f} times slower than here"
+    return "\n".join(lines)
+
+
+# -- workers ------------------------------------------------------------------------------------
+
+
+def speed(case: Case, folder: Path, precision: str) -> dict[str, Any]:
+    """Blocks of end-to-end and of compute-only steps in turns; medians over all steps of a kind."""
+    if case.name == "embed":
+        times = _embed(case, folder, precision)
+    else:
+        # what was prepared in the background during the block before must not count
+        kinds = ["compute"] * case.steps + ["filled"] * 2 + ["end_to_end"] * case.steps
+        fresh, close = _data(case, folder, warm=True)
+        times = _train(case, fresh, fresh(0), precision, kinds * BLOCKS)
+        close()
+    rate = {kind: case.batch / statistics.median(seconds) for kind, seconds in times.items()}
+    return {
+        "end_to_end": rate["end_to_end"],
+        "compute": rate["compute"],
+        "end_to_end_peak": _peak(),
+    }
+
+
+def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
+    """Peak memory of the step alone, its floating point operations, and the machine's limit."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def linear(x, weight, *_, out_shape=None, **__) -> int:
+        return 2 * math.prod(x) * weight[0]
+
+    # the counter knows every product but this one
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.mkldnn._linear_pointwise: linear}
+    )
+    from selfsup import machine
+
+    bf16 = machine.choose_precision(precision, "cpu") == "bf16"
+    if case.name == "embed":
+        from selfsup.inference import Fast
+
+        fast, x = Fast(case.build(), precision), torch.randn(case.batch, 3, case.side, case.side)
+        fast(x), fast(x)
+        peak = _peak()
+        with counter:
+            fast(x)
+    else:
+        fresh, close = _data(case, folder, warm=True)
+        views = fresh(0)
+        close()
+        _train(case, fresh, views, precision, ["compute"])
+        peak = _peak()
+        method = case.build()
+        with counter, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            sum(method(views, 0.5).values()).backward()
+    matmul = max(
+        machine.matmul_rate(torch.bfloat16 if bf16 else torch.float32, "cpu", n)
+        for n in (1024, 2048)
+    )
+    return {
+        "compute_peak": peak,
+        "flops": counter.get_total_flops(),
+        "matmul": matmul,
+        "precision": "bf16" if bf16 else "fp32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def first_epoch(case: Case, folder: Path, precision: str) -> dict[str, Any]:
+    """Samples a second while every sample is decoded for the first time."""
+    fresh, close = _data(case, folder, warm=True)
+    held = fresh(0)
+    close()
+    fresh, close = _data(case, folder, warm=False)
+    seconds = _train(case, fresh, held, precision, ["end_to_end"] * EPOCH)["end_to_end"]
+    close()
+    # the whole epoch counts, with its first batch, for which nothing was done ahead
+    return {"first_epoch": case.batch * len(seconds) / sum(seconds)}
+
+
+WORKERS = {"speed": speed, "compute": compute, "first_epoch": first_epoch}
+
+
+def _data(case: Case, folder: Path, warm: bool):
+    """`fresh(step)` -> the views of a step, from the store through the loader; and how to end."""
+    from selfsup.data import Loader, open_source, open_store
+    from selfsup.modalities.image import Image
+    from selfsup.randomness import Draws
+
+    modality = Image()
+    cache = folder / "cache" if warm else Path(tempfile.mkdtemp(dir=folder))
+    source = open_source(folder / str(case.side))
+    store = open_store(source, modality, case.side, cache=cache)
+    if warm:
+        store.fill()
+    loader = Loader(store, case.batch, seed=0)
+    wanted = case.build().views
+
+    def fresh(step: int):
+        batch = loader.batch(step)
+        return modality.views(batch, wanted, Draws(0, batch.samples), case.side)
+
+    def close() -> None:
+        loader.close()
+        store.close()
+
+    return fresh, close
+
+
+def _train(
+    case: Case, fresh, held: list, precision: str, kinds: list[str]
+) -> dict[str, list[float]]:
+    """Seconds of each kind of step in the real loop: from one call for views to the next.
+
+    "compute" steps get the views that are `held`, others `fresh` ones.
+    """
+    import torch
+
+    from selfsup.train import train
+
+    torch.manual_seed(0)
+    kinds = ["warm"] * WARM_UP + kinds
+    entered: list[float] = []
+    steps = iter(range(len(kinds)))  # of the loader: without gaps, so that what it prepares is used
+
+    def batches(step: int, part: int = 0, parts: int = 1):
+        entered.append(time.perf_counter())
+        fetched = kinds[step] if step < len(kinds) else "warm"
+        return fresh(next(steps)) if fetched in ("end_to_end", "filled") else held
+
+    train(
+        case.build(),
+        batches,
+        steps=len(kinds) + 1,
+        batch=case.batch,
+        precision=precision,
+        every=sys.maxsize,
+    )
+    times: dict[str, list[float]] = {}
+    for kind, start, end in zip(kinds, entered, entered[1:], strict=False):
+        times.setdefault(kind, []).append(end - start)
+    return times
+
+
+def _embed(case: Case, folder: Path, precision: str) -> dict[str, list[float]]:
+    """Batches from JPEG files to vectors; and the same batch again and again, in turns."""
+    import torch
+
+    from selfsup.data import open_source
+    from selfsup.inference import Fast, decoded
+    from selfsup.modalities.image import Image
+
+    torch.manual_seed(0)
+    times: dict[str, list[float]] = {"end_to_end": [], "compute": []}
+    modality, fast = Image(), Fast(case.build(), precision)
+    source = open_source(folder / str(case.side))
+    held = torch.randn(case.batch, 3, case.side, case.side)
+    fast(held)
+    for _ in range(BLOCKS):
+        for _ in range(case.steps):
+            start = time.perf_counter()
+            fast(held)
+            times["compute"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        count = 0
+        for batch, _ in decoded(source, modality, case.side, batch=case.batch):
+            fast(modality.plain(batch, case.side))
+            count += 1
+        times["end_to_end"].append((time.perf_counter() - start) / count)
+    return times
+
+
+def _peak() -> float:
+    """The most memory this process had, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    main()

@@ -1,0 +1,94 @@
+"""One file = one reproduced number: command, hardware, minutes, metric over seeds, controls.
+
+The data sets are archives under the folder that SELFSUP_DATA names; they are unpacked once, into
+the user's cache directory. Every number is of the final step, never of the best one.
+"""
+
+import json
+import os
+import sys
+import tarfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+import selfsup
+from selfsup.evaluate import Evaluation
+
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def data(archive: str, folder: str) -> Path:
+    """The unpacked `folder` of an archive under SELFSUP_DATA, such as images/cifar10_jpg.tar.gz."""
+    home = user_cache_path("selfsup") / "recipes"
+    if not (home / folder).exists():
+        if "SELFSUP_DATA" not in os.environ:
+            raise SystemExit("set SELFSUP_DATA to the folder that holds images/")
+        unpacking = home / f".{folder}.{os.getpid()}"
+        with tarfile.open(Path(os.environ["SELFSUP_DATA"]) / archive) as tar:
+            tar.extractall(unpacking, filter="data")
+        os.replace(unpacking / folder, home / folder)
+    return home / folder
+
+
+def reproduce(
+    name: str,
+    pretrain: Callable[[int, Path], selfsup.Run],
+    labelled: Path,
+    **evaluate: object,
+) -> None:
+    """Pretrain and evaluate once a seed; prints each verdict and keeps its figures in RESULTS.
+
+    The seeds are the arguments of the command, 0 and 1 without any.
+    """
+    for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
+        run = pretrain(seed, Path("runs") / f"{name}-{seed}")
+        result = run.evaluate(labelled, seed=seed, **evaluate)
+        run.report()
+        print(result)
+        keep({"recipe": name, "seed": seed, **figures(run, result)})
+
+
+def figures(run: selfsup.Run, result: Evaluation) -> dict:
+    """What a record is: settings, steps, time, and each score beside its controls, in percent."""
+    with open(run.path / "resolved.toml", "rb") as file:
+        settings = tomllib.load(file)
+    rows = result.to_json()["scores"]
+    scores = {
+        protocol: {
+            row["of"]: [round(100 * row[key], 1) for key in ("value", "low", "high")]
+            for row in rows
+            if row["protocol"] == protocol
+        }
+        for protocol in ("linear", "knn")
+    }
+    curve = {
+        f"{row['shots']} {row['of']}": round(100 * row["value"], 1)
+        for row in result.to_json()["curve"]
+    }
+    rank = {r["of"]: round(r["value"], 1) for r in rows if r["protocol"] == "effective_rank"}
+    return {
+        "method": settings["method"]["name"],
+        "modality": settings["data"]["modality"],
+        "encoder": {k: v for k, v in settings["encoder"].items() if v != "none"},
+        "steps": run.done["step"],
+        "samples": run.done["samples"],
+        "minutes": round(run.done["seconds"] / 60, 1),
+        "cores": os.cpu_count(),
+        "verdict": result.verdict,
+        "effective_rank": rank,
+        "curve": curve,
+        **scores,
+    }
+
+
+def keep(row: dict) -> None:
+    """Put a record in RESULTS, in the place of the one that it repeats."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    same = [(r["recipe"], r["seed"]) for r in rows]
+    rows = [r for r, key in zip(rows, same, strict=True) if key != (row["recipe"], row["seed"])]
+    rows = sorted([*rows, row], key=lambda r: (r["recipe"], r["seed"]))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    RESULTS.write_text(f"[\n{lines}\n]\n")

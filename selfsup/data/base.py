@@ -1,0 +1,104 @@
+"""What every source of samples has in common."""
+
+from abc import ABC, abstractmethod
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .names import Names, text
+
+LARGEST = 1 << 30  # bytes: a single sample larger than this is not read into memory
+
+# Why something that was found while listing is not a sample.
+REASONS = {
+    "link-outside": "a link out of the folder; --follow-links reads it",
+    "link-inside": "a link to something in the same folder, which is read under its own name",
+    "link-broken": "a link to nothing",
+    "link-again": "a link to a file or folder that was already listed",
+    "not-a-file": "a pipe, socket or device; only regular files are opened",
+    "unreadable": "no permission to read it",
+    "missing": "listed, but not there",
+    "unsafe-name": "an absolute path or one with '..' in an archive",
+    "archive-link": "a link, device or other special member of an archive",
+    "archive-cut": "the archive ends too early",
+    "too-large": f"more than {LARGEST >> 20} MiB in one sample",
+}
+
+
+class Problems:
+    """What was found while listing but cannot be a sample. As compact as the names."""
+
+    def __init__(self):
+        self._names, self._codes = Names(), array("B")
+        self._known = list(REASONS)
+
+    def add(self, name: bytes, code: str) -> None:
+        self._names.append(name)
+        self._codes.append(self._known.index(code))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        for name, number in zip(self._names, self._codes, strict=True):
+            code = self._known[number]
+            yield {"name": text(name), "code": code, "reason": REASONS[code]}
+
+    def counts(self) -> dict[str, int]:
+        return {self._known[c]: n for c, n in Counter(self._codes).most_common()}
+
+
+class Source(ABC):
+    """Samples by number.
+
+    `kind` is how they are stored (folder, tar, parquet, csv, array, dataset), `content` what they
+    are (image, audio ...), `sequential` whether reading in order is much cheaper than at random,
+    `ignored` how many other files lie beside them, by extension.
+    """
+
+    kind = "folder"
+    content = "image"
+    sequential = False
+
+    def __init__(self, place: str):
+        self.place = place
+        self.problems = Problems()
+        self.ignored: dict[str, int] = {}
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """The name of a sample; unique, and the same whenever the source is opened."""
+
+    @abstractmethod
+    def read(self, i: int) -> Any:
+        """The raw sample: bytes, an array or a PIL image. Raises BadSample."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when a sample is added, removed or rewritten."""
+
+    def size(self, i: int) -> int | None:
+        """Bytes of the raw sample where that is known without reading it."""
+        return None
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        """Class of each sample, (n,) int64 with -1 for none, and the names of the classes."""
+        return None
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        """Part (train, test ...) of each sample where the data says so, as `labels` does."""
+        return None
+
+    @property
+    def found(self) -> int:
+        return len(self) + len(self.problems)
+
+    def __repr__(self) -> str:
+        extra = f", {len(self.problems)} set aside" if len(self.problems) else ""
+        return f"{type(self).__name__}({self.place!r}, {len(self)} samples{extra})"

@@ -1,0 +1,94 @@
+"""What a file is: by its extension, or by its first bytes where the extension is not known."""
+
+KINDS = (
+    "image",
+    "audio",
+    "video",
+    "text",
+    "table",
+    "shard",
+    "array",
+)  # codes are positions
+
+_EXTENSIONS = {
+    "image": "jpg jpeg jpe jfif png webp bmp dib gif tif tiff ppm pgm pbm pnm",
+    "audio": "wav flac ogg oga mp3 opus aif aiff",
+    "video": "mp4 avi mov mkv webm m4v mpg mpeg",
+    "text": "txt md html htm xml json jsonl yaml yml toml log py rst tex cls",
+    "table": "csv tsv parquet",
+    "shard": "tar tgz tar.gz",
+    "array": "npy npz",
+}
+CODES: dict[bytes, int] = {
+    extension.encode(): KINDS.index(kind)
+    for kind, extensions in _EXTENSIONS.items()
+    for extension in extensions.split()
+}
+# Neither data nor worth opening to find out.
+OTHER = {
+    e.encode()
+    for e in [
+        "pdf",
+        "zip",
+        "gz",
+        "bz2",
+        "xz",
+        "7z",
+        "db",
+        "ini",
+        "lock",
+        "tmp",
+        "part",
+        "bak",
+        "pt",
+        "pth",
+        "safetensors",
+    ]
+}
+
+IMAGE = KINDS.index("image")
+
+
+def extension(name: bytes) -> bytes:
+    """Lower-case extension without the dot; b"" where there is none."""
+    stem, dot, last = name.rpartition(b".")
+    if not dot or not stem or b"/" in last:
+        return b""
+    last = last.lower()
+    if last == b"gz" and stem.lower().endswith(b".tar"):
+        return b"tar.gz"
+    return last
+
+
+def sniff(head: bytes) -> str | None:
+    """The kind that the first 16 bytes (a tar: 512) show, or None.
+
+    >>> sniff(b"\\x89PNG\\r\\n\\x1a\\n")
+    'image'
+    """
+    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "image"
+    if head[:6] in (b"GIF87a", b"GIF89a") or head[:4] in (
+        b"II*\0",
+        b"MM\0*",
+        b"II+\0",
+        b"MM\0+",
+    ):
+        return "image"
+    if head[:4] == b"RIFF":
+        return {b"WEBP": "image", b"WAVE": "audio", b"AVI ": "video"}.get(head[8:12])
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
+        return "image"
+    if head[:2] in (b"P4", b"P5", b"P6") and head[2:3].isspace():
+        return "image"
+    if head[:4] in (b"fLaC", b"OggS") or head[:3] == b"ID3":
+        return "audio"
+    if head[4:8] == b"ftyp":
+        return "video"
+    if head[:4] == b"PAR1":
+        return "table"
+    if head[:6] == b"\x93NUMPY":
+        return "array"
+    if head[257:262] == b"ustar":
+        return "shard"
+    return None

@@ -1,0 +1,109 @@
+"""Samples that a table names or labels."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SelfsupError
+from .base import Source
+from .files import ListedFiles
+from .names import text
+from .tables import LABEL_COLUMNS, PATH_COLUMNS, Table, encode, folder_labels, folder_splits
+
+
+class CsvSource(ListedFiles):
+    """A table whose rows name files, relative to the table's folder, with labels if it has any."""
+
+    kind = "csv"
+
+    def __init__(self, path: str):
+        table = Table(Path(path))
+        if table.path_column is None:
+            raise SelfsupError(
+                "E105",
+                f"{path} has no column that names files",
+                why=f"its columns are {', '.join(table.header)}",
+                do=f"name one of them {', '.join(PATH_COLUMNS[:3])}",
+            )
+        rows = {name: (label, split) for name, label, split in table.rows()}
+        root = os.fsencode(os.path.dirname(path))
+        super().__init__([os.fsdecode(name) for name in rows], root, place=path)
+        self._labels = encode(rows[name][0] for name in self.names)
+        self._splits = encode(rows[name][1] for name in self.names)
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._labels or folder_labels(self.names)
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._splits or folder_splits(self.names)
+
+
+class Labelled(Source):
+    """A source whose classes come from a table beside it."""
+
+    def __init__(self, source: Source, table: Path):
+        super().__init__(source.place)
+        self.source, self.table = source, table
+        self.kind, self.content, self.sequential = (
+            source.kind,
+            source.content,
+            source.sequential,
+        )
+        self.problems, self.ignored = source.problems, source.ignored
+        if not table.is_file():
+            raise SelfsupError("E101", f"there is no table at {table}")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getattr__(self, name: str):
+        return getattr(self.source, name)
+
+    def name(self, i: int) -> str:
+        return self.source.name(i)
+
+    def read(self, i: int) -> Any:
+        return self.source.read(i)
+
+    def size(self, i: int) -> int | None:
+        return self.source.size(i)
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._column(1)
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._column(2) or self.source.splits()
+
+    def _column(self, column: int) -> tuple[np.ndarray, list[str]] | None:
+        table = Table(self.table)
+        if column == 1 and table.label_column is None:
+            raise SelfsupError(
+                "E105",
+                f"{self.table} has no column of labels",
+                why=f"its columns are {', '.join(table.header)}",
+                do=f"name one of them {', '.join(LABEL_COLUMNS[:3])}",
+            )
+        values: dict[bytes, str | None] = {}
+        here = os.path.realpath(os.fsencode(self.table.parent))
+        place = os.path.realpath(os.fsencode(self.source.place))
+        for row in table.rows():
+            # rows may name files from the data's folder or from the table's own
+            values[os.path.normpath(row[0])] = row[column]
+            if os.path.isdir(place):
+                other = os.path.relpath(os.path.join(here, row[0]), place)
+                values.setdefault(other, row[column])
+        names = [os.path.normpath(os.fsencode(self.source.name(i))) for i in range(len(self))]
+        matched = sum(name in values for name in names)
+        if matched == 0 and column == 1:
+            raise SelfsupError(
+                "E105",
+                f"no row of {self.table} names a file of the data",
+                why=f"the data has {text(names[0])}, the table {text(next(iter(values), b''))}",
+                do="write the paths relative to the data's folder or to the table's",
+            )
+        return encode(values.get(name) for name in names)

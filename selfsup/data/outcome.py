@@ -1,0 +1,94 @@
+"""What became of each file: used, or skipped for a reason. found = used + skipped, always."""
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+
+# A file with one of these may be well again tomorrow, so it is never remembered between runs.
+TRANSIENT = {"changed", "unreadable", "io"}
+
+
+class BadSample(Exception):  # noqa: N818 (it is an outcome, not a mistake)
+    """One sample cannot be used. `code` is a word for counting, `reason` a sentence for people.
+
+    Readers raise it and nothing else: one bad file must not end a run, and any other exception
+    from a reader is a bug that must.
+    """
+
+    def __init__(self, code: str, reason: str):
+        super().__init__(f"{code}: {reason}")
+        self.code, self.reason = code, reason
+
+
+class Ledger:
+    """The list of skipped files, one JSON object a line, written while the run goes on.
+
+    A name is listed once, also when a later run continues the same file. Names that are not valid
+    UTF-8 keep their bytes as surrogate escapes ("\\udcff"), so that they can be opened again.
+    """
+
+    def __init__(self, path: str | Path | None = None):
+        self.path = Path(path) if path is not None else None
+        self._codes: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+        self._first: dict[str, tuple[str, str]] = {}
+        self._lock = threading.Lock()
+        self._file = None
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._continue()
+
+    def skip(self, name: str, code: str, reason: str) -> bool:
+        """Note that a file is not used. True when this is news."""
+        key = name.encode("utf-8", "surrogateescape")
+        with self._lock:
+            if key in self._seen:
+                return False
+            self._note(key, name, code, reason)
+            if self._file is not None:
+                line = json.dumps({"name": name, "code": code, "reason": reason})
+                self._file.write(line.encode() + b"\n")
+            return True
+
+    def counts(self) -> dict[str, int]:
+        """How many files were skipped for each code, most frequent first."""
+        with self._lock:
+            return dict(self._codes.most_common())
+
+    def first(self, code: str) -> tuple[str, str]:
+        """The first file skipped for `code`: its name and the reason."""
+        return self._first[code]
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def __repr__(self) -> str:
+        where = f", {self.path}" if self.path is not None else ""
+        return f"Ledger({len(self)} skipped{where})"
+
+    def _note(self, key: bytes, name: str, code: str, reason: str) -> None:
+        self._seen.add(key)
+        self._codes[code] += 1
+        self._first.setdefault(code, (name, reason))
+
+    def _continue(self) -> None:
+        whole = 0
+        if self.path.exists():
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                try:
+                    row = json.loads(line)
+                    name, code, reason = row["name"], row["code"], row["reason"]
+                except (ValueError, KeyError, TypeError):
+                    break
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                key = name.encode("utf-8", "surrogateescape")
+                if key not in self._seen:
+                    self._note(key, name, code, reason)
+        # Unbuffered: a line is with the system before the next file is looked at, so that a killed
+        # run leaves at most half a line. That half is cut off here.
+        self._file = self.path.open("ab", buffering=0)
+        if self._file.tell() != whole:
+            self._file.truncate(whole)

@@ -1,0 +1,412 @@
+"""Samples inside larger files: tar shards in the WebDataset layout, and parquet.
+
+A tar is never extracted. A plain one is indexed once (where each member starts and how long it
+is) and then read like files; in a compressed one the decompressor is remembered every few
+megabytes, so that any member can be reached without starting over.
+"""
+
+import hashlib
+import os
+import tarfile
+import threading
+import zlib
+from array import array
+from collections import Counter, OrderedDict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import SelfsupError
+from .base import LARGEST, Source
+from .kinds import CODES, KINDS, extension
+from .names import Names, text
+from .outcome import BadSample
+from .tables import LABEL_COLUMNS, encode, folder_labels, folder_splits
+
+MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
+CHUNK = 1 << 16
+
+
+def open_shards(paths: list[str], place: str) -> Source:
+    """All shards as one source, in the given order; tar and parquet are not mixed."""
+    if all(path.lower().endswith(".parquet") for path in paths):
+        return ParquetSource(paths, place)
+    return TarSource(paths, place)
+
+
+class TarSource(Source):
+    """Members of tar files: `key.jpg`, and beside it `key.cls` with its class if there is one."""
+
+    kind = "tar"
+
+    def __init__(self, paths: list[str], place: str):
+        super().__init__(place)
+        self.paths = [os.fspath(path) for path in paths]
+        self.members = Names()
+        self.shard, self.start, self.length = array("i"), array("q"), array("q")
+        self.kinds = array("B")
+        self._classes: dict[tuple[int, bytes], bytes] = {}
+        self._stamps: list[tuple[int, int]] = []
+        self._streams: dict[int, GzipStream] = {}
+        self._lock = threading.Lock()
+        for number, path in enumerate(self.paths):
+            self._index(number, path)
+        self._keep_one_kind()
+        self.sequential = bool(self._streams)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def name(self, i: int) -> str:
+        member = text(self.members[i])
+        return member if len(self.paths) == 1 else f"{self.paths[self.shard[i]]}/{member}"
+
+    def size(self, i: int) -> int:
+        return self.length[i]
+
+    def read(self, i: int) -> bytes:
+        number, start, length = self.shard[i], self.start[i], self.length[i]
+        if number in self._streams:
+            with self._lock:
+                self._streams[number].seek(start)
+                content = self._streams[number].read(length)
+        else:
+            try:
+                handle = os.open(self.paths[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                raise BadSample("changed", f"its archive: {error.strerror}") from None
+            try:
+                if _stamp(os.fstat(handle)) != self._stamps[number]:
+                    raise BadSample("changed", "its archive was rewritten since it was listed")
+                content = os.pread(handle, length, start)
+            finally:
+                os.close(handle)
+        if len(content) != length:
+            raise BadSample("archive-cut", "the archive ends before this member does")
+        return content
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(b"tar", digest_size=16)
+        self.members.update(digest)
+        for numbers in (self.shard, self.start, self.length):
+            digest.update(numbers)
+        digest.update(repr(self._stamps).encode())
+        return digest.hexdigest()
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        if not self._classes:
+            return folder_labels(self.members)
+        labels = []
+        for number, member in zip(self.shard, self.members, strict=True):
+            value = self._classes.get((number, _key(member)))
+            labels.append(text(value).strip() if value is not None else None)
+        return encode(labels)
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return folder_splits(self.members)
+
+    def _index(self, number: int, path: str) -> None:
+        from ..stop import stop
+
+        shown = os.fsencode(path)
+        try:
+            file = open(path, "rb")  # noqa: SIM115 (a compressed one stays open)
+        except OSError as error:
+            raise SelfsupError("E101", f"{path} cannot be opened", why=error.strerror) from None
+        self._stamps.append(_stamp(os.fstat(file.fileno())))
+        if file.read(2) == b"\x1f\x8b":
+            file = self._streams[number] = GzipStream(file)
+            total = None
+        else:
+            total = self._stamps[-1][0]
+        file.seek(0)
+        try:
+            archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise SelfsupError(
+                "E106", f"{path} cannot be read as a tar archive", where=path, why=str(error),
+                do="tar and tar.gz are read; make it again with tar -cf or tar -czf",
+            ) from None  # fmt: skip
+        seen, held = 0, None
+        while True:
+            try:
+                member = archive.next()
+            except (tarfile.TarError, zlib.error, EOFError, OSError):
+                # tarfile notices the cut one member late
+                end = total if total is not None else file.reached
+                if held is not None and held.offset_data + held.size > end:
+                    self.problems.add(_name(held), "archive-cut")
+                else:
+                    self._sample(held, number)
+                    self.problems.add(shown, "archive-cut")
+                break
+            self._sample(held, number)
+            if member is None:
+                file.seek(archive.offset)
+                if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
+                    self.problems.add(shown, "archive-cut")  # between two members: no end mark
+                break
+            archive.members.clear()  # tarfile keeps every header it has seen
+            seen += 1
+            if seen % 256 == 0:
+                stop.check()
+            held = member if self._wanted(archive, member, number) else None
+        if total is not None:
+            file.close()
+
+    def _wanted(self, archive: tarfile.TarFile, member: tarfile.TarInfo, number: int) -> bool:
+        """Whether a member is a sample. Notes its class or its fault if it is not."""
+        name = _name(member)
+        last = os.path.basename(name)
+        if member.isdir() or last.startswith(b"."):
+            return False
+        if not member.isreg() or member.issparse():
+            self.problems.add(name, "archive-link")
+        elif CODES.get(extension(last)) not in MEDIA:
+            if extension(last) == b"cls" and member.size <= 4096:
+                self._classes[number, _key(name)] = archive.extractfile(member).read()
+            else:
+                shown = text(extension(last)) or "no extension"
+                self.ignored[shown] = self.ignored.get(shown, 0) + 1
+        elif name.startswith(b"/") or b".." in name.split(b"/"):
+            self.problems.add(name, "unsafe-name")  # harmless here, but not an honest archive
+        elif member.size > LARGEST:
+            self.problems.add(name, "too-large")
+        else:
+            return True
+        return False
+
+    def _sample(self, member: tarfile.TarInfo | None, number: int) -> None:
+        if member is not None:
+            name = _name(member)
+            self.members.append(name)
+            self.kinds.append(CODES[extension(os.path.basename(name))])
+            self.shard.append(number)
+            self.start.append(member.offset_data)
+            self.length.append(member.size)
+
+    def _keep_one_kind(self) -> None:
+        counts = Counter(self.kinds).most_common()
+        if not counts:
+            self.content = "nothing"
+            return
+        chosen = counts[0][0]
+        self.content = KINDS[chosen]
+        if len(counts) > 1:
+            for code, n in counts[1:]:
+                self.ignored[KINDS[code]] = self.ignored.get(KINDS[code], 0) + n
+            keep = [i for i, kind in enumerate(self.kinds) if kind == chosen]
+            self.members = self.members.take(keep)
+            for field in ("shard", "start", "length"):
+                old = getattr(self, field)
+                setattr(self, field, array(old.typecode, (old[i] for i in keep)))
+
+
+def _name(member: tarfile.TarInfo) -> bytes:
+    return member.name.encode("utf-8", "surrogateescape")
+
+
+def _key(member: bytes) -> bytes:
+    """What WebDataset groups by: the name up to the first dot of its last part."""
+    folder, slash, last = member.rpartition(b"/")
+    return folder + slash + last.partition(b".")[0]
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+class GzipStream:
+    """A gzip file that can be read from any place after one pass over it.
+
+    `zlib` decompressors can be copied; one copy (about 40 kB) every `spacing` bytes of output is
+    kept, at most `points` of them: when there are more, every second one is dropped.
+    """
+
+    def __init__(self, file, spacing: int = 1 << 20, points: int = 1024):
+        self.file, self.spacing, self.points = file, spacing, points
+        self._restart()
+        # (place in the output, place in the file, decompressor as it was there)
+        self._saved = [(0, 0, self._decompressor.copy())]
+
+    @property
+    def reached(self) -> int:
+        """How many bytes of output have come so far."""
+        return self._end
+
+    def tell(self) -> int:
+        return self._place
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        assert whence == os.SEEK_SET
+        ready = self._end - len(self._buffer)
+        if not ready <= place or (place > self._end and self._before(place)[0] > self._end):
+            self._rewind(place)
+        self._place = place
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0, "read what a member holds, never the whole stream"
+        pieces = []
+        while size > 0:
+            skip = self._place - (self._end - len(self._buffer))
+            if skip < len(self._buffer):
+                piece = self._buffer[skip : skip + size]
+                pieces.append(piece)
+                size -= len(piece)
+                self._place += len(piece)
+            elif not self._more():
+                break
+        return b"".join(pieces)
+
+    def _restart(self) -> None:
+        self.file.seek(0)
+        self._decompressor = zlib.decompressobj(31)  # 31: a gzip header, 32 kB window
+        self._buffer, self._end, self._place, self._at = b"", 0, 0, 0
+
+    def _before(self, place: int) -> tuple:
+        low, high = 0, len(self._saved)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._saved[middle][0] <= place else (low, middle)
+        return self._saved[low]
+
+    def _rewind(self, place: int) -> None:
+        self._end, self._at, saved = self._before(place)
+        self._decompressor, self._buffer = saved.copy(), b""
+
+    def _more(self) -> bool:
+        """Decompress the next piece of the file into the buffer; False at the end."""
+        content = os.pread(self.file.fileno(), CHUNK, self._at)
+        if not content:
+            return False
+        self._at += len(content)
+        output = self._decompressor.decompress(content)
+        while self._decompressor.eof:  # gzip members may follow one another
+            rest = self._decompressor.unused_data
+            self._decompressor = zlib.decompressobj(31)
+            if not rest.lstrip(b"\0"):
+                break
+            output += self._decompressor.decompress(rest)
+        self._buffer = output
+        self._end += len(output)
+        if self._end - self._saved[-1][0] >= self.spacing:
+            self._saved.append((self._end, self._at, self._decompressor.copy()))
+            if len(self._saved) > self.points:
+                self._saved = self._saved[::2]
+                self.spacing *= 2
+        return True
+
+
+class ParquetSource(Source):
+    """A column of encoded samples: binary, or a struct with `bytes` (as Hugging Face writes it)."""
+
+    kind = "parquet"
+    sequential = True
+
+    def __init__(self, paths: list[str], place: str):
+        super().__init__(place)
+        self.paths = paths
+        self._files: list[pq.ParquetFile] = []
+        self._groups: list[tuple[int, int]] = []  # (file, row group)
+        self._file_first: list[int] = []
+        firsts, stamps = [0], []
+        for number, path in enumerate(paths):
+            try:
+                file = pq.ParquetFile(path, memory_map=True)
+            except (pa.ArrowException, OSError) as error:
+                raise SelfsupError(
+                    "E106", f"{path} cannot be read as parquet", where=path,
+                    why=str(error).splitlines()[0],
+                    do="write it again, for instance with pyarrow.parquet.write_table",
+                ) from None  # fmt: skip
+            self._files.append(file)
+            self._file_first.append(firsts[-1])
+            stamps.append(_stamp(os.stat(path)))
+            for group in range(file.num_row_groups):
+                self._groups.append((number, group))
+                firsts.append(firsts[-1] + file.metadata.row_group(group).num_rows)
+        self._first = np.array(firsts, np.int64)
+        self._stamps = stamps
+        self.column, self._nested = self._find_column()
+        self._recent: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def name(self, i: int) -> str:
+        group, row = self._locate(i)
+        number = self._groups[group][0]
+        row += int(self._first[group]) - self._file_first[number]
+        return f"{os.path.basename(self.paths[number])}#{row}"
+
+    def read(self, i: int) -> bytes:
+        group, row = self._locate(i)
+        value = self._column(group)[row].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if value is None:
+            raise BadSample("empty", "the cell is empty")
+        return value
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(b"parquet", digest_size=16)
+        digest.update(repr((self.column, self._stamps)).encode())
+        for file in self._files:
+            digest.update(repr([file.metadata.num_rows, str(file.schema_arrow)]).encode())
+        digest.update(repr([os.path.basename(path) for path in self.paths]).encode())
+        return digest.hexdigest()
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        names = {name.lower(): name for name in self._files[0].schema_arrow.names}
+        chosen = next((names[c] for c in (*LABEL_COLUMNS, "labels") if c in names), None)
+        if chosen is None:
+            return None
+        values = (v for f in self._files for v in f.read(columns=[chosen])[chosen].to_pylist())
+        return encode(None if v is None or v == -1 else str(v) for v in values)
+
+    def _find_column(self) -> tuple[str, bool]:
+        if not self._files:
+            raise SelfsupError("E102", f"no parquet files in {self.place}")
+        schema = self._files[0].schema_arrow
+        found = {}
+        for field in schema:
+            if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+                found[field.name] = False
+            elif pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
+                found[field.name] = True
+        if not found:
+            raise SelfsupError(
+                "E104", f"{self.place} has no column of image bytes", where=self.place,
+                why=f"its columns are {', '.join(f'{f.name} ({f.type})' for f in schema)}"[:500],
+                do="store the encoded images in a binary column named 'image'",
+            )  # fmt: skip
+        usual = ("image", "img", "jpg", "jpeg", "png", "bytes", "data")
+        name = next((n for n in found if n.lower() in usual), next(iter(found)))
+        return name, found[name]
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        group = int(np.searchsorted(self._first, i, side="right")) - 1
+        return group, i - int(self._first[group])
+
+    def _column(self, group: int):
+        with self._lock:
+            if group not in self._recent:
+                number, index = self._groups[group]
+                wanted = [f"{self.column}.bytes"] if self._nested else [self.column]
+                try:
+                    table = self._files[number].read_row_group(index, columns=wanted)
+                except (pa.ArrowException, OSError) as error:
+                    reason = str(error).splitlines()[0]
+                    raise BadSample("table-damaged", f"its row group: {reason}") from None
+                self._recent[group] = table.column(0)
+                while len(self._recent) > 2:
+                    self._recent.popitem(last=False)
+            self._recent.move_to_end(group)
+            return self._recent[group]

@@ -1,0 +1,168 @@
+"""Where samples come from. `open_source` takes whatever the user has and gives a `Source`.
+
+A source lists its samples once, in an order that depends on their names alone, and then reads any
+of them by number. It never writes, never extracts an archive, and opens regular files only.
+"""
+
+import glob
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SelfsupError
+from .arrays import ArraySource, DatasetSource, from_dict, open_array
+from .base import REASONS, Source
+from .files import FolderSource, ListedFiles, list_folder
+from .kinds import CODES, KINDS, extension, sniff
+from .listed import CsvSource, Labelled
+from .names import text
+from .shards import open_shards
+
+__all__ = ["Source", "open_source"]
+
+
+def open_source(
+    data: Any, *, follow_links: bool = False, labels: str | Path | None = None
+) -> Source:
+    """A source from a folder, shards, a table, arrays or any Python object with length and items.
+
+    `labels` is a CSV that gives the class of each file (columns `path,label`); without it the
+    sub-folders do. Labels are only looked at when `Source.labels` is called.
+    Raises SelfsupError: E101 nothing there, E102 nothing usable, E104 a form that is not read.
+    """
+    source = _open(data, follow_links)
+    if labels is not None:
+        source = Labelled(source, Path(labels))
+    if len(source) == 0:
+        raise _empty(source)
+    return source
+
+
+def _open(data: Any, follow_links: bool) -> Source:
+    from .shards import (
+        open_shards,  # below this file in the order of reading, so imported late
+    )
+
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, str | os.PathLike):
+        path = os.fspath(data)
+        if os.path.isdir(path):
+            return _open_folder(path, follow_links)
+        if os.path.isfile(path):
+            return _open_file(path, follow_links)
+        matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
+        if matches:
+            return open_shards(matches, place=str(path))
+        raise _missing(path)
+    if isinstance(data, np.ndarray):
+        return ArraySource(data)
+    if isinstance(data, dict):
+        return from_dict(data, "dict")
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
+        return ListedFiles(data)
+    if type(data).__module__.startswith("torch") and hasattr(data, "numpy"):
+        return ArraySource(data.detach().cpu().numpy())
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return DatasetSource(data)
+    raise SelfsupError(
+        "E104",
+        f"data of type {type(data).__name__} is not read",
+        why="it is neither a path, an array, nor an object with __len__ and __getitem__",
+        do="pass a folder, .tar, .parquet, .csv or .npy file, an array, or a map-style dataset",
+    )
+
+
+def _open_file(path: str, follow_links: bool) -> Source:
+    last = extension(os.path.basename(os.fsencode(path)))
+    if last in (b"tar", b"tgz", b"tar.gz", b"parquet"):
+        return open_shards([path], place=path)
+    if last in (b"csv", b"tsv"):
+        return CsvSource(path)
+    if last in (b"npy", b"npz"):
+        return open_array(path)
+    if last in CODES:
+        return ListedFiles([path])
+    with open(path, "rb") as file:
+        kind = sniff(file.read(512))
+    if kind is None:
+        raise SelfsupError(
+            "E104",
+            f"{path} is not a kind of file that can be read",
+            do="pass a folder, .tar, .tar.gz, .parquet, .csv, .npy or .npz file",
+        )
+    return open_shards([path], place=path) if kind == "shard" else ListedFiles([path])
+
+
+def _open_folder(path: str, follow_links: bool) -> Source:
+    listing = list_folder(os.fsencode(path), follow_links)
+    kinds = Counter(listing.kinds)
+    samples = {code: n for code, n in kinds.items() if KINDS[code] in ("image", "audio", "video")}
+    chosen = max(samples, key=lambda code: (samples[code], -code), default=None)
+    if chosen is None:
+        # No samples as files: shards in the folder are read instead, tables after archives.
+        names = [text(name) for name in listing.names]
+        for suffixes in ((".tar", ".tgz", ".tar.gz"), (".parquet",)):
+            shards = [os.path.join(path, n) for n in names if n.lower().endswith(suffixes)]
+            if shards:
+                source = open_shards(shards, place=path)
+                break
+        else:
+            source = FolderSource(path, listing, keep=None)
+        source.problems = listing.problems
+    else:
+        source = FolderSource(path, listing, keep=chosen)
+    source.ignored = {name: n for name, n in listing.ignored.items() if n}
+    for code, n in kinds.items():
+        if code != chosen and source.kind == "folder":
+            source.ignored[KINDS[code]] = source.ignored.get(KINDS[code], 0) + n
+    return source
+
+
+def _braces(pattern: str) -> list[str]:
+    """WebDataset's notation for numbered shards.
+
+    >>> _braces("shard-{008..010}.tar")
+    ['shard-008.tar', 'shard-009.tar', 'shard-010.tar']
+    """
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if found is None:
+        return [pattern]
+    low, high = found.groups()
+    if int(high) - int(low) > 1_000_000:
+        return [pattern]
+    expanded = (
+        f"{pattern[: found.start()]}{number:0{len(low)}d}{pattern[found.end() :]}"
+        for number in range(int(low), int(high) + 1)
+    )
+    return [name for part in expanded for name in _braces(part)]
+
+
+def _missing(path: str) -> SelfsupError:
+    folder = os.path.dirname(os.path.abspath(path))
+    why = "" if os.path.isdir(folder) else f"the folder {folder} does not exist either"
+    return SelfsupError(
+        "E101", f"there is nothing at {path}", where=os.path.abspath(path), why=why,
+        do="check the spelling; quote patterns such as 'shards/*.tar'",
+    )  # fmt: skip
+
+
+def _empty(source: Source) -> SelfsupError:
+    counts = source.problems.counts()
+    if counts:
+        code, number = next(iter(counts.items()))
+        why = f"{number} set aside: {REASONS[code]}"
+    elif source.ignored:
+        listed = sorted(source.ignored.items(), key=lambda item: -item[1])[:4]
+        why = "it holds only " + ", ".join(f"{n} {name}" for name, n in listed)
+    else:
+        why = "it is empty"
+    return SelfsupError(
+        "E102", f"no samples in {source.place}", where=source.place, why=why,
+        do="point to a folder with jpg, png, webp, bmp, gif or tiff files, or to shards, parquet, "
+        "csv or npy",
+    )  # fmt: skip

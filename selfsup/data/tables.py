@@ -1,0 +1,128 @@
+"""Classes and parts of samples: from the names of folders or from the columns of a table."""
+
+import csv
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import SelfsupError
+from .names import Names, text
+
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
+LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_name", "cls")
+SPLIT_COLUMNS = ("split", "part", "subset")
+
+Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what the numbers mean
+
+
+class Table:
+    """A CSV (or TSV) with a header, read row by row."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        with self._open() as file:
+            self.header = next(csv.reader(file, delimiter=self.delimiter), [])
+        known = [name.strip().lower() for name in self.header]
+
+        def column(names):
+            return next((known.index(name) for name in names if name in known), None)
+
+        self.path_column, self.label_column = (
+            column(PATH_COLUMNS),
+            column(LABEL_COLUMNS),
+        )
+        self.split_column = column(SPLIT_COLUMNS)
+
+    def _open(self):
+        return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+    def rows(self) -> Iterator[tuple[bytes, str | None, str | None]]:
+        """(path, label, split) of each row; None where a cell is empty or there is no column."""
+        names = self.path_column or 0
+
+        def cell(row, column):
+            return (
+                (row[column].strip() or None) if column is not None and column < len(row) else None
+            )
+
+        try:
+            with self._open() as file:
+                reader = csv.reader(file, delimiter=self.delimiter)
+                next(reader, None)
+                for row in reader:
+                    if len(row) > names and row[names]:
+                        name = row[names].encode("utf-8", "surrogateescape")
+                        yield (
+                            name,
+                            cell(row, self.label_column),
+                            cell(row, self.split_column),
+                        )
+        except csv.Error as error:
+            raise SelfsupError(
+                "E105",
+                f"{self.path} is not a readable CSV: {error}",
+                where=str(self.path),
+            ) from None
+
+
+def encode(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]] | None:
+    """Class numbers in the sorted order of the class names; None where there are no names."""
+    names: dict[str, int] = {}
+    codes = array("q", (-1 if v is None else names.setdefault(v, len(names)) for v in values))
+    if not names:
+        return None
+    ordered = sorted(names, key=_natural)
+    place = np.empty(len(names) + 1, np.int64)
+    place[-1] = -1
+    for number, name in enumerate(ordered):
+        place[names[name]] = number
+    return place[np.frombuffer(codes, np.int64)], ordered
+
+
+def _natural(name: str) -> tuple:
+    return (0, int(name), name) if re.fullmatch(r"-?\d{1,18}", name) else (1, 0, name)
+
+
+def _folders(names: Names) -> Iterator[list[bytes]]:
+    """The folders of each name, without those that all names begin with."""
+    common: list[bytes] | None = None
+    for name in names:
+        parts = name.split(b"/")[:-1]
+        if common is None:
+            common = parts
+        while common and parts[: len(common)] != common:
+            common = common[:-1]
+        if not common:
+            break
+    skip = len(common or ())
+    for name in names:
+        yield name.split(b"/")[:-1][skip:]
+
+
+def folder_labels(names: Names) -> tuple[np.ndarray, list[str]] | None:
+    """The first folder below those that all samples share, or the second under train/, test/ ...
+
+    >>> folder_labels(Names([b"train/cat/1.jpg", b"test/dog/2.jpg"]))[1]
+    ['cat', 'dog']
+    """
+    split = folder_splits(names) is not None
+
+    def labels():
+        for parts in _folders(names):
+            rest = parts[1:] if split else parts
+            yield text(rest[0]) if rest else None
+
+    return encode(labels())
+
+
+def folder_splits(names: Names) -> tuple[np.ndarray, list[str]] | None:
+    """train, test ... where every sample lies in a folder of such a name."""
+    first = [parts[0] if parts else b"" for parts in _folders(names)]
+    if not first or not all(text(name).lower() in SPLITS for name in set(first)):
+        return None
+    return encode(text(name) for name in first)

@@ -1,0 +1,367 @@
+"""Is this machine fine: what is there, what is missing with the line that mends it; a self-test.
+
+The self-test is the promise that matters most, tried here and now: a run that is killed and started
+again ends with the same weights, bit for bit, as one that was left alone.
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .console import Console, columns, duration, size
+from .errors import SelfsupError
+
+OK, WARN, FIX = "ok", "warn", "fix"
+STEPS = 12  # of the self-test
+PATIENCE = 120.0  # seconds that one process of the self-test may take
+
+# extra of this package -> modules that it brings
+EXTRAS = {"track": ("tensorboard", "wandb"), "umap": ("umap",)}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the page. `fix` is what to do where `state` is not ok."""
+
+    name: str
+    state: str  # ok, warn or fix
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The page. Its exit code is 1 where something must be fixed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return int(any(check.state == FIX for check in self.checks))
+
+    def text(self) -> str:
+        from .console import wants_colour
+
+        colour = wants_colour(sys.stdout)
+        rows = []
+        for check in self.checks:
+            rows.append((check.state, check.name, check.found))
+            if check.fix:
+                rows.append(("", "", f"do: {check.fix}"))
+        lines = columns(rows, width=100).splitlines()
+        if colour:
+            codes = {OK: "32", WARN: "33", FIX: "31"}
+            for i, line in enumerate(lines):
+                state = line.split(" ", 1)[0]
+                if state in codes:
+                    lines[i] = f"\x1b[{codes[state]}m{state}\x1b[0m" + line[len(state) :]
+        verdict = "everything needed is there"
+        if self.exit_code:
+            broken = [check.name for check in self.checks if check.state == FIX]
+            verdict = f"must be fixed: {', '.join(broken)}"
+        return "\n".join([*lines, "", verdict])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "checks": [vars(check) for check in self.checks],
+            "exit_code": self.exit_code,
+        }
+
+
+def examine(console: Console | None = None, *, self_test: bool = True) -> Checks:
+    """Look at everything; about ten seconds, most of them the self-test."""
+    console = console or Console()
+    checks = [_python(), _torch(), _device(), _bfloat16(), _memory()]
+    checks += [_disk("disk here", Path.cwd()), _disk("disk for the cache", _cache())]
+    checks += [_shared_memory(), *_decoders(), *_extras(), _privacy()]
+    if self_test:
+        console.say("self-test: training, killing, resuming ...")
+        checks.append(self_tested())
+    return Checks(tuple(checks))
+
+
+# ---- what is there ---------------------------------------------------------------------------
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    good = sys.version_info >= (3, 11)
+    return Check("python", OK if good else FIX, found, "" if good else "install Python 3.11")
+
+
+def _torch() -> Check:
+    import torch
+
+    found = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if torch.get_num_threads() > (cores or 1):
+        fix = f"export OMP_NUM_THREADS={cores}"
+        return Check("torch", WARN, f"{found}, but only {cores} cores are ours", fix)
+    return Check("torch", OK, found)
+
+
+def _device() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [
+            f"{torch.cuda.get_device_name(i)}, "
+            f"{size(torch.cuda.get_device_properties(i).total_memory)}"
+            for i in range(torch.cuda.device_count())
+        ]
+        return Check("device", OK, "; ".join(names))
+    if shutil.which("nvidia-smi"):
+        fix = "install the torch build for your CUDA version: https://pytorch.org/get-started"
+        return Check("device", WARN, "a graphics card that this torch cannot use", fix)
+    return Check("device", OK, f"processor: {_processor()}")
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: the next best name
+    return platform.processor() or platform.machine()
+
+
+def _bfloat16() -> Check:
+    """Measured, because libraries claim bfloat16 on processors that only emulate it."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    side = 4096 if device == "cuda" else 768
+    speeds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        times = []
+        for i in range(9):
+            start = time.perf_counter()
+            a @ b
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if i >= 2:
+                times.append(time.perf_counter() - start)
+        speeds[kind] = 2 * side**3 / statistics.median(times)
+    single, half = speeds[torch.float32], speeds[torch.bfloat16]
+    found = f"{size(half, 'FLOP/s')}, float32 {size(single, 'FLOP/s')}: "
+    found += f"{half / single:.1f} times as fast"
+    found += "" if half > single else ", so float32 is used"
+    return Check("bfloat16", OK, found)
+
+
+def _memory() -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    found = f"{size(memory.available)} free of {size(memory.total)}"
+    limit = _container_limit()
+    if limit and limit < memory.total:
+        found += f", of which this container may use {size(limit)}"
+    scarce = min(memory.available, limit or memory.available) < 2e9
+    fix = "close other programs, or give a smaller --batch" if scarce else ""
+    return Check("memory", WARN if scarce else OK, found, fix)
+
+
+def _container_limit() -> int:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else 0
+    return 0
+
+
+def _cache() -> Path:
+    from .data.cache import cache_folder
+
+    return Path(cache_folder(None))
+
+
+def _disk(name: str, folder: Path) -> Check:
+    present = folder
+    while not present.exists():
+        present = present.parent
+    free = shutil.disk_usage(present).free
+    found = f"{size(free)} free in {folder}"
+    try:
+        with tempfile.TemporaryFile(dir=present):
+            pass
+    except OSError as error:
+        why = f"{folder} cannot be written ({error.strerror})"
+        if name == "disk here":
+            return Check(name, WARN, why, "give --out a folder that can be written")
+        fix = "set SELFSUP_CACHE to a folder that can be written; until then files are decoded "
+        return Check(name, WARN, why, fix + "again in every epoch")
+    fix = "free some space, or choose another folder" if free < 2e9 else ""
+    return Check(name, WARN if fix else OK, found, fix)
+
+
+def _shared_memory() -> Check:
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return Check("shared memory", OK, "no /dev/shm, and none is needed on one device")
+    small = free < 64e6
+    fix = "in a container: start it with --shm-size=1g (needed for several processes)"
+    return Check("shared memory", WARN if small else OK, f"{size(free)} free", fix * small)
+
+
+def _decoders() -> list[Check]:
+    from PIL import __version__, features
+
+    wanted = {"jpg": "jpeg", "zlib": "png", "webp": "webp", "libtiff": "compressed tiff"}
+    there = [name for key, name in wanted.items() if features.check(key)]
+    missing = [name for key, name in wanted.items() if not features.check(key)]
+    found = f"Pillow {__version__}: {', '.join([*there, 'gif', 'bmp'])}"
+    fix = f"pip install --force-reinstall pillow  (no {', '.join(missing)})" if missing else ""
+    checks = [Check("image decoders", WARN if missing else OK, found, fix)]
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        checks.append(
+            Check("sound decoders", WARN, str(error), "pip install --force-reinstall soundfile")
+        )
+    else:
+        found = f"soundfile {soundfile.__version__}, {soundfile.__libsndfile_version__}"
+        checks.append(Check("sound decoders", OK, found))
+    return checks
+
+
+def _extras() -> list[Check]:
+    """Optional packages. None is needed for pretraining, so a missing one is no fault."""
+    there: list[str] = []
+    missing: list[str] = []
+    for extra, modules in EXTRAS.items():
+        found = any(importlib.util.find_spec(module) for module in modules)
+        (there if found else missing).append(extra)
+    line = ", ".join(there) or "none"
+    hint = f"; others with: pip install 'selfsup[{missing[0]}]' ({', '.join(missing)})"
+    return [Check("extras", OK, line + (hint if missing else ""))]
+
+
+def _privacy() -> Check:
+    return Check("network", OK, "not used: no telemetry, no hidden downloads")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run depends on, for env.json."""
+    names = ("torch", "numpy", "pillow", "safetensors", "pydantic", "scikit-learn")
+    return {name: metadata.version(name) for name in names}
+
+
+# ---- the self-test ---------------------------------------------------------------------------
+
+
+def self_tested() -> Check:
+    """Train, kill, resume; then compare with a run that was never killed."""
+    start = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="selfsup-doctor-") as folder:
+            lost, step = _kill_and_compare(Path(folder))
+    except SelfsupError as error:
+        return Check("self-test", FIX, error.what, error.do or "selfsup doctor --debug")
+    took = duration(time.monotonic() - start)
+    if lost:
+        fix = "report this: a resumed run is not what it would have been"
+        return Check("self-test", FIX, f"after kill and resume these differ: {lost}", fix)
+    found = f"trained, killed at step {step}, resumed: weights equal bit for bit ({took})"
+    return Check("self-test", OK, found)
+
+
+def _kill_and_compare(folder: Path) -> tuple[str, int]:
+    """What differs, or nothing; and the step that was saved when the process was killed."""
+    import numpy as np
+
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
+    data = folder / "pictures.npy"
+    np.save(data, pictures)
+    alone, killed = folder / "alone", folder / "killed"
+    processes = [_train(data, alone), _train(data, killed)]
+    try:
+        step = _kill_after_first_save(processes[1], killed)
+        _finish(processes[0])
+        processes.append(_train(data, killed))
+        _finish(processes[2])
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+    return _differences(alone, killed), step
+
+
+def _train(data: Path, out: Path) -> subprocess.Popen:
+    """The command that users give, in a process of its own, which a kill signal can end."""
+    command = [sys.executable, "-m", "selfsup", "pretrain", str(data), "--out", str(out)]
+    command += ["--steps", str(STEPS), "--batch", "16", "--resolution", "16", "--method", "simclr"]
+    command += ["--encoder", "resnet18", "--set", "encoder.width=0.125", "--json"]
+    command += ["--set", "checkpoint.every_minutes=0.00001"]  # at every step
+    command += ["--cache", str(out.parent / "cache")]
+    root = Path(__file__).resolve().parent.parent
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SELFSUP_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _kill_after_first_save(process: subprocess.Popen, run: Path) -> int:
+    """SIGKILL as soon as a checkpoint is there: nothing in the process can soften that."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        saved = sorted((run / "checkpoints").glob("step-*[0-9]"))
+        if saved:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return int(saved[-1].name.removeprefix("step-"))
+        if process.poll() is not None:
+            _finish(process)
+            break
+        time.sleep(0.005)
+    raise SelfsupError("E208", "the self-test saved no checkpoint")
+
+
+def _finish(process: subprocess.Popen) -> None:
+    try:
+        _, errors = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise SelfsupError("E208", f"the self-test took more than {PATIENCE:.0f} s") from error
+    if process.returncode:
+        last = " / ".join(errors.strip().splitlines()[-4:])
+        raise SelfsupError(
+            "E208", f"the self-test ended with exit code {process.returncode}: {last}"
+        )
+
+
+def _differences(one: Path, other: Path) -> str:
+    """Names of the tensors that differ in the last checkpoints of two runs."""
+    from safetensors.numpy import load_file
+
+    lost = []
+    for file in ("method.safetensors", "optimizer.safetensors", "encoder.safetensors"):
+        tensors = []
+        for run in (one, other):
+            last = sorted((run / "checkpoints").glob("step-*[0-9]"))[-1]
+            tensors.append(load_file(last / file))
+        names = sorted(tensors[0].keys() | tensors[1].keys())
+        for name in names:
+            a, b = (t.get(name) for t in tensors)
+            if a is None or b is None or a.tobytes() != b.tobytes():
+                lost.append(f"{file}:{name}")
+    return ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")

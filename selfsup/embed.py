@@ -1,0 +1,430 @@
+"""One vector for each sample of a data set, in a file, however large it is and often it is killed.
+
+Samples are taken in blocks of fixed numbers. A finished block lies beside the output, in
+NAME.partial/, until all are there; then they are put together. The same command goes on after a
+kill, and the file that comes out is the same to the last byte as without it.
+"""
+
+import csv
+import errno
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .console import Console, duration
+from .data import open_source
+from .data.outcome import Ledger
+from .data.sources import Source
+from .errors import SelfsupError
+from .inference import Bad, Fast, decoded
+from .load import LoadedEncoder, load
+from .logs import disk_error, replace
+from .stop import stop
+
+FORMAT = 1
+BLOCK = 4096  # samples, about; a multiple of the batch
+SUFFIXES = (".parquet", ".npy", ".csv")
+TOO_MANY_SKIPPED = 0.5
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What makes a spreadsheet take a cell for a formula
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` wrote. found = used + skipped."""
+
+    path: str
+    found: int
+    used: int
+    skipped: int
+    reasons: dict[str, int]
+    skipped_list: str
+    dim: int
+    seconds: float
+    samples_per_second: float
+    resumed: int  # samples that an earlier call had done
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        line = f"{self.used} vectors of {self.dim} numbers in {self.path}"
+        if self.samples_per_second:
+            line += f" ({duration(self.seconds)}, {self.samples_per_second:.0f} samples/s)"
+        line += f"\nfound {self.found} = used {self.used} + skipped {self.skipped}"
+        if self.skipped:
+            reasons = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
+            line += f" ({reasons}; see {self.skipped_list})"
+        return line
+
+
+def embed(
+    run: Any,
+    data: Any,
+    out: str | Path = "vectors.parquet",
+    *,
+    batch: int = 128,
+    workers: int = 2,
+    precision: str = "auto",
+    follow_links: bool = False,
+    cache: str | Path | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Embedded:
+    """Write one vector for each sample of `data` that can be read.
+
+    `out` ends in .parquet (columns id, path, vector), .csv (id, path, v0, v1 ...) or .npy (the
+    vectors alone; ids and paths in NAME.csv beside it). id is the sample's number in the sorted
+    data. Beside it lie NAME.skipped.jsonl and NAME.json, which says where the vectors come from.
+    `cache` is not needed: samples are read once.
+
+    Raises SelfsupError: E605 when `out` exists and comes from other data or another encoder,
+    E606 while another process writes it, E103 when more than half cannot be read, E303 when the
+    disk is full; what is done stays, and the same command goes on from there.
+    """
+    started = time.monotonic()
+    console = console or Console()
+    out = Path(out)
+    if out.suffix.lower() not in SUFFIXES:
+        raise SelfsupError(
+            "E607", f"{out.name} names no format", do=f"end it in {', '.join(SUFFIXES)}"
+        )
+    encoder = run if isinstance(run, LoadedEncoder) else load(run)
+    source = open_source(data, follow_links=follow_links)
+    fast = Fast(encoder.encoder, precision)
+    batch = max(1, batch)
+    work = Work(
+        out,
+        {
+            "format": FORMAT,
+            "encoder": encoder.fingerprint(),
+            "data": source.fingerprint(),
+            "samples": len(source),
+            "dim": encoder.dim,
+            "precision": fast.precision,
+            "batch": batch,
+        },
+        block=max(1, BLOCK // batch) * batch,
+    )
+    with stop.installed(), work.locked():
+        try:
+            ready = None if overwrite else work.finished()
+            if ready is not None:
+                console.say(f"{out} is already complete")
+                return Embedded(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
+            resumed = work.begin()
+            _run(work, encoder, fast, source, batch, workers, console, started)
+            return work.finish(source, started, resumed)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise disk_error(error, out, len(source) * encoder.dim * 4) from error
+
+
+def _run(
+    work: "Work",
+    encoder: LoadedEncoder,
+    fast: Fast,
+    source: Source,
+    batch: int,
+    workers: int,
+    console: Console,
+    started: float,
+) -> None:
+    done = 0
+    total = sum(high - low for low, high in map(work.range_of, work.missing()))
+    for number in list(work.missing()):
+        low, high = work.range_of(number)
+        rows, vectors, skipped = [], [], []
+        parts = decoded(
+            source,
+            encoder.modality,
+            encoder.size,
+            start=low,
+            end=high,
+            batch=batch,
+            workers=workers,
+        )
+        for part, bad in parts:
+            skipped += bad
+            if part is not None:
+                x = encoder.modality.plain(part.to(fast.device), encoder.size)
+                vectors.append(fast(x).cpu().numpy())
+                rows.append(part.indices.numpy())
+            done += len(bad) + (0 if part is None else len(part))
+            rate = done / max(time.monotonic() - started, 1e-3)
+            console.progress(
+                f"embed {len(source) - total + done}/{len(source)}  {rate:.0f} samples/s  "
+                f"about {duration((total - done) / rate)} left"
+            )
+        ids = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        block = np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
+        work.put(number, source, ids, block, skipped)
+
+
+class Work:
+    """The blocks of an output that are done, in a folder beside it."""
+
+    def __init__(self, out: Path, identity: dict[str, Any], block: int):
+        self.out, self.identity, self.block = out, identity | {"block": block}, block
+        self.folder = out.with_name(out.name + ".partial")
+        self.card = out.with_name(out.name + ".json")
+        self.skipped_list = out.with_name(out.name + ".skipped.jsonl")
+        self.ids_list = out.with_name(out.name + ".csv")
+        self.ledger = Ledger()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Raises SelfsupError E606 while another process writes the same output."""
+        from filelock import FileLock, Timeout
+
+        self.out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.out.with_name(f".{self.out.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise SelfsupError(
+                "E606",
+                f"another process is writing {self.out}",
+                where=lock.lock_file,
+                do="wait for it, or give another --out",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def finished(self) -> dict[str, Any] | None:
+        """What was written, if `out` is there and from the same encoder and data.
+
+        Raises SelfsupError E605 when it is there and from something else.
+        """
+        if not self.out.exists():
+            return None
+        try:
+            told = json.loads(self.card.read_bytes())
+            if told["identity"] == self.identity:
+                return told["result"]
+        except (OSError, ValueError, KeyError, TypeError):
+            told = {}
+        before = told.get("identity", {}) if isinstance(told, dict) else {}
+        changed = [key for key, value in self.identity.items() if before.get(key) != value]
+        raise SelfsupError(
+            "E605",
+            f"{self.out} exists and comes from something else",
+            where=str(self.out),
+            why=f"other {', '.join(changed)}" if before else f"no {self.card.name} beside it",
+            do="give another --out, or remove the file",
+        )
+
+    def begin(self) -> int:
+        """Take over what an earlier call has left; how many samples that were.
+
+        Blocks of other data, another encoder or other settings are thrown away.
+        """
+        card = self.folder / "identity.json"
+        try:
+            same = json.loads(card.read_bytes()) == self.identity
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            replace(card, json.dumps(self.identity).encode())
+        for leftover in self.folder.glob("*.tmp"):
+            leftover.unlink()
+        # The list of a killed call may have samples of a block that is done again now: begin anew
+        self.skipped_list.unlink(missing_ok=True)
+        self.ledger = Ledger(self.skipped_list)
+        resumed = 0
+        for path in self._blocks():
+            skipped = self._skipped(path)
+            for row in skipped:
+                self.ledger.skip(**row)
+            resumed += pq.read_metadata(path).num_rows + len(skipped)
+        return resumed
+
+    def range_of(self, number: int) -> tuple[int, int]:
+        """First and last + 1 sample of a block."""
+        return number * self.block, min((number + 1) * self.block, self.identity["samples"])
+
+    def missing(self) -> Iterator[int]:
+        for number in range(-(-self.identity["samples"] // self.block)):
+            if not self._path(number).exists():
+                yield number
+
+    def put(
+        self, number: int, source: Source, ids: np.ndarray, block: np.ndarray, bad: list[Bad]
+    ) -> None:
+        """Keep a finished block: whole under its name, or not at all."""
+        names = [source.name(int(i)) for i in ids]
+        skipped = [{"name": source.name(b.number), "code": b.code, "reason": b.reason} for b in bad]
+        columns = {
+            "id": pa.array(ids, pa.int64()),
+            "path": pa.array([readable(name) for name in names], pa.string()),
+        }
+        if not all(map(_is_text, names)):
+            columns["path_bytes"] = pa.array([_bytes(n) for n in names], pa.binary())
+        flat = pa.array(block.reshape(-1), pa.float32())
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, block.shape[1])
+        table = pa.table(columns).replace_schema_metadata({"skipped": json.dumps(skipped)})
+        path = self._path(number)
+        temporary = path.with_suffix(".tmp")
+        pq.write_table(table, temporary, compression="none")
+        temporary.replace(path)
+        for row in skipped:  # after the block, so that the list never runs ahead of it
+            self.ledger.skip(**row)
+
+    def finish(self, source: Source, started: float, resumed: int) -> Embedded:
+        """Put the blocks together, write what they are, remove them."""
+        for problem in source.problems:
+            self.ledger.skip(**problem)
+        skipped, found = len(self.ledger), source.found
+        used = sum(pq.read_metadata(path).num_rows for path in self._blocks())
+        if used + skipped != found:
+            raise AssertionError(f"found {found} is not used {used} + skipped {skipped}")
+        if skipped > TOO_MANY_SKIPPED * found:
+            code, count = next(iter(self.ledger.counts().items()))
+            name, reason = self.ledger.first(code)
+            raise SelfsupError(
+                "E103",
+                f"{skipped} of {found} samples of {source.place} cannot be read",
+                where=f"{self.skipped_list} (first: {name!r})",
+                why=f"{count} times: {reason}",
+                do="look at them with `selfsup scan`; if the rest is enough, move them away",
+            )
+        temporary = self.out.with_name(self.out.name + ".tmp")
+        try:
+            WRITERS[self.out.suffix.lower()](self._blocks(), temporary, used, self)
+            seconds = time.monotonic() - started
+            result = Embedded(
+                path=str(self.out),
+                found=found,
+                used=used,
+                skipped=skipped,
+                reasons=self.ledger.counts(),
+                skipped_list=str(self.skipped_list) if skipped else "",
+                dim=self.identity["dim"],
+                seconds=round(seconds, 3),
+                samples_per_second=round((found - resumed) / max(seconds, 1e-9), 1),
+                resumed=resumed,
+            )
+            card = {"identity": self.identity, "result": result.to_json()}
+            replace(self.card, (json.dumps(card, indent=1) + "\n").encode())
+            temporary.replace(self.out)
+        finally:
+            temporary.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+        if not skipped:
+            self.skipped_list.unlink(missing_ok=True)
+        return result
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"block-{number:06d}.parquet"
+
+    def _blocks(self) -> list[Path]:
+        return sorted(self.folder.glob("block-*.parquet"))
+
+    @staticmethod
+    def _skipped(path: Path) -> list[dict[str, str]]:
+        return json.loads(pq.read_schema(path).metadata[b"skipped"])
+
+
+def _write_parquet(blocks: list[Path], out: Path, used: int, work: Work) -> None:
+    has_bytes = any("path_bytes" in pq.read_schema(path).names for path in blocks)
+    fields = [("id", pa.int64()), ("path", pa.string())]
+    if has_bytes:
+        fields.append(("path_bytes", pa.binary()))
+    dim = work.identity["dim"]
+    fields.append(("vector", pa.list_(pa.float32(), dim)))
+    about = {"selfsup": json.dumps(work.identity, sort_keys=True)}
+    with pq.ParquetWriter(out, pa.schema(fields, metadata=about), compression="none") as writer:
+        for path in blocks:
+            stop.check()
+            table = pq.read_table(path)
+            if has_bytes and "path_bytes" not in table.column_names:
+                names = pa.array([name.encode() for name in table["path"].to_pylist()], pa.binary())
+                table = table.add_column(2, "path_bytes", names)
+            if len(table):
+                writer.write_table(table.replace_schema_metadata(about))
+
+
+def _write_npy(blocks: list[Path], out: Path, used: int, work: Work) -> None:
+    dim = work.identity["dim"]
+    with out.open("wb") as file, _rows(work.ids_list) as rows:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (used, dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        rows.writerow(["id", "path"])
+        for path in blocks:
+            stop.check()
+            table = pq.read_table(path)
+            file.write(_vectors(table, dim).astype("<f4").tobytes())
+            for i, name in zip(table["id"].to_pylist(), _names(table), strict=True):
+                rows.writerow([i, cell(name)])
+
+
+def _write_csv(blocks: list[Path], out: Path, used: int, work: Work) -> None:
+    dim = work.identity["dim"]
+    with _rows(out) as rows:
+        rows.writerow(["id", "path", *(f"v{i}" for i in range(dim))])
+        for path in blocks:
+            stop.check()
+            table = pq.read_table(path)
+            vectors = _vectors(table, dim)
+            for i, name, v in zip(table["id"].to_pylist(), _names(table), vectors, strict=True):
+                rows.writerow([i, cell(name), *(f"{number:.9g}" for number in v.tolist())])
+
+
+WRITERS = {".parquet": _write_parquet, ".npy": _write_npy, ".csv": _write_csv}
+
+
+@contextmanager
+def _rows(path: Path) -> Iterator[Any]:
+    # Names that are not UTF-8 are written as the bytes they are
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        yield csv.writer(file)
+
+
+def _vectors(table: pa.Table, dim: int) -> np.ndarray:
+    flat = table["vector"].combine_chunks().flatten()
+    return flat.to_numpy(zero_copy_only=False).reshape(-1, dim)
+
+
+def _names(table: pa.Table) -> list[str]:
+    """The names as `Source.name` gave them."""
+    if "path_bytes" in table.column_names:
+        return [n.decode("utf-8", "surrogateescape") for n in table["path_bytes"].to_pylist()]
+    return table["path"].to_pylist()
+
+
+def cell(name: str) -> str:
+    """A path that no spreadsheet takes for a formula, and that still opens the same file."""
+    return "./" + name if name.startswith(FORMULA) else name
+
+
+def readable(name: str) -> str:
+    """A name as valid text: bytes that are not UTF-8 are shown as \\udcxx."""
+    return name if _is_text(name) else name.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

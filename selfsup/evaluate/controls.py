@@ -1,0 +1,51 @@
+"""What an encoder has to beat: itself before training, and what was there before encoders.
+
+Every control passes through the same probe on the same split as the encoder that is judged.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..data.store import Store
+from ..load import LoadedEncoder
+from .features import baseline, extract
+
+PRETRAINED, UNTRAINED, BASELINE, SCRATCH = "pretrained", "untrained", "pixels + PCA", "from scratch"
+
+Pair = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # of the training and the test part
+
+
+def untrained(
+    encoder: LoadedEncoder,
+    store: Store,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    tell: Callable[[str], None],
+) -> Pair:
+    """Features of the same network with weights drawn from `seed`, all of its layers at work."""
+    fresh = awake(encoder.untrained(seed).to(encoder.device))
+    both = extract(fresh, store, np.concatenate([train, test]), tell=tell)
+    return both[: len(train)], both[len(train) :]
+
+
+def classical(encoder: LoadedEncoder, store: Store, train: np.ndarray, test: np.ndarray) -> Pair:
+    """The modality's own baseline (images: small pixels) and its principal components."""
+    return baseline(encoder.modality, store, train, test)
+
+
+def awake(encoder: LoadedEncoder) -> LoadedEncoder:
+    """Set normalisations that start at zero to one.
+
+    A residual network starts training as its shortcuts, which look at one pixel in 64 or more: a
+    control that is blind by construction would make any encoder look good.
+    """
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():
+                module.weight.fill_(1.0)
+    return encoder

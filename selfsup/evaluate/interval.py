@@ -1,0 +1,66 @@
+"""95 % intervals: of repeated runs by Student's t, of one run by resampling its test samples."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..randomness import mix
+
+RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval, and what that covers in words."""
+
+    value: float
+    low: float
+    high: float
+    kind: str
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+
+def over_seeds(values: list[float]) -> Interval:
+    """Mean of at least two runs. The interval covers the choice of labels or weights."""
+    from scipy.stats import t  # scikit-learn brings scipy
+
+    x = np.asarray(values, float)
+    assert len(x) >= 2, "one run has no spread"
+    half = float(t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    mean = float(x.mean())
+    return Interval(mean, mean - half, mean + half, f"t over {len(x)} seeds")
+
+
+def over_samples(outcome: np.ndarray, seed: int = 0) -> Interval:
+    """Mean of one number per test sample. The interval covers the choice of test samples.
+
+    Percentile bootstrap (Efron 1979). Of zeros and ones the resampled count is binomial, which is
+    drawn at once.
+    """
+    x = np.asarray(outcome, float)
+    generator = np.random.default_rng(mix(seed, 0x626F6F74))
+    mean, n = float(x.mean()), len(x)
+    if np.isin(x, (0.0, 1.0)).all():
+        means = generator.binomial(n, mean, RESAMPLES) / n
+    else:
+        means = np.array([x[generator.integers(0, n, n)].mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(mean, float(low), float(high), f"bootstrap over {n} test samples")
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Interval:
+    """Mean of `ours` (n,) minus the mean of `theirs` (seeds, n): outcomes on the same test samples.
+
+    Covers both the test samples (the pairs are resampled together) and, where there are several
+    seeds of theirs, which one it would have been: the two half widths add in quadrature.
+    """
+    theirs = np.atleast_2d(np.asarray(theirs, float))
+    gain = np.asarray(ours, float) - theirs.mean(0)
+    found = over_samples(gain, seed)
+    half, kind = found.half, "bootstrap over test samples"
+    if len(theirs) > 1:
+        half = float(np.hypot(half, over_seeds(list(theirs.mean(1))).half))
+        kind += f" and t over {len(theirs)} untrained networks"
+    return Interval(found.value, found.value - half, found.value + half, kind)

@@ -1,0 +1,153 @@
+"""What an evaluation found: numbers, each beside its controls, as JSON, as a table, as a sentence.
+
+evaluation.json is described in docs/evaluation.md; `format` grows when a reader would break.
+"""
+
+import html
+from typing import Any
+
+from ..console import columns
+from .controls import BASELINE, PRETRAINED, SCRATCH, UNTRAINED
+from .interval import Interval
+
+FORMAT = 1
+SUBJECTS = (PRETRAINED, UNTRAINED, BASELINE, SCRATCH)
+# Protocol -> how it is called for people, and whether it is a share, shown in percent
+TITLES = {
+    "knn": ("kNN accuracy", True),
+    "linear": ("linear probe accuracy", True),
+    "linear_balanced": ("linear probe, classes equal", True),
+    "finetune": ("fine-tuned accuracy", True),
+    "retrieval_recall_1": ("retrieval recall@1", True),
+    "retrieval_recall_5": ("retrieval recall@5", True),
+    "retrieval_recall_10": ("retrieval recall@10", True),
+    "retrieval_map": ("retrieval mean average precision", True),
+    "clustering_nmi": ("clusters and classes, NMI", False),
+    "clustering_ari": ("clusters and classes, ARI", False),
+    "effective_rank": ("effective rank", False),
+}
+
+
+def score(
+    protocol: str, of: str, interval: Interval | None, value: float, labels: int, **more: Any
+) -> dict[str, Any]:
+    """One number as evaluation.json has it."""
+    row: dict[str, Any] = {"protocol": protocol, "of": of, "labels": labels, "value": value}
+    if interval is not None:
+        row |= {"low": interval.low, "high": interval.high, "interval": interval.kind}
+    return row | more
+
+
+class Evaluation:
+    """Scores beside their controls, and the verdict.
+
+    `verdict` is the sentence, `gain` whether pretraining helped, `to_json()` everything; printing
+    it gives the table.
+    """
+
+    def __init__(self, told: dict[str, Any]):
+        self._told = told
+
+    @property
+    def verdict(self) -> str:
+        return self._told["verdict"]["sentence"]
+
+    @property
+    def gain(self) -> bool:
+        return self._told["verdict"]["gain"]
+
+    def to_json(self) -> dict[str, Any]:
+        return self._told
+
+    def score(
+        self, protocol: str, of: str = PRETRAINED, shots: int | None = None
+    ) -> dict[str, Any]:
+        """One score; `shots` picks a point of the few-label curve. KeyError where there is none."""
+        rows = self._told["scores"] if shots is None else self._told["curve"]
+        for row in rows:
+            if row["protocol"] == protocol and row["of"] == of and row.get("shots") == shots:
+                return row
+        raise KeyError(f"no score {protocol!r} of {of!r}" + (f", {shots} shots" if shots else ""))
+
+    def rows(self) -> list[list[str]]:
+        """The table with its head, cell by cell."""
+        subjects = [s for s in SUBJECTS if any(r["of"] == s for r in self._all())]
+        rows = [["", *subjects, "gain over the better control"]]
+        for protocol, (title, percent) in TITLES.items():
+            found = {r["of"]: r for r in self._told["scores"] if r["protocol"] == protocol}
+            if protocol == "finetune" and found:
+                # the frozen controls with the same labels stand in the same row
+                for row in self._told["scores"]:
+                    if row["protocol"] == "finetune_frozen":
+                        found[row["of"]] = row
+                if found[PRETRAINED]["labels"] < self._told["split"]["train"]:
+                    title += f", {found[PRETRAINED]['labels']} labels"
+            if found:
+                rows.append(
+                    [title, *(_cell(found.get(s), percent) for s in subjects), _gain(found)]
+                )
+        for shots in sorted({r["shots"] for r in self._told["curve"]}):
+            found = {r["of"]: r for r in self._told["curve"] if r["shots"] == shots}
+            plural = "label" if shots == 1 else "labels"
+            rows.append(
+                [
+                    f"{shots} {plural} per class",
+                    *(_cell(found.get(s), True) for s in subjects),
+                    _gain(found),
+                ]
+            )
+        return rows
+
+    def notes(self) -> list[str]:
+        """What to know about the numbers, in sentences."""
+        split = self._told["split"]
+        lines = [
+            f"{split['train']} samples with labels teach, {split['test']} test, "
+            f"{len(self._told['data']['classes'])} classes: {split['statement']}.",
+            "± is half of a 95 % interval.",
+        ]
+        return lines + [note if note.endswith(".") else note + "." for note in self._told["notes"]]
+
+    def table(self) -> str:
+        """Plain text, aligned."""
+        rows = self.rows()
+        return columns(rows) + "\n\n" + "\n".join(self.notes())
+
+    def __str__(self) -> str:
+        return f"{self.verdict}\n\n{self.table()}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head, *body = self.rows()
+        cells = "".join(f"<th>{html.escape(c)}</th>" for c in head)
+        lines = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body
+        )
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes())
+        return (
+            f"<p><b>{html.escape(self.verdict)}</b></p><table><thead><tr>{cells}</tr></thead>"
+            f"<tbody>{lines}</tbody></table><ul>{notes}</ul>"
+        )
+
+    def _all(self) -> list[dict[str, Any]]:
+        return self._told["scores"] + self._told["curve"]
+
+
+def _cell(row: dict[str, Any] | None, percent: bool) -> str:
+    if row is None:
+        return "-"
+    scale = 100 if percent else 1
+    digits = 1 if percent or row["value"] >= 10 else 3
+    text = f"{scale * row['value']:.{digits}f}"
+    if "low" in row:
+        text += f" ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
+    return text
+
+
+def _gain(found: dict[str, dict[str, Any]]) -> str:
+    gain = found.get(PRETRAINED, {}).get("gain")
+    if gain is None:
+        return ""
+    half = 100 * (gain["high"] - gain["low"]) / 2
+    return f"{100 * gain['value']:+.1f} ± {half:.1f} ({gain['control']})"

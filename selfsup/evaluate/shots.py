@@ -1,0 +1,54 @@
+"""How few labels are enough: accuracy over the number of labelled samples per class."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..randomness import mix, order
+from .linear import Scale, probe
+
+
+def draw(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64[np.ndarray, " m"]:
+    """`shots` row numbers of each class (fewer where it has fewer), by `seed`; sorted.
+
+    What is drawn for few shots is part of what is drawn for more, so that a curve over shots
+    compares equal samples.
+    """
+    rows = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rows.append(members[order(mix(seed, int(label)), 1, len(members))[:shots]])
+    return np.sort(np.concatenate(rows))
+
+
+def possible(
+    labels: Int64[np.ndarray, " n"], shots: tuple[int, ...]
+) -> tuple[list[int], list[int]]:
+    """The counts that at least half of the classes can give, and those that they cannot.
+
+    A count that takes every sample of every class is the full probe again and is left out.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    wanted = sorted(set(shots))
+    fitting = [s for s in wanted if (counts >= s).mean() >= 0.5 and s < counts.max()]
+    return fitting, [s for s in wanted if s not in fitting]
+
+
+def few_labels(
+    train: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"],
+    test: Float[Tensor, "m d"],
+    test_labels: Int64[Tensor, " m"],
+    classes: int,
+    shots: int,
+    seed: int,
+    scale: Scale,
+) -> float:
+    """Accuracy of a linear probe with few labels.
+
+    `scale` comes from all training samples: that needs no label, and few samples know it badly.
+    """
+    rows = torch.from_numpy(draw(labels.numpy(), shots, seed))
+    plane, _ = probe(train[rows], labels[rows], classes, scale=scale, seed=seed)
+    return (plane(scale(test)).argmax(1) == test_labels).float().mean().item()

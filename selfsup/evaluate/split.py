@@ -1,0 +1,163 @@
+"""Which labelled samples teach and which test, said in words; and that none does both."""
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from ..data.base import Source
+from ..errors import SelfsupError
+from ..randomness import mix, order
+
+TRAIN = {"train", "training"}
+TEST = ("test", "testing", "val", "valid", "validation", "dev")  # the first that is there
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sample numbers of the two parts, and how they came about.
+
+    `notes` are sentences about samples that are in neither.
+    """
+
+    train: np.ndarray  # (n,) int64
+    test: np.ndarray
+    kind: str  # "given" by folders or a table, or "made" here
+    statement: str
+    duplicates: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "train": len(self.train),
+            "test": len(self.test),
+            "statement": self.statement,
+            "duplicates": self.duplicates,
+            "notes": list(self.notes),
+        }
+
+
+def split(
+    source: Source,
+    labels: np.ndarray,
+    usable: np.ndarray,
+    prints: list[bytes],
+    *,
+    drop_leaks: bool = False,
+    seed: int = 0,
+) -> Split:
+    """The two parts of a labelled source.
+
+    train/ and test/ (else val/) folders, or a split column of the table, are taken as they are.
+    Otherwise a fifth of each class tests, drawn by `seed`. `usable` are the numbers of samples
+    that could be read, `prints` a fingerprint of the content of each of those.
+
+    Raises SelfsupError: E502 when a sample is in both given parts (unless `drop_leaks`, which
+    takes it out of the training part), E503 when a part or all classes but one are empty.
+    """
+    known = labels[usable] >= 0
+    notes = []
+    if not known.all():
+        notes.append(f"{int((~known).sum())} samples without a label are not used")
+    prints = [p for p, k in zip(prints, known, strict=True) if k]
+    usable = usable[known]
+    groups = _groups(prints)
+    given = source.splits()
+    parts = None if given is None else _given(usable, *given)
+    if parts is not None:
+        train, test, statement, extra = parts
+        notes += extra
+        kind = "given"
+    else:
+        train, test = _made(usable, labels[usable], groups, seed)
+        kind = "made"
+        percent = round(100 * TEST_SHARE)
+        statement = (
+            f"{percent} % of each class test, drawn with seed {seed}; equal samples stay together"
+        )
+    place = {int(i): g for i, g in zip(usable, groups, strict=True)}
+    in_test = {place[int(i)] for i in test}
+    leaks = np.array([place[int(i)] in in_test for i in train], bool)
+    duplicates = {
+        "train": len(train) - len({place[int(i)] for i in train}),
+        "test": len(test) - len(in_test),
+        "in both": int(leaks.sum()),
+    }
+    if leaks.any():
+        first = int(train[leaks][0])
+        twin = next(int(i) for i in test if place[int(i)] == place[first])
+        if not drop_leaks:
+            raise SelfsupError(
+                "E502",
+                f"{int(leaks.sum())} of {len(train)} training samples are also in the test part",
+                where=f"for example {source.name(first)!r} and {source.name(twin)!r}",
+                why="a sample that was seen with its label says nothing when it is tested again",
+                do="remove them from one part, or drop them from training: --drop-leaks",
+            )
+        train = train[~leaks]
+        notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
+    _enough(labels[train], labels[test], source)
+    return Split(train, test, kind, statement, duplicates, tuple(notes))
+
+
+def content_print(sample: np.ndarray) -> bytes:
+    """A fingerprint of a decoded sample: equal for the same pixels in whatever file."""
+    digest = blake2b(str(sample.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(sample).data)
+    return digest.digest()
+
+
+def _groups(prints: list[bytes]) -> np.ndarray:
+    number: dict[bytes, int] = {}
+    return np.array([number.setdefault(p, len(number)) for p in prints], np.int64)
+
+
+def _given(
+    usable: np.ndarray, parts: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, np.ndarray, str, list[str]] | None:
+    """The parts that the data name, or None when they do not name both."""
+    lower = [name.lower() for name in names]
+    teaching = [i for i, name in enumerate(lower) if name in TRAIN]
+    testing = next(([lower.index(name)] for name in TEST if name in lower), [])
+    if not teaching or not testing:
+        return None
+    train = usable[np.isin(parts[usable], teaching)]
+    test = usable[np.isin(parts[usable], testing)]
+    rest = len(usable) - len(train) - len(test)
+    others = [names[i] for i in range(len(names)) if i not in (*teaching, *testing)]
+    notes = [f"{rest} samples of {', '.join(others) or 'no part'} are not used"] if rest else []
+    statement = f"the parts {names[teaching[0]]!r} and {names[testing[0]]!r} of the data"
+    return train, test, statement, notes
+
+
+def _made(
+    usable: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A share of each class, whole groups of equal samples at a time."""
+    _, first = np.unique(groups, return_index=True)
+    class_of = labels[first]  # of each group: that of its first sample
+    testing = np.zeros(len(first), bool)
+    for label in np.unique(class_of):
+        members = np.flatnonzero(class_of == label)
+        share = round(TEST_SHARE * len(members))
+        if len(members) > 1:
+            share = max(share, 1)
+        testing[members[order(mix(seed, int(label)), 0, len(members))[:share]]] = True
+    mask = testing[groups]
+    return usable[~mask], usable[mask]
+
+
+def _enough(train: np.ndarray, test: np.ndarray, source: Source) -> None:
+    classes = np.unique(train)
+    if len(classes) < 2 or len(test) == 0 or not np.isin(test, classes).any():
+        raise SelfsupError(
+            "E503",
+            f"{len(train)} training samples of {len(classes)} classes and {len(test)} test samples "
+            "are too few",
+            where=source.place,
+            why="a probe needs samples of at least two classes, and others to test on",
+            do="give a folder with one sub-folder per class, or --labels with a CSV (path,label)",
+        )

@@ -1,0 +1,200 @@
+"""An encoder to take away: weights and preprocessing in one folder, proved in a clean process.
+
+The folder holds encoder.safetensors, encoder.json (what to build and how to prepare a sample) and
+MANIFEST.json (sizes and hashes). `selfsup.load` opens it wherever it is copied to. The same encoder
+gives the same bytes whenever it is exported.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from .checkpoint import write_tensors
+from .errors import SelfsupError
+from .load import CARD, WEIGHTS, LoadedEncoder, load
+from .logs import disk_error, replace
+from .stop import stop
+
+FORMATS = ("safetensors",)
+MANIFEST = "MANIFEST.json"
+TOLERANCE = 1e-5  # largest difference allowed, beside the largest value
+SAMPLES = (
+    (96, 128),
+    (64, 64),
+    (33, 200),
+    (400, 301),
+    (17, 19),
+)  # height and width of test pictures
+PATIENCE = 600  # seconds for the clean process
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; `max_abs_error` is that of the reloaded encoder in another process."""
+
+    path: str
+    format: str
+    files: dict[str, dict[str, Any]]
+    max_abs_error: float
+    compared: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"exported to {self.path}"]
+        for name, entry in self.files.items():
+            lines.append(f"  {name}  {entry['bytes']} bytes  sha256 {entry['sha256']}")
+        lines.append(
+            f"reloaded in a clean process: largest difference {self.max_abs_error:.3g} over "
+            f"{self.compared} numbers"
+        )
+        return "\n".join(lines)
+
+
+def export(run: Any, to: str = "safetensors", out: str | Path | None = None) -> Exported:
+    """Write the encoder of a run to a folder, by default RUN/exports/FORMAT.
+
+    The folder appears whole or not at all, after a fresh process has loaded it and computed the
+    same vectors from the same pictures. An earlier export there is replaced.
+    Raises SelfsupError: E604 when the vectors differ, E605 when `out` is something else than an
+    export, E607 for an unknown format, and what `load` raises.
+    """
+    if to not in FORMATS:
+        raise SelfsupError("E607", f"there is no format {to!r}", why=f"known: {', '.join(FORMATS)}")
+    encoder = run if isinstance(run, LoadedEncoder) else load(run)
+    if out is None:
+        if isinstance(run, LoadedEncoder):
+            raise SelfsupError("E605", "no folder to export to", do="give out=FOLDER")
+        out = Path(getattr(run, "path", run)) / "exports" / to
+    out = Path(out)
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise SelfsupError(
+            "E605",
+            f"{out} exists and is no export",
+            where=str(out),
+            do="give another --out, or remove it",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with stop.installed():
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            _write(encoder, temporary)
+            error, compared = _prove(encoder, temporary)
+            files = _manifest(temporary)
+            temporary.chmod(0o755)  # mkdtemp's 0700 would keep colleagues out
+            if out.exists():
+                shutil.rmtree(out)
+            temporary.rename(out)
+        except OSError as problem:
+            raise disk_error(problem, out, _size(encoder)) from problem
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(str(out), to, files, error, compared)
+
+
+def _write(encoder: LoadedEncoder, folder: Path) -> None:
+    write_tensors(folder / WEIGHTS, encoder.encoder.state_dict())
+    card = json.dumps(encoder.card.to_json(), indent=1)
+    replace(folder / CARD, card.encode() + b"\n")
+
+
+def _prove(encoder: LoadedEncoder, folder: Path) -> tuple[float, int]:
+    """Compute the same vectors here and in a fresh process that knows the folder alone."""
+    here = vectors(encoder)
+    stop.check()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        answer = Path(elsewhere) / "vectors.npy"
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("SELFSUP_") and key != "PYTHONSTARTUP"
+        }
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+        done = subprocess.run(
+            [sys.executable, "-m", "selfsup.export", str(folder.resolve()), str(answer)],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise SelfsupError(
+                "E604",
+                "a clean process could not load the export",
+                where=str(folder),
+                why=lines[-1],
+            )
+        there = np.load(answer, allow_pickle=False)
+    if there.shape != here.shape:
+        raise SelfsupError(
+            "E604", f"the export gives vectors of shape {there.shape} instead of {here.shape}"
+        )
+    error = float(np.abs(here - there).max())
+    if not error <= TOLERANCE * max(1.0, float(np.abs(here).max())):
+        raise SelfsupError(
+            "E604",
+            f"the exported encoder differs by {error:.3g}",
+            where=str(folder),
+            why="the largest value is " + f"{np.abs(here).max():.3g}",
+            do="report this; nothing was written",
+        )
+    return error, here.size
+
+
+def vectors(encoder: LoadedEncoder) -> Float[np.ndarray, "n d"]:
+    """Vectors of some made-up pictures in float32: all of preprocessing takes part."""
+    rows = [encoder.embed(picture[None], precision="fp32") for picture in pictures()]
+    together = [encoder.preprocess(picture) for picture in pictures()]
+    import torch
+
+    with torch.inference_mode():
+        rows.append(encoder(torch.stack(together).to(encoder.device)).cpu().numpy())
+    return np.concatenate(rows)
+
+
+def pictures() -> list[UInt8[np.ndarray, "h w 3"]]:
+    """Noise on slopes, of several sizes and shapes; the same in every process."""
+    generator = np.random.Generator(np.random.Philox(20260101))
+    made = []
+    for height, width in SAMPLES:
+        rows, columns = np.mgrid[0:height, 0:width]
+        slope = (rows[..., None] * [1, 2, 0] + columns[..., None] * [2, 0, 1]) % 256
+        noise = generator.integers(0, 64, (height, width, 3))
+        made.append(((slope * 3 + noise * 4) // 4).clip(0, 255).astype(np.uint8))
+    return made
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    files = {}
+    for name in (WEIGHTS, CARD):
+        content = (folder / name).read_bytes()
+        files[name] = {
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "blake2b": hashlib.blake2b(content, digest_size=32).hexdigest(),
+        }
+    replace(
+        folder / MANIFEST, (json.dumps({"format": 1, "files": files}, indent=1) + "\n").encode()
+    )
+    return files
+
+
+def _size(encoder: LoadedEncoder) -> int:
+    return sum(x.numel() * x.element_size() for x in encoder.encoder.state_dict().values())
+
+
+if __name__ == "__main__":  # the clean process: FOLDER ANSWER
+    np.save(sys.argv[2], vectors(load(sys.argv[1])), allow_pickle=False)

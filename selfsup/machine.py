@@ -1,0 +1,86 @@
+"""What this machine is good at, measured: the precision that pays, and a patient allocator."""
+
+import ctypes
+import platform
+import time
+from functools import cache
+
+import torch
+from torch import nn
+
+WORTH = 1.3  # bfloat16 must beat float32 by this much to be worth its rounding
+
+
+@cache
+def matmul_rate(dtype: torch.dtype, device: str = "cpu", n: int = 1024) -> float:
+    """Floating point operations a second of an (n, n) matrix product: the best of several."""
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):  # the first ones load kernels
+        _wait(device)
+        start = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best
+
+
+@cache
+def bf16_pays(device: str = "cpu") -> bool:
+    """Whether bfloat16 products are clearly faster here than float32 ones. Takes about 0.1 s."""
+    state = torch.random.get_rng_state()  # measuring must not change what the caller draws next
+    pays = matmul_rate(torch.bfloat16, device) > WORTH * matmul_rate(torch.float32, device)
+    torch.random.set_rng_state(state)
+    return pays
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """`auto`, `bf16` or `fp32` as asked for -> `bf16` or `fp32`."""
+    if wanted not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"precision is {wanted!r}; it can be auto, bf16 or fp32")
+    return ("bf16" if bf16_pays(device) else "fp32") if wanted == "auto" else wanted
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed blocks instead of giving them back to the kernel after each step.
+
+    Every step frees and allocates the same blocks; each time the kernel hands out fresh zeroed
+    pages, which costs a page fault per 4 KiB. Returns whether the setting was accepted; other
+    C libraries have no such setting.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD in malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    # Versions of glibc before 2.35 refuse thresholds above half of a heap, 32 MiB.
+    accepted = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 1 << 25)
+    return bool(accepted) and bool(mallopt(trim_threshold, (1 << 31) - 1))
+
+
+def channels_last(module: nn.Module) -> bool:
+    """Lay out convolution weights as the fast kernels read them; says whether there were any.
+
+    Patch embeddings are convolutions in name only (kernel equal to stride): they do not count.
+    """
+    found = any(
+        isinstance(part, nn.Conv2d) and part.kernel_size != part.stride for part in module.modules()
+    )
+    if found:
+        module.to(memory_format=torch.channels_last)
+    return found
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that an allocation failed, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "not enough memory" in text or "std::bad_alloc" in text
+    )
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

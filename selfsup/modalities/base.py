@@ -1,0 +1,61 @@
+"""What a modality is: how to read one kind of data, and how to look at it more than once."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..method import Views
+from ..randomness import Draws
+
+
+class Modality(ABC):
+    """Subclasses are final. Their settings are keyword arguments; they keep no other state.
+
+    `rules` tells all that changes what `read` and `shrink` give, and so names a store of samples.
+    `mean` and `std` are those of the numbers, in [0, 1], that views are scaled by, one per channel.
+    """
+
+    name: ClassVar[str]
+    default_method: ClassVar[str]
+    encoders: ClassVar[tuple[str, ...]]  # names for `encoder`, smallest first
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    rules: str = ""
+
+    @abstractmethod
+    def read(self, raw: Any, size: int | None = None) -> UInt8[np.ndarray, "h w c"]:
+        """One sample from a file's bytes or an array. Raises BadSample and nothing else.
+
+        With `size`, the sample may come smaller, but with its shorter side no shorter than that.
+        """
+
+    @abstractmethod
+    def shrink(self, array: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "h2 w2 c"]:
+        """The form in which a sample is stored: its shorter side `size`, or less if it has less."""
+
+    @abstractmethod
+    def views(
+        self, batch: Batch, spec: Views, draws: Draws, size: int, local_size: int | None = None
+    ) -> list[Float[Tensor, "b ..."]]:
+        """The looks that a method asks for: light, then strong, then local ones."""
+
+    @abstractmethod
+    def plain(self, batch: Batch, size: int) -> Float[Tensor, "b ..."]:
+        """The one view without chance, for evaluation."""
+
+    @abstractmethod
+    def picture(self, x: Float[Tensor, "b ..."]) -> UInt8[Tensor, "b 3 h w"]:
+        """Views as a person can look at them."""
+
+    @abstractmethod
+    def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
+        """What was used before there were encoders: the control of every evaluation."""
+
+    @abstractmethod
+    def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
+        """An untrained encoder for samples of `size`."""

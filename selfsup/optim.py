@@ -1,0 +1,138 @@
+"""What a method wants of its optimizer, and how that becomes a torch.optim object."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from . import distributed, schedules
+
+# Tensors of more than one dimension that are no matrices: learned tokens and positions.
+UNDECAYED = {"positions", "blank", "cls", "registers", "token", "tokens", "mask_token"}
+
+
+@dataclass(frozen=True)
+class Optim:
+    """An optimizer recipe. `lr` belongs to a batch of `per` samples and scales linearly with it.
+
+    `warmup` is a share of all steps; then a cosine leads from `lr` to `lr * final`.
+    `weight_decay_end` gives decay a cosine of its own, from `weight_decay` to there.
+    """
+
+    name: str = "adamw"  # adamw, sgd, lars
+    lr: float = 5e-4
+    per: int = 256
+    weight_decay: float = 0.05
+    weight_decay_end: float | None = None
+    betas: tuple[float, float] = (0.9, 0.95)
+    momentum: float = 0.9
+    warmup: float = 0.1
+    clip: float | None = None
+    final: float = 0.0
+
+
+def build(method: nn.Module, optim: Optim, batch: int) -> Optimizer:
+    """The optimizer of a method's trainable parameters, for `batch` samples a step.
+
+    Two groups: what decays, and what does not (biases, norms, positions and other tokens). Each
+    remembers its peak learning rate and its decay; `set_progress` moves them.
+    """
+    decayed, plain = [], []
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            (decayed if decays(name, parameter) else plain).append(parameter)
+    lr = optim.lr * batch / optim.per
+    groups = [
+        {"params": decayed, "weight_decay": optim.weight_decay, "decays": True, "lr": lr},
+        {"params": plain, "weight_decay": 0.0, "decays": False, "lr": lr},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, fused=True)
+    if optim.name == "sgd":
+        # PyTorch has no fused descent for tensors that are spread over ranks
+        fused = not any(distributed.spread(p) for p in method.parameters())
+        return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, fused=fused)
+    if optim.name == "lars":
+        return LARS(groups, lr=lr, momentum=optim.momentum)
+    raise ValueError(f"the optimizer is {optim.name!r}; it can be adamw, sgd or lars")
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices and kernels, not to what has a scale of its own."""
+    leaf = name.rpartition(".")[2]
+    return parameter.ndim > 1 and leaf not in UNDECAYED
+
+
+def set_progress(
+    optimizer: Optimizer, optim: Optim, batch: int, progress: float, scale: float = 1.0
+) -> float:
+    """Learning rate and weight decay of this moment; returns the learning rate."""
+    peak = scale * optim.lr * batch / optim.per
+    lr = schedules.warmup_cosine(peak, optim.warmup, optim.final)(progress)
+    decay = optim.weight_decay
+    if optim.weight_decay_end is not None:
+        decay = schedules.cosine(optim.weight_decay, optim.weight_decay_end)(progress)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group["weight_decay"] = decay if group["decays"] else 0.0
+    return lr
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rates. You, Gitman, Ginsburg 2017, https://arxiv.org/abs/1708.03888
+
+    Each layer's step is scaled by `trust * |w| / |g + decay * w|` (equation 6 with the decay in
+    the gradient, as in SimCLR's code). As there, what does not decay is not scaled either.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.9, trust: float = 0.001):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        assert closure is None
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is None:
+                    continue
+                step = w.grad
+                if group["decays"]:
+                    step = step.add(w, alpha=group["weight_decay"])
+                    size, slope = w.norm(), step.norm()
+                    trusted = group["trust"] * size / slope
+                    step = step * torch.where((size > 0) & (slope > 0), trusted, 1.0)
+                state = self.state[w]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(w)
+                velocity = state["momentum_buffer"]
+                velocity.mul_(group["momentum"]).add_(step)
+                w.add_(velocity, alpha=-group["lr"])
+
+
+def state_tensors(method: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name, "exp_avg/encoder.stem.weight": (any shape)."""
+    found = {}
+    for name, parameter in method.named_parameters():
+        for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+            if isinstance(value, Tensor):
+                found[f"{key}/{name}"] = value
+    return found
+
+
+def load_state_tensors(
+    method: nn.Module,
+    optimizer: Optimizer,
+    tensors: Iterable[tuple[str, Tensor]],
+    like: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Put such tensors back; `like(tensor, parameter)` lays one out as the parameter is."""
+    parameters = dict(method.named_parameters())
+    optimizer.state.clear()
+    for name, value in tensors:
+        key, _, owner = name.partition("/")
+        parameter = parameters[owner]
+        value = like(value, parameter) if value.shape == parameter.shape else value.clone()
+        optimizer.state[parameter][key] = value

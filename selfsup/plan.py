@@ -1,0 +1,257 @@
+"""What to choose where the user chose nothing, each choice with its reason.
+
+Rules of thumb on a handful of facts, kept in tables that experiments correct. Only the speed of a
+step is measured, on the machine and the data at hand, because a table of speeds would be wrong on
+every machine but one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .console import duration
+from .errors import SelfsupError
+
+# Without a length: a run and its evaluation fit in half an hour
+MINUTES = 24.0
+# More passes than this over a small set bring nothing within the patience of a first try
+MOST_EPOCHS = 400
+# An encoder is small enough when the budget shows it the data this often, and this many samples
+WANTED_EPOCHS = 6.0
+WANTED_SAMPLES = 200_000
+PATIENCE = {"mae": 2.0}  # a masked method sees a quarter of a sample, and learns from more passes
+# A contrastive batch of fewer has too few negatives to learn from
+FEWEST_SAMPLES = 2
+
+
+class Choice(NamedTuple):
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choices rest on. `side` is the usual shorter side of a picture in pixels."""
+
+    samples: int
+    side: int
+    device: str = "cpu"
+    cores: int = 1
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An encoder worth trying; `keywords` are its settings."""
+
+    encoder: str
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        words = ", ".join(f"{key} {value}" for key, value in self.keywords.items())
+        return self.encoder + (f" ({words})" if words else "")
+
+
+# From large to small. Masked methods need the tokens of a transformer.
+CONVOLUTIONAL = (
+    Candidate("resnet18"),
+    Candidate("resnet18", {"width": 0.5}),
+    Candidate("resnet18", {"width": 0.5, "stem": 2}),
+    Candidate("resnet18", {"width": 0.25, "stem": 2}),
+)
+TRANSFORMERS = (
+    Candidate("vit_small"),
+    Candidate("vit_tiny"),
+    Candidate("vit_tiny", {"depth": 6}),
+    Candidate("vit_tiny", {"depth": 4}),
+)
+CANDIDATES = {
+    "simclr": CONVOLUTIONAL,
+    "dino": CONVOLUTIONAL,
+    "mae": TRANSFORMERS,
+}
+GPU_CANDIDATES = {
+    "simclr": (Candidate("resnet50"), Candidate("resnet18")),
+    "dino": (Candidate("vit_small"), Candidate("vit_tiny")),
+    "mae": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
+}
+BATCHES = {"simclr": 256, "dino": 128, "mae": 128}
+
+# The papers' settings are for hundreds of passes over a million pictures. On processor cores a run
+# has a few thousand steps: small heads, quick teachers, and AdamW, which needs no search.
+SHORT: dict[str, dict[str, Any]] = {
+    "simclr": {
+        "method.hidden": 512,
+        "optim.name": "adamw",
+        "optim.lr": 4e-3,
+        "optim.weight_decay": 1e-4,
+        "optim.betas": (0.9, 0.99),
+    },
+    "dino": {
+        "method.prototypes": 1024,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+        "optim.lr": 2e-3,
+        "optim.weight_decay_end": 0.04,
+    },
+    "mae": {
+        "method.decoder_dim": 96,
+        "method.decoder_depth": 1,
+        "method.decoder_heads": 3,
+        "optim.lr": 4e-3,
+    },
+}
+
+Rate = Callable[[Mapping[str, Any]], float]  # settings so far -> samples per second
+
+
+def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str) -> list[Choice]:
+    """Values for what `given` (dotted key -> value) leaves open. Raises E102 for too few samples.
+
+    `rate` measures the samples per second of real steps with the settings it is handed.
+    """
+    if facts.samples < FEWEST_SAMPLES:
+        raise SelfsupError(
+            "E102",
+            f"{facts.samples} usable sample{'s' if facts.samples != 1 else ''}: nothing to compare",
+            why="self-supervision learns from what tells samples apart",
+            do="give it more data; a few hundred samples are a start",
+        )
+    choices: list[Choice] = []
+    known = dict(given)
+
+    def choose(key: str, value: Any, reason: str) -> None:
+        if key not in known:
+            known[key] = value
+            choices.append(Choice(key, value, reason))
+
+    choose("method.name", *_method(default_method, facts))
+    method = known["method.name"]
+    choose("data.resolution", *_resolution(facts))
+    choose("train.batch", *_batch(method, facts))
+    known["train.batch"] = min(known["train.batch"], facts.samples)
+
+    minutes, length_reason = _minutes(known)
+    candidates = _candidates(known, facts)
+    candidate, reason, speed = _largest(candidates, known, facts, minutes, rate)
+    if "encoder.name" not in known:
+        choose("encoder.name", candidate.encoder, reason)
+    for key, value in candidate.keywords.items():
+        why = f"goes with {candidate.encoder} here"
+        if key == "patch":
+            why = (
+                f"{known['data.resolution'] // value} x {known['data.resolution'] // value} tokens"
+            )
+        choose(f"encoder.{key}", value, why)
+    if facts.device == "cpu":
+        for key, value in SHORT.get(method, {}).items():
+            choose(key, value, "suits the few thousand steps that processor cores can do")
+
+    if not any(known.get(f"train.{unit}") for unit in ("steps", "epochs", "minutes")):
+        epochs = speed * minutes * 60 / facts.samples if speed else 0
+        if epochs > MOST_EPOCHS:
+            reason = f"{MOST_EPOCHS} passes over {facts.samples} samples take about "
+            reason += duration(MOST_EPOCHS * facts.samples / speed)
+            choose("train.epochs", float(MOST_EPOCHS), reason)
+        else:
+            choose("train.minutes", minutes, length_reason)
+    return choices
+
+
+def _method(default: str, facts: Facts) -> tuple[str, str]:
+    reason = "needs the fewest steps of the methods here to learn something useful"
+    return default, reason if default == "simclr" else "the modality's own choice"
+
+
+def _resolution(facts: Facts) -> tuple[int, str]:
+    """Multiples of 16 above 32 pixels, so that patches of 8 and 16 fit."""
+    most = 224 if facts.device == "cuda" else 64
+    if facts.side <= 32:
+        side = max(8, facts.side // 8 * 8)
+        if side == facts.side:
+            return side, f"the pictures are {facts.side} px"
+        return side, f"the pictures are {facts.side} px; a multiple of 8"
+    if facts.side <= most:
+        return facts.side // 16 * 16, f"the pictures are about {facts.side} px; a multiple of 16"
+    where = "a graphics card" if facts.device == "cuda" else f"{facts.cores} processor cores"
+    return most, f"the pictures are about {facts.side} px; {most} is what {where} can afford"
+
+
+def _batch(method: str, facts: Facts) -> tuple[int, str]:
+    usual = BATCHES.get(method, 256)
+    # an even share for each process, and whole batches seen many times where the data is small
+    if facts.samples < 4 * usual:
+        batch = max(FEWEST_SAMPLES, 1 << max(1, (facts.samples // 4).bit_length() - 1))
+        batch = min(batch, facts.samples)
+        return batch, f"only {facts.samples} samples, so that a pass over them has several steps"
+    return usual, f"usual for {method}"
+
+
+def _minutes(known: Mapping[str, Any]) -> tuple[float, str]:
+    if known.get("train.minutes"):
+        return float(known["train.minutes"]), ""
+    return MINUTES, "no length was given; training and its evaluation then fit in half an hour"
+
+
+def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]:
+    method, side = known["method.name"], known["data.resolution"]
+    if "encoder.name" in known:
+        found: tuple[Candidate, ...] = (Candidate(known["encoder.name"]),)
+    else:
+        table = GPU_CANDIDATES if facts.device == "cuda" else CANDIDATES
+        found = table.get(method, TRANSFORMERS)
+        if any(key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")):
+            found = TRANSFORMERS
+    with_patch = []
+    for candidate in found:
+        if candidate.encoder.startswith("vit") and "encoder.patch" not in known:
+            keywords = {**candidate.keywords, "patch": patch_for(side)}
+            candidate = Candidate(candidate.encoder, keywords)
+        with_patch.append(candidate)
+    return tuple(with_patch)
+
+
+def patch_for(side: int) -> int:
+    """A divisor of `side` that gives about 8 x 8 tokens for small pictures, 14 x 14 for large."""
+    wanted = side / 14 if side >= 160 else side / 8
+    divisors = [d for d in range(1, side + 1) if side % d == 0 and side // d >= 2] or [1]
+    return min(divisors, key=lambda d: (abs(d - wanted), d))
+
+
+def _largest(
+    candidates: tuple[Candidate, ...],
+    known: Mapping[str, Any],
+    facts: Facts,
+    minutes: float,
+    rate: Rate,
+) -> tuple[Candidate, str, float]:
+    """The largest encoder to which the budget shows the data often enough, and its speed."""
+    fixed_length = known.get("train.steps") or known.get("train.epochs")
+    if len(candidates) == 1 or fixed_length:
+        candidate = candidates[0] if len(candidates) == 1 else candidates[len(candidates) // 2]
+        asks = not fixed_length and not known.get("train.minutes")  # its speed sets the length
+        speed = rate(_with(candidate, known)) if asks else 0.0
+        return candidate, "fits this machine; the length was given in steps or epochs", speed
+    tried = []
+    for candidate in candidates:
+        speed = rate(_with(candidate, known))
+        epochs = speed * minutes * 60 / facts.samples
+        seen = f"{duration(minutes * 60)} at {speed:.0f} samples/s show it the data "
+        seen += f"{epochs:.1f} times" if epochs < 20 else f"{epochs:.0f} times"
+        tried.append(f"{candidate.name}: {epochs:.1f}")
+        wanted = max(WANTED_EPOCHS, WANTED_SAMPLES / facts.samples)
+        if epochs >= wanted * PATIENCE.get(known["method.name"], 1.0):
+            break
+    larger = f"; larger ones less often ({', '.join(tried[:-1])})" if tried[:-1] else ""
+    return candidate, seen + larger, speed
+
+
+def _with(candidate: Candidate, known: Mapping[str, Any]) -> dict[str, Any]:
+    own = {f"encoder.{key}": value for key, value in candidate.keywords.items()}
+    return {**own, "encoder.name": candidate.encoder, **known}

@@ -1,0 +1,94 @@
+"""Random numbers that are pure functions of where they are used.
+
+A run draws everything from (seed, step) or (seed, sample, view): no generator has a state that
+would have to be saved, and neither the number of workers nor of ranks changes a single number.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+# splitmix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195), figure 17
+GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+MASK64 = (1 << 64) - 1
+
+
+def mix(*parts: int) -> int:
+    """A 63-bit number from integers; any change of any part changes about half of its bits."""
+    state = 0
+    for part in parts:
+        state = _finish((state + part + 1) * GOLDEN & MASK64)
+    return state >> 1
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of `n` samples in an epoch: (n,) int64, a permutation."""
+    return np.random.Generator(np.random.Philox(mix(seed, epoch))).permutation(n)
+
+
+class Draws:
+    """Numbers for each sample of a batch, whatever batch, worker or rank it is in.
+
+    A number is a function of (seed, sample counter, view, how many calls came before).
+    """
+
+    def __init__(self, seed: int, samples: Int64[Tensor, " b"], view: int = 0):
+        self.seed, self.samples, self.calls = seed, samples, 0
+        self.keys = _hash(samples + _signed(mix(seed, view)))
+
+    def of_view(self, view: int) -> "Draws":
+        """The same samples seen another time."""
+        return Draws(self.seed, self.samples, view)
+
+    def uniform(
+        self, low: float = 0.0, high: float = 1.0, n: int | None = None
+    ) -> Float[Tensor, "..."]:
+        """Numbers in [low, high): (b,), or (b, n) where n is given."""
+        self.calls += 1
+        keys = _hash(self.keys + _signed(mix(self.calls)))
+        if n is not None:
+            lanes = torch.arange(1, n + 1, device=keys.device) * _signed(GOLDEN)
+            keys = _hash(keys[:, None] + lanes)
+        unit = (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)  # 24 bits: exact in float32
+        return low + (high - low) * unit
+
+    def chance(self, p: float) -> Bool[Tensor, " b"]:
+        """True with probability p."""
+        return self.uniform() < p
+
+    def integers(self, high: int, n: int | None = None) -> Int64[Tensor, "..."]:
+        """Integers in [0, high), for high up to 2**24."""
+        return (self.uniform(n=n) * high).long()
+
+    def normal(self, n: int | None = None) -> Float[Tensor, "..."]:
+        """Standard normal numbers (Box-Muller)."""
+        radius = (-2 * torch.log1p(-self.uniform(n=n))).sqrt()
+        return radius * torch.cos(2 * torch.pi * self.uniform(n=n))
+
+    def permutation(self, n: int) -> Int64[Tensor, "b n"]:
+        """An order of n things for each sample."""
+        return self.uniform(n=n).argsort(1)
+
+
+def _finish(z: int) -> int:
+    z = (z ^ (z >> 30)) * MIX1 & MASK64
+    z = (z ^ (z >> 27)) * MIX2 & MASK64
+    return z ^ (z >> 31)
+
+
+def _signed(z: int) -> int:
+    """The same 64 bits as torch's int64 reads them."""
+    return z - (1 << 64) if z >= 1 << 63 else z
+
+
+def _hash(z: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
+    """splitmix64's finish on int64 tensors, whose products wrap as unsigned ones do."""
+    z = (z ^ _shift(z, 30)) * _signed(MIX1)
+    z = (z ^ _shift(z, 27)) * _signed(MIX2)
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
+    """A logical shift to the right: torch's own copies the sign."""
+    return z >> bits & (1 << (64 - bits)) - 1

@@ -1,0 +1,65 @@
+"""Stems: what a sample is cut into before a trunk sees it."""
+
+from math import prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from .errors import SelfsupError
+
+
+class Patches(nn.Module):
+    """Cut a regular signal into patches: series (1 axis), image or spectrogram (2), video (3).
+
+    Inputs of another size than `size` are cut just the same, into another grid.
+    """
+
+    def __init__(self, size: tuple[int, ...], patch: tuple[int, ...], channels: int, dim: int):
+        super().__init__()
+        self.size, self.patch, self.channels = size, patch, channels
+        self.grid = self.grid_of(size)
+        # laid out as a convolution's weight, (d, c, *patch): the layout that timm's ViT has
+        self.weight = nn.Parameter(torch.empty(dim, channels, *patch))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        nn.init.xavier_uniform_(self.weight.view(dim, -1))  # as a linear layer, as in MAE
+
+    def grid_of(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """How many patches an input of `size` gives along each axis."""
+        if len(size) != len(self.patch) or any(
+            s % p for s, p in zip(size, self.patch, strict=True)
+        ):
+            raise SelfsupError(
+                "E202",
+                f"patches of {self.patch} do not tile an input of {tuple(size)}",
+                why="every side of the input must be a multiple of the patch's side",
+                do="choose another resolution or --set encoder.patch=...",
+            )
+        return tuple(s // p for s, p in zip(size, self.patch, strict=True))
+
+    @property
+    def patch_dim(self) -> int:
+        return self.channels * prod(self.patch)
+
+    def patches(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
+        """The values of each patch, by channel, then place: what masked methods rebuild."""
+        grid, axes = self.grid_of(tuple(x.shape[2:])), len(self.patch)
+        cut = [x.shape[0], x.shape[1]]
+        for cells, patch in zip(grid, self.patch, strict=True):
+            cut += [cells, patch]
+        order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
+        return x.reshape(cut).permute(order).flatten(1, axes).flatten(2)  # (b, n, c * patch)
+
+    def unpatch(self, patches: Float[Tensor, "b n p"], grid=None) -> Float[Tensor, "b c *size"]:
+        """The inverse of `patches`."""
+        grid, axes = grid or self.grid, len(self.patch)
+        x = patches.reshape(len(patches), *grid, self.channels, *self.patch)
+        order = [0, 1 + axes]
+        for axis in range(axes):
+            order += [1 + axis, 2 + axes + axis]
+        size = [g * p for g, p in zip(grid, self.patch, strict=True)]
+        return x.permute(order).reshape(len(x), self.channels, *size)
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
+        return linear(self.patches(x), self.weight.flatten(1), self.bias)

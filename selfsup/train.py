@@ -1,0 +1,588 @@
+"""The training loop: one function, read top to bottom, shared by every method and every modality.
+
+It knows neither: a method gives a loss, `batches(step)` gives the views of a step. Everything that
+is random is a function of the step, so a run is its tensors and one small state; see `State`.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, distributed, faults, health, machine
+from . import optim as optims
+from .errors import COLLAPSED, DIVERGED, SelfsupError
+from .logs import Events, Row
+from .method import Method
+from .optim import Optim
+from .randomness import mix
+from .run import Run, changed, differences
+from .stop import Stop
+from .teacher import Teacher
+
+BAD_IN_A_ROW = 3  # steps with numbers that are not finite, before going back to a checkpoint
+ROLLBACKS = 3  # times that a run goes back before it gives up
+FIRST_PLAN = 20  # steps after which a run of `minutes` first knows its speed
+PLANS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)  # progress at which such a run plans its steps again
+EVALUATIONS = 10  # times that `online` is called, evenly over the run
+
+
+class Batches(Protocol):
+    """This rank's views of a step, or of one of its micro-batches: a function of the arguments."""
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> list[Tensor]: ...
+
+
+@dataclass
+class State:
+    """All of a run that is not a tensor. It is written into each checkpoint as state.json."""
+
+    step: int = 0  # steps done
+    steps: int = 0  # steps in all
+    offset: int = 0  # what to add to a step to get the number of its batch: moved by rollbacks
+    lr_scale: float = 1.0  # halved by rollbacks
+    bad: int = 0  # skipped steps in a row
+    skipped: int = 0
+    rollbacks: int = 0
+    accumulate: int = 1
+    precision: str = ""
+    seconds: float = 0.0  # spent training
+    since: tuple[int, float] = (0, 0.0)  # step and progress when the steps were last planned
+    plan: tuple[int, int, float] = (0, 0, 0.0)  # plans made; step and seconds at the last one
+    monitor: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    torch: str = torch.__version__
+
+    @property
+    def progress(self) -> float:
+        """Where training is, from 0 to 1: continuous when the number of steps changes."""
+        step, progress = self.since
+        return progress + (1 - progress) * (self.step - step) / max(1, self.steps - step)
+
+    @property
+    def batch(self) -> int:
+        return self.step + self.offset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `verdict` is healthy, warning, collapsed or diverged."""
+
+    step: int
+    steps: int
+    seconds: float
+    verdict: str
+    message: str
+    finished: bool
+    exit_code: int
+    rows: tuple[Row, ...] = ()  # the last lines of metrics, at most a thousand
+    events: tuple[Row, ...] = ()
+
+
+def train(
+    method: Method,
+    batches: Batches,
+    *,
+    batch: int,
+    steps: int | None = None,
+    minutes: float | None = None,
+    optim: Optim | None = None,
+    run: Run | None = None,
+    seed: int = 0,
+    precision: str = "auto",
+    accumulate: int = 1,
+    every: int = 10,
+    watch: Callable[[Row], None] | None = None,
+    stop: Stop | None = None,
+    checkpoint_seconds: float = 300.0,
+    keep: int = 2,
+    online: Callable[[nn.Module], dict[str, float]] | None = None,
+    capture: Callable[[int], Any] | None = None,
+    epoch_samples: int | None = None,
+    average: float | None = None,
+    shard: bool = False,
+    compile: bool = False,
+    allow_change: bool = False,
+    sinks: Sequence[Callable[[Row], None]] = (),
+) -> Outcome:
+    """Train `method` for `steps` steps of `batch` samples (over all ranks), or for `minutes`.
+
+    With a `run` it writes metrics, events and checkpoints there, and continues from the newest
+    checkpoint that is whole: bitwise as if never interrupted. Every `every` steps a row of numbers
+    goes to `watch`. `online(encoder)` gives numbers to add, ten times in a run. `capture(step)`
+    says which samples a batch holds, for when something goes wrong with it. `average` keeps a
+    moving average of the encoder with that momentum, saved in its place.
+
+    Raises SelfsupError: E206 out of memory, E302 run in use, E303 disk full, E304 other settings
+    than before, E801 batch and ranks do not fit.
+    """
+    # ---- before the first step ------------------------------------------------------------------
+    if not (steps or minutes) or (steps or 1) < 1 or (minutes or 1.0) <= 0:
+        raise ValueError(f"steps is {steps}, minutes is {minutes}: one of them must be above 0")
+    if batch < 2 or accumulate < 1:
+        raise ValueError(f"batch is {batch}, accumulate is {accumulate}: at least 2 and 1 needed")
+    if batch % (distributed.world() * accumulate):
+        raise distributed.uneven(batch, accumulate)
+    machine.keep_freed_memory()
+    optim, stop = optim or method.optim, stop or Stop()
+    device = next(method.parameters()).device
+    convolutional = not shard and machine.channels_last(method)  # shards are plain rows
+    state = State(steps=steps or 1000, accumulate=accumulate)
+    state.precision = machine.choose_precision(precision, device.type)
+    state.settings = _settings(method, optim, batch, steps, minutes, seed, precision, accumulate)
+    method.train()
+    slow = Teacher(method.encoder) if average is not None else None
+    model = distributed.wrap(method, shard=shard)
+    if compile:
+        model = torch.compile(model)
+    optimizer = optims.build(method, optim, batch)
+    lead = distributed.rank() == 0
+    events = Events(run.path if run and lead else None)
+    store = _Store(run, method, optimizer, slow, keep)
+
+    with run.lock() if run and lead else nullcontext():
+        state = store.resume(state, events, allow_change)
+        monitor = health.Monitor(method, state.monitor)
+        if method.across_batch and state.accumulate > 1:
+            events.write("accumulate", state.step, **health.small_view(batch, state.accumulate))
+        clock = _Clock(state)
+        rows: deque[Row] = deque(maxlen=1000)
+        (leave,) = distributed.agree(stop.requested)
+
+        # ---- training ---------------------------------------------------------------------------
+        while state.step < state.steps and not leave:
+            faults.at("train.step")
+            progress = state.progress
+            lr = optims.set_progress(optimizer, optim, batch, progress, state.lr_scale)
+            buffers = [buffer.clone() for buffer in method.buffers()]
+
+            try:
+                terms, views = _gradients(model, batches, state, seed, convolutional, clock)
+            except (RuntimeError, MemoryError) as error:
+                if not machine.out_of_memory(error):
+                    raise
+                terms = views = None
+            if terms is None:  # outside of the handler, whose traceback holds on to the tensors
+                _put_back(method, buffers)
+                optimizer.zero_grad()
+                _smaller_parts(method, state, batch, events)
+                continue
+            faults.at("train.backward")
+            norm = distributed.clip(method, optim.clip)
+            numbers = torch.stack([*terms.values(), norm]).tolist()
+            (bad,) = distributed.agree(not _finite(numbers))
+
+            if bad:
+                _put_back(method, buffers)
+                state.bad, state.skipped = state.bad + 1, state.skipped + 1
+            else:
+                optimizer.step()
+                faults.at("train.update")
+                method.after_step(progress)
+                if slow is not None:
+                    slow.follow(method.encoder, average)
+                state.bad = 0
+                monitor.spike(state.step + 1, sum(numbers[:-1]), events)
+            optimizer.zero_grad()
+            state.step += 1
+            state.seconds = clock.seconds()
+
+            # ---- what happened ------------------------------------------------------------------
+            observed = state.step % every == 0
+            judged = online is not None and not bad and _evaluates(state, progress)
+            if bad or observed or judged or state.step in (1, state.steps):
+                shown = distributed.mean(torch.tensor(numbers, dtype=torch.float64)).tolist()
+                row = _row(state, terms, shown, lr, batch, epoch_samples, clock)
+                if observed and not bad:
+                    means = dict(zip(terms, shown, strict=False))
+                    row |= monitor.look(state.step, progress, views, means, events)
+                    row["verdict"] = monitor.verdict.kind
+                    if distributed.agree(not health.finite_tensors(method))[0]:
+                        bad, state.bad = True, BAD_IN_A_ROW
+                if judged and not bad:
+                    row |= _evaluate(online, slow.slow if slow else method.kept, method)
+                rows.append(row)
+                store.log(row, watch, sinks)
+            if bad:
+                named = dict(zip([*terms, "gradient"], numbers, strict=True))
+                health.tell_bad(events, state, named, capture)
+                if state.bad >= BAD_IN_A_ROW:
+                    if not store.roll_back(state, events, capture):
+                        return _outcome(state, health.DIVERGED, False, DIVERGED, rows, events)
+                    monitor.load(state.monitor)
+                    clock.restart(state)
+                    continue
+            views = None  # the next step needs the memory
+            if minutes is not None and state.step < state.steps:
+                _plan(state, minutes, events)
+            state.monitor = monitor.save()
+            due = clock.since_save() >= checkpoint_seconds
+            leave, save = distributed.agree(stop.requested, due)
+            if run and (leave or state.step >= state.steps or (save and not state.bad)):
+                store.save(state)
+                clock.saved()
+
+        # ---- after the last step ----------------------------------------------------------------
+        finished = state.step >= state.steps
+        verdict = monitor.verdict
+        code = COLLAPSED if verdict.kind == "collapsed" else 0
+        code = code if finished else stop.exit_code
+        if run and lead and finished:
+            faults.at("run.finish")
+            samples = state.step * batch
+            facts = {"step": state.step, "seconds": state.seconds, "samples": samples}
+            run.finish(**facts, verdict=verdict.kind, message=verdict.message)
+        return _outcome(state, verdict, finished, code, rows, events)
+
+
+# -- one step -----------------------------------------------------------------------------------
+
+
+def _gradients(model, batches, state, seed, convolutional, clock):
+    """Forward and backward over the micro-batches: mean terms, and the views last seen."""
+    totals: dict[str, Tensor] = {}
+    parts = state.accumulate
+    device = next(model.parameters()).device.type
+    half = torch.autocast(device, torch.bfloat16, enabled=state.precision == "bf16")
+    for part in range(parts):
+        with clock.waiting():
+            views = batches(state.batch, part, parts)
+            if convolutional:
+                views = [_channels_last(x) for x in views]
+        # the same on all ranks: `distributed.rand` gives each its own rows of the numbers
+        torch.manual_seed(mix(seed, state.batch, part))
+        with distributed.sync(model, part == parts - 1):
+            with half:
+                terms = model(views, state.progress)
+            (sum(terms.values()) / parts).backward()
+        faults.at("train.memory")
+        for name, term in terms.items():
+            totals[name] = totals.get(name, 0.0) + term.detach().float() / parts
+    return totals, views
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+@torch.no_grad()
+def _put_back(method: nn.Module, buffers: list[Tensor]) -> None:
+    """What the forward pass moved (running statistics, queues, centres) goes back to before."""
+    for now, before in zip(method.buffers(), buffers, strict=True):
+        now.copy_(before)
+
+
+def _smaller_parts(method: Method, state: State, batch: int, events: Events) -> None:
+    """After an allocation failed: the same batch in twice as many parts, or advice."""
+    rows = batch // distributed.world() // state.accumulate
+    why = "a part of a batch needed more memory than there is"
+    smaller = max(1, batch // 2)
+    if method.across_batch:
+        why += "; this loss compares the samples of a batch, so cutting it would change the loss"
+    if distributed.world() > 1:
+        why += "; with several processes the parts cannot be changed on the way"
+    if method.across_batch or distributed.world() > 1 or rows % 2:
+        raise SelfsupError(
+            "E206",
+            f"out of memory with {rows} samples at once",
+            why=why,
+            do=f"--batch {smaller}, a smaller encoder or a lower resolution",
+        )
+    state.accumulate *= 2
+    message = f"out of memory: each batch now goes in {state.accumulate} parts of {rows // 2}"
+    events.write("memory", state.step, message, cause=why, do="nothing: the result is the same")
+
+
+def _finite(numbers: list[float]) -> bool:
+    return all(abs(x) < float("inf") for x in numbers)  # false for NaN too
+
+
+# -- numbers for people -------------------------------------------------------------------------
+
+
+class _Clock:
+    """Durations of a run, from a clock that never jumps."""
+
+    def __init__(self, state: State):
+        self.restart(state)
+
+    def restart(self, state: State) -> None:
+        self.start = time.monotonic() - state.seconds
+        self.save = self.row = time.monotonic()
+        self.row_step, self.waited = state.step, 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def since_save(self) -> float:
+        return time.monotonic() - self.save
+
+    def saved(self) -> None:
+        self.save = time.monotonic()
+
+    def waiting(self) -> "_Clock":
+        return self
+
+    def __enter__(self) -> None:
+        self.entered = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self.waited += time.monotonic() - self.entered
+
+    def lap(self, step: int) -> tuple[int, float, float]:
+        """Steps, seconds and seconds waited for data since the last lap."""
+        now = time.monotonic()
+        found = step - self.row_step, max(1e-9, now - self.row), self.waited
+        self.row, self.row_step, self.waited = now, step, 0.0
+        return found
+
+
+def _row(
+    state: State,
+    terms: dict[str, Tensor],
+    numbers: list[float],
+    lr: float,
+    batch: int,
+    epoch_samples: int | None,
+    clock: _Clock,
+) -> Row:
+    """A line of metrics.jsonl. `steps` is the total as now planned."""
+    steps, seconds, waited = clock.lap(state.step)
+    samples = state.step * batch
+    row: Row = {"step": state.step, "steps": state.steps, "time": state.seconds}
+    row |= {"samples": samples, "epoch": samples / epoch_samples if epoch_samples else None}
+    row["train/loss"] = sum(numbers[:-1])
+    row |= {f"train/{name}": x for name, x in zip(terms, numbers[:-1], strict=True)}
+    row |= {"train/lr": lr, "train/grad_norm": numbers[-1]}
+    row["speed/samples_per_second"] = steps * batch / seconds
+    row["speed/data_wait"] = waited / seconds
+    return row
+
+
+def _evaluates(state: State, before: float) -> bool:
+    return int(before * EVALUATIONS) != int(state.progress * EVALUATIONS)
+
+
+def _evaluate(online: Callable, encoder: nn.Module, method: Method) -> dict[str, float]:
+    method.eval()
+    encoder.eval()
+    with torch.no_grad():
+        numbers = online(encoder)
+    method.train()
+    return {f"eval/{name.removeprefix('eval/')}": float(x) for name, x in numbers.items()}
+
+
+def _outcome(state, verdict, finished, code, rows, events) -> Outcome:
+    return Outcome(
+        state.step,
+        state.steps,
+        state.seconds,
+        verdict.kind,
+        verdict.message,
+        finished,
+        code,
+        tuple(rows),
+        tuple(events.seen),
+    )
+
+
+# -- time ---------------------------------------------------------------------------------------
+
+
+def _plan(state: State, minutes: float, events: Events) -> None:
+    """Fit the number of steps to the minutes: after the first steps, then at fixed progress.
+
+    Progress stays continuous: what is left of it is spread over the steps that are left.
+    """
+    plans, step, seconds = state.plan
+    if plans > len(PLANS):
+        return
+    if plans:
+        due = state.progress >= PLANS[plans - 1]
+    else:  # slow steps cannot wait for twenty; clocks of ranks differ, so they agree
+        slow = state.step - step >= 3 and state.seconds - seconds > 0.05 * 60 * minutes
+        (due,) = distributed.agree(state.step - step >= FIRST_PLAN or slow)
+    if not due:
+        return
+    pace = (state.seconds - seconds) / max(1, state.step - step)
+    left = max(1, int((60 * minutes - state.seconds) / max(pace, 1e-9)))
+    here = state.progress
+    state.steps = distributed.share(state.step + left)
+    state.since = (state.step, here)
+    passed = sum(here >= point for point in PLANS)
+    state.plan = (passed + 1, state.step, state.seconds)
+    events.write("plan", state.step, f"{state.steps} steps fit into {minutes:g} minutes")
+
+
+def _extend(state: State, settings: dict[str, Any]) -> None:
+    """Another length than before: progress is where the run is in the new one."""
+    steps, minutes = settings["steps"], settings["minutes"]
+    if (steps, minutes) == (state.settings["steps"], state.settings["minutes"]):
+        return
+    state.since = (0, 0.0)
+    if minutes is None:
+        state.steps = max(steps, state.step)
+    else:
+        pace = state.seconds / max(1, state.step)
+        left = int((60 * minutes - state.seconds) / max(pace, 1e-9))
+        state.steps = state.step + max(0, left)
+        state.plan = (0, state.step, state.seconds)
+
+
+# -- what stays on the disk ---------------------------------------------------------------------
+
+
+class _Store:
+    """A run's folder as the loop sees it: save, resume, go back. Does nothing without a run."""
+
+    def __init__(
+        self,
+        run: Run | None,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        slow: Teacher | None,
+        keep: int,
+    ):
+        self.run, self.method, self.optimizer, self.slow = run, method, optimizer, slow
+        self.lead = distributed.rank() == 0
+        self.kept = checkpoint.Checkpoints(run.checkpoints, keep) if run else None
+
+    def save(self, state: State) -> None:
+        files = {
+            "method": self.method.state_dict(),
+            "optimizer": optims.state_tensors(self.method, self.optimizer),
+            "encoder": (self.slow.slow if self.slow else self.method.kept).state_dict(),
+        }
+        if self.slow is not None:
+            files["average"] = self.slow.state_dict()
+        facts = asdict(state)
+        self.kept.save(state.step, files, facts, whole=distributed.whole, writes=self.lead)
+
+    def load(self, path: Path) -> State:
+        """Put the tensors of a checkpoint in place; its state."""
+        parts: list[tuple[str, nn.Module]] = [("method", self.method)]
+        if self.slow is not None:
+            parts.append(("average", self.slow))
+        for part, module in parts:
+            targets = module.state_dict()
+            tensors = checkpoint.read(path, part)
+            distributed.fill(targets, tensors, where=f"{path.name}/{part}.safetensors")
+        found = checkpoint.read(path, "optimizer")
+        optims.load_state_tensors(self.method, self.optimizer, found, distributed.like)
+        facts = checkpoint.read_state(path)
+        known = {f.name for f in fields(State)}
+        state = State(**{name: value for name, value in facts.items() if name in known})
+        state.since, state.plan = tuple(state.since), tuple(state.plan)
+        return state
+
+    def resume(self, state: State, events: Events, allow_change: bool) -> State:
+        """The state of the newest whole checkpoint; or `state`, saved as the first one."""
+        if self.run is None:
+            return state
+
+        def corrupt(path: Path, why: str) -> None:
+            message = f"a damaged checkpoint was set aside: {why}"
+            events.write("corrupt", state.step, message, do=f"see {path.name}")
+
+        path = self._newest(corrupt)
+        if path is None:
+            if self.lead:
+                self.run.metrics.keep_until(-1)
+                self.run.reopen()
+            self.save(state)
+            return state
+        loaded = checkpoint.read_state(path)
+        changes = differences(loaded["settings"], state.settings)
+        if changes and not allow_change:
+            raise changed("the run was made with other settings", changes, path / "state.json")
+        loaded = self.load(path)
+        if changes:
+            events.write("settings", loaded.step, "settings changed: " + "; ".join(changes))
+            _extend(loaded, state.settings)
+            loaded.settings, loaded.precision = state.settings, state.precision
+            loaded.accumulate = state.accumulate
+        if loaded.torch != torch.__version__:
+            words = f"the run began with torch {loaded.torch}, goes on with {torch.__version__}"
+            events.write("version", loaded.step, words, cause="numbers may differ slightly")
+            loaded.torch = torch.__version__
+        if self.lead:
+            self.run.metrics.keep_until(loaded.step)
+            if loaded.step < loaded.steps:
+                self.run.reopen()
+                events.write("resume", loaded.step, f"continues from step {loaded.step}")
+        return loaded
+
+    def roll_back(self, state: State, events: Events, capture: Callable | None) -> bool:
+        """Back to the last good checkpoint, past the batches since then, at half the rate.
+
+        False, with a capture of the batch, when there is nowhere to go back to or it was done
+        too often.
+        """
+        path = self._newest(lambda path, why: None) if self.run else None
+        if path is None or state.rollbacks >= ROLLBACKS:
+            health.tell_diverged(events, state, capture, self.run if self.lead else None)
+            return False
+        faults.at("train.rollback")
+        failed, skipped = state.batch, state.skipped
+        accumulate, seconds = state.accumulate, state.seconds
+        lr_scale, rollbacks = state.lr_scale / 2, state.rollbacks + 1
+        loaded = self.load(path)
+        for known in fields(State):
+            setattr(state, known.name, getattr(loaded, known.name))
+        # the next batch is the one after the last that failed
+        state.offset, state.bad, state.skipped = failed - state.step, 0, skipped
+        state.accumulate, state.seconds = accumulate, seconds
+        state.lr_scale, state.rollbacks = lr_scale, rollbacks
+        if self.lead:
+            self.run.metrics.keep_until(state.step)
+        health.tell_rollback(events, state)
+        return True
+
+    def log(self, row: Row, watch: Callable | None, sinks: Sequence) -> None:
+        if not self.lead:
+            return
+        if self.run is not None:
+            self.run.metrics.write(row)
+        for see in (*([watch] if watch else []), *sinks):
+            see(row)
+
+    def _newest(self, told: Callable[[Path, str], None]) -> Path | None:
+        """The lead looks and sets damaged ones aside; the others are told the step."""
+        step = -1
+        if self.lead:
+            path = self.kept.newest(told)
+            step = -1 if path is None else int(path.name.removeprefix("step-"))
+        step = distributed.share(step)
+        return None if step < 0 else self.run.checkpoints / f"step-{step:06d}"
+
+
+def _settings(
+    method: Method,
+    optim: Optim,
+    batch: int,
+    steps: int | None,
+    minutes: float | None,
+    seed: int,
+    precision: str,
+    accumulate: int,
+) -> dict[str, Any]:
+    """What must stay the same over the life of a run, as JSON reads it back."""
+    facts = {
+        "method": type(method).__name__,
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "batch": batch,
+        "steps": None if minutes is not None else steps,
+        "minutes": minutes,
+        "seed": seed,
+        "precision": precision,
+        "accumulate": accumulate,
+        "optim": asdict(optim),
+    }
+    return json.loads(json.dumps(facts))

@@ -1,0 +1,1 @@
+"""Batched augmentation operations, one file for each kind of data, that the modalities compose."""

@@ -1,0 +1,46 @@
+import json
+import threading
+
+from selfsup.data import Ledger
+
+
+def test_one_line_a_file_written_at_once(tmp_path):
+    ledger = Ledger(tmp_path / "run" / "skipped.jsonl")
+    assert ledger.skip("a.png", "empty", "the file has no bytes")
+    assert not ledger.skip("a.png", "empty", "the file has no bytes")
+    assert ledger.skip("b\udcff.png", "truncated", "half")
+    rows = [json.loads(line) for line in ledger.path.read_text().splitlines()]  # not closed yet
+    assert rows == [
+        {"name": "a.png", "code": "empty", "reason": "the file has no bytes"},
+        {"name": "b\udcff.png", "code": "truncated", "reason": "half"},
+    ]
+    assert ledger.counts() == {"empty": 1, "truncated": 1}
+    assert ledger.first("truncated") == ("b\udcff.png", "half")
+
+
+def test_a_ledger_goes_on_after_a_kill_in_the_middle_of_a_line(tmp_path):
+    path = tmp_path / "skipped.jsonl"
+    Ledger(path).skip("a.png", "empty", "x")
+    with path.open("ab") as file:
+        file.write(b'{"name": "b.p')
+    ledger = Ledger(path)
+    assert ledger.counts() == {"empty": 1}
+    ledger.skip("b.png", "empty", "x")
+    ledger.skip("a.png", "empty", "x")
+    assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == [
+        "a.png", "b.png",
+    ]  # fmt: skip
+
+
+def test_many_threads(tmp_path):
+    ledger = Ledger(tmp_path / "skipped.jsonl")
+
+    def work():
+        for i in range(200):
+            ledger.skip(str(i), "empty", "x")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    names = [json.loads(line)["name"] for line in ledger.path.read_text().splitlines()]
+    assert sorted(names, key=int) == [str(i) for i in range(200)]

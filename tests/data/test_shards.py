@@ -1,0 +1,135 @@
+"""Tar shards are indexed and read in place: nothing is ever extracted."""
+
+import gzip
+import io
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+from selfsup.data import open_source, open_store
+from selfsup.data.shards import GzipStream
+from selfsup.errors import SelfsupError
+from tests.data.pictures import encoded, pixels
+
+
+def make_tar(path, members, mode="w"):
+    """members: (name, bytes) or (name, tarfile type, target)."""
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        for name, content, *target in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes) and not target:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+            else:
+                info.type, info.linkname = content, (target or [""])[0]
+                archive.addfile(info)
+    return path
+
+
+def samples(first, last):
+    for i in range(first, last):
+        yield f"{i:04d}.png", encoded(i)
+        yield f"{i:04d}.cls", str(i % 3).encode()
+        yield f"{i:04d}.json", b"{}"
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz"), ("tgz", "w:gz")])
+def test_one_shard(tmp_path, image, ending, mode):
+    source = open_source(make_tar(tmp_path / f"x.{ending}", samples(0, 9), mode))
+    for i in (8, 0, 3, 4, 1):
+        np.testing.assert_array_equal(image.read(source.read(i)), pixels(i))
+    assert [source.name(i) for i in range(2)] == ["0000.png", "0001.png"]
+    assert source.labels()[0].tolist() == [i % 3 for i in range(9)]
+    assert source.ignored == {"json": 9}
+
+
+def test_many_shards_by_folder_pattern_or_numbers(tmp_path, image):
+    for k in range(3):
+        make_tar(tmp_path / f"s-{k:02d}.tar", samples(4 * k, 4 * k + 4))
+    for data in (tmp_path, tmp_path / "s-*.tar", tmp_path / "s-{00..02}.tar"):
+        source = open_source(data)
+        assert len(source) == 12
+        np.testing.assert_array_equal(image.read(source.read(6)), pixels(6))
+        assert source.labels()[0].tolist() == [i % 3 for i in range(12)]
+        assert source.name(6).endswith("s-01.tar/0006.png")
+    assert len(open_source(tmp_path / "s-{01..02}.tar")) == 8
+
+
+def test_folders_in_an_archive_are_labels(tmp_path):
+    members = [(f"top/{split}/{c}/{i}.png", encoded(i)) for i in range(2) for c in "xy"
+               for split in ("train", "test")]  # fmt: skip
+    source = open_source(make_tar(tmp_path / "x.tar", members))
+    assert source.labels()[1] == ["x", "y"] and source.splits()[1] == ["test", "train"]
+
+
+def test_hostile_members_are_set_aside_and_nothing_is_written(tmp_path):
+    make_tar(
+        tmp_path / "x.tar",
+        [
+            ("good.png", encoded(0)),
+            ("../up.png", encoded(1)),
+            ("/abs.png", encoded(2)),
+            ("link.png", tarfile.SYMTYPE, "/etc/passwd"),
+            ("hard.png", tarfile.LNKTYPE, "good.png"),
+            ("pipe.png", tarfile.FIFOTYPE, ""),
+            ("device.png", tarfile.CHRTYPE, ""),
+        ],
+    )
+    before = sorted(os.listdir(tmp_path)), sorted(os.listdir(tmp_path.parent))
+    source = open_source(tmp_path / "x.tar")
+    assert [source.name(i) for i in range(len(source))] == ["good.png"]
+    assert source.problems.counts() == {"archive-link": 4, "unsafe-name": 2}
+    assert source.found == 7
+    assert (sorted(os.listdir(tmp_path)), sorted(os.listdir(tmp_path.parent))) == before
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar", "w"), ("tar.gz", "w:gz")])
+def test_a_cut_archive_keeps_what_came(tmp_path, image, ending, mode):
+    path = make_tar(
+        tmp_path / f"x.{ending}", [(f"{i}.png", encoded(i, 64, 64)) for i in range(9)], mode
+    )
+    os.truncate(path, int(os.path.getsize(path) * 0.4))
+    source = open_source(path)
+    assert 1 <= len(source) < 9
+    assert source.problems.counts() == {"archive-cut": 1}
+    with open_store(source, image, 64) as store:
+        store.fill()
+        counts = store.counts()
+    assert counts["found"] == counts["used"] + counts["skipped"] == len(source) + 1
+    assert counts["used"] >= len(source) - 1
+
+
+def test_something_else_with_the_name_of_an_archive(tmp_path):
+    for name, content in {
+        "a.tar": os.urandom(2000),
+        "b.tar.gz": gzip.compress(os.urandom(2000)),
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SelfsupError) as error:
+            open_source(tmp_path / name)
+        assert error.value.code == "E106"
+
+
+def test_an_archive_replaced_after_listing_is_noticed(tmp_path, image):
+    path = make_tar(tmp_path / "x.tar", samples(0, 6))
+    source = open_source(path)
+    make_tar(path, samples(6, 20))
+    with pytest.raises(SelfsupError), open_store(source, image, 24) as store:
+        store.fill()
+
+
+@pytest.mark.parametrize("points", [4, 1000])
+def test_a_gzip_file_can_be_read_from_anywhere(tmp_path, points):
+    """Against Python's own reader, with several gzip members and few remembered places."""
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 60, 300_000, dtype=np.uint8).tobytes() for _ in range(4)]
+    whole = b"".join(parts)
+    (tmp_path / "x.gz").write_bytes(b"".join(gzip.compress(part) for part in parts) + b"\0" * 100)
+    with open(tmp_path / "x.gz", "rb") as file:
+        stream = GzipStream(file, spacing=50_000, points=points)
+        for place in [*random.integers(0, len(whole), 40).tolist(), 0, len(whole) - 10]:
+            stream.seek(place)
+            assert stream.read(1000) == whole[place : place + 1000]
+        assert len(stream._saved) <= points

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from selfsup.errors import SelfsupError
+from selfsup.evaluate.split import content_print, split
+
+
+class Labelled:
+    """What `split` asks of a source."""
+
+    place = "here"
+
+    def __init__(self, parts=None):
+        self.parts = parts
+
+    def splits(self):
+        return self.parts
+
+    def name(self, i):
+        return f"{i}.png"
+
+
+def prints(n, equal=()):
+    made = [str(i).encode() for i in range(n)]
+    for a, b in equal:
+        made[b] = made[a]
+    return made
+
+
+def test_a_fifth_of_each_class_tests_and_the_draw_is_fixed():
+    labels = np.repeat([0, 1, 2], [50, 10, 2])
+    found = split(Labelled(), labels, np.arange(62), prints(62))
+    assert np.bincount(labels[found.test]).tolist() == [10, 2, 1]
+    assert not set(found.train) & set(found.test) and len(found.train) + len(found.test) == 62
+    again = split(Labelled(), labels, np.arange(62), prints(62))
+    assert np.array_equal(found.test, again.test)
+    other = split(Labelled(), labels, np.arange(62), prints(62), seed=1)
+    assert not np.array_equal(found.test, other.test)
+    assert found.kind == "made" and "20 %" in found.statement and "seed 0" in found.statement
+
+
+def test_equal_samples_stay_on_one_side():
+    labels = np.arange(200) % 2
+    equal = [(i, i + 100) for i in range(0, 100)]
+    found = split(Labelled(), labels, np.arange(200), prints(200, equal))
+    assert {i % 100 for i in found.test}.isdisjoint({i % 100 for i in found.train})
+    assert found.duplicates["in both"] == 0 and found.duplicates["test"] > 0
+
+
+def test_parts_of_the_data_are_taken_and_the_test_part_is_preferred():
+    parts = np.array([0, 0, 0, 0, 1, 1, 2, 2]), ["train", "val", "test"]
+    labels = np.array([0, 1, 0, 1, 0, 1, 0, 1])
+    found = split(Labelled(parts), labels, np.arange(8), prints(8))
+    assert found.train.tolist() == [0, 1, 2, 3] and found.test.tolist() == [6, 7]
+    assert found.kind == "given" and "2 samples of val are not used" in found.notes
+    only = np.zeros(8, np.int64), ["train"]  # nothing to test with: split here instead
+    assert split(Labelled(only), labels, np.arange(8), prints(8)).kind == "made"
+
+
+def test_a_leak_is_an_error_that_names_both_files_or_is_dropped():
+    parts = np.array([0, 0, 0, 0, 1, 1]), ["train", "test"]
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    same = prints(6, [(1, 5)])
+    with pytest.raises(SelfsupError) as caught:
+        split(Labelled(parts), labels, np.arange(6), same)
+    assert caught.value.code == "E502" and caught.value.exit_code == 65
+    assert "'1.png'" in caught.value.where and "'5.png'" in caught.value.where
+    found = split(Labelled(parts), labels, np.arange(6), same, drop_leaks=True)
+    assert found.train.tolist() == [0, 2, 3] and found.test.tolist() == [4, 5]
+    assert any("1 training samples were dropped" in note for note in found.notes)
+
+
+def test_unreadable_and_unlabelled_samples_are_in_neither_part():
+    labels = np.array([0, 1, -1, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+    usable = np.array([0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11])  # 3 could not be read
+    found = split(Labelled(), labels, usable, prints(11))
+    both = np.concatenate([found.train, found.test])
+    assert 2 not in both and 3 not in both and len(both) == 10
+    assert any("1 samples without a label" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1], [-1, -1, 0]])
+def test_too_little_is_an_error(labels):
+    labels = np.array(labels)
+    with pytest.raises(SelfsupError) as caught:
+        split(Labelled(), labels, np.arange(len(labels)), prints(len(labels)))
+    assert caught.value.code == "E503"
+
+
+def test_a_print_is_of_pixels_and_shape():
+    x = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert content_print(x) == content_print(x.copy(order="F"))
+    assert content_print(x) != content_print(x.reshape(1, 4, 3))
+    changed = x.copy()
+    changed[0, 0, 0] += 1
+    assert content_print(x) != content_print(changed)

@@ -1,0 +1,82 @@
+import math
+
+import torch
+from test_contract import build
+
+from selfsup.methods.dino import across_views
+
+
+def test_across_views_against_a_slow_reading_of_equation_3():
+    student = torch.randn(5, 3, 7)
+    teacher = torch.randn(2, 3, 7).softmax(-1)
+    total, pairs = 0.0, 0
+    for i in range(2):
+        for j in range(5):
+            if i == j:
+                continue
+            pairs += 1
+            for row in range(3):
+                p = torch.softmax(student[j, row], -1)
+                total -= sum(teacher[i, row, k] * math.log(p[k]) for k in range(7)) / 3
+    torch.testing.assert_close(across_views(student, teacher), total / pairs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_view_is_not_scored_against_itself():
+    student = torch.randn(2, 3, 7, requires_grad=True)
+    teacher = torch.zeros(2, 3, 7)
+    teacher[0, :, 0] = 1.0  # only the first teacher view says anything
+    (gradient,) = torch.autograd.grad(across_views(student, teacher), student)
+    assert gradient[0].abs().sum() > 0  # the pair (teacher view 1, student view 0): mass 0
+    # with teacher view 1 silent, student view 0 only loses its normaliser; view 1 follows view 0
+    expected = (student[1].softmax(-1) - teacher[0]) / 6
+    torch.testing.assert_close(gradient[1], expected)
+
+
+def test_centre_follows_equation_4():
+    method, views = build("DINO", "image")
+    old = method.centre.clone().normal_()
+    method.centre.copy_(old)
+    outputs = []
+    head = method.teacher_head.slow["prototypes"]
+    handle = head.register_forward_hook(lambda m, i, out: outputs.append(out))
+    method(views, 0.5)
+    method(views, 0.5)  # two micro-batches, one step
+    handle.remove()
+    method.after_step(0.5)
+    expected = 0.9 * old + 0.1 * torch.cat(outputs).mean(0)
+    torch.testing.assert_close(method.centre, expected)
+    assert method.rows == 0 and method.seen.abs().sum() == 0
+
+
+def test_teacher_is_centred_and_sharpened():
+    method, views = build("DINO", "image")
+    method.centre.normal_()
+    logits = []
+    head = method.teacher_head.slow["prototypes"]
+    handle = head.register_forward_hook(lambda m, i, out: logits.append(out))
+    method(views, 0.0)
+    handle.remove()
+    expected = torch.softmax((logits[0] - method.centre) / 0.04, -1)
+    torch.testing.assert_close(method.watch["assignments"], expected)
+
+
+def test_prototypes_do_not_move_while_frozen():
+    method, views = build("DINO", "image")
+    sum(method(views, 0.0).values()).backward()
+    assert method.head["prototypes"].directions.grad.abs().sum() == 0
+    assert method.head["project"][0].weight.grad.abs().sum() > 0
+
+
+def test_the_teacher_sees_wide_views_only():
+    method, views = build("DINO", "image")
+    seen = []
+    handle = method.teacher.register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    method(views, 0.5)
+    handle.remove()
+    (x,) = seen
+    assert torch.equal(x, torch.cat(views[:2]))
+
+
+def test_the_teacher_is_what_is_kept():
+    method, _ = build("DINO", "image")
+    assert method.kept is method.teacher.slow

@@ -1,0 +1,406 @@
+"""Two processes compute what one does with the whole batch: losses, gradients, statistics, runs."""
+
+import io
+import json
+import multiprocessing
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
+from torch import nn
+
+from selfsup import distributed, methods
+from selfsup.distributed import GlobalBatchNorm
+from selfsup.encoder import Encoder, resnet
+from selfsup.errors import SelfsupError
+from selfsup.optim import Optim
+from selfsup.run import Run
+from selfsup.stems import Patches
+from selfsup.stop import Stop
+from selfsup.train import train
+
+torch.set_num_threads(1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def _serve(rank, world, port, pipe):
+    """One rank: runs what it is sent until it is sent nothing."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    with distributed.process_group():
+        while job := pipe.recv():
+            function, settings = job
+            buffer = io.BytesIO()
+            torch.save(function(**settings), buffer)
+            pipe.send(buffer.getvalue())
+
+
+class Ranks:
+    """Two processes that wait for work, started once: importing torch takes longer than a test."""
+
+    def __init__(self, world: int = 2):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["selfsup.train", "tiny", "torch._dynamo"])
+        self.pipes, self.processes, port = [], [], free_port()
+        for rank in range(world):
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, world, port, there), daemon=True)
+            process.start()
+            there.close()
+            self.pipes.append(here)
+            self.processes.append(process)
+
+    def __call__(self, function, **settings) -> list:
+        for pipe in self.pipes:
+            pipe.send((function, settings))
+        results = []
+        for pipe in self.pipes:
+            assert pipe.poll(200), "a rank hangs"
+            results.append(torch.load(io.BytesIO(pipe.recv()), weights_only=True))
+        return results
+
+    def close(self):
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.close()
+            process.kill()
+            process.join()
+
+
+_ranks: Ranks | None = None
+
+
+def on_ranks(function, **settings) -> list:
+    """What `function` returns on each of two ranks: tensors, numbers, lists and dicts."""
+    global _ranks
+    _ranks = _ranks or Ranks()
+    try:
+        return _ranks(function, **settings)
+    except BaseException:  # a rank died: the next test gets new ones
+        _ranks.close()
+        _ranks = None
+        raise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end():
+    yield
+    if _ranks is not None:
+        _ranks.close()
+
+
+def make(name: str):
+    torch.manual_seed(0)
+    if name == "SimCLR":  # batch norm in the encoder and in the head
+        return methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
+    if name == "DINO convolutional":
+        encoder = resnet("resnet18", 8, width=0.125)
+        return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
+    if name == "DINO":
+        return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    return methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+
+
+class Pictures:
+    """This rank's rows of the views of a step."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __call__(self, step, part=0, parts=1):
+        generator = torch.Generator().manual_seed(step)
+        shards = parts * distributed.world()
+        rows, at = BATCH // shards, distributed.rank() * parts + part
+        views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
+        return [x[at * rows : (at + 1) * rows] for x in views]
+
+
+STEPS = 3
+
+
+def short_run(name, shard=False, accumulate=1):
+    """Losses, gradients of the first step, and everything that a few steps have moved."""
+    method = make(name)
+    gradients = {}
+
+    def keep(step, *rest):
+        return Pictures(method.views.count)(step, *rest)
+
+    model = distributed.wrap(make(name), shard=shard)
+    views = Pictures(method.views.count)(0)
+    torch.manual_seed(5)
+    loss = sum(model(views, 0.5).values())
+    loss.backward()
+    loss = distributed.mean(loss.detach())
+    inner = model.module if hasattr(model, "module") else model
+    for key, p in inner.named_parameters():
+        if p.grad is not None:
+            gradients[key] = distributed.whole(p.grad).clone()
+
+    rows = []
+    # plain descent: AdamW would turn rounding of a zero gradient into a full step
+    recipe = Optim("sgd", lr=0.05, per=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
+    settings = {"batch": BATCH, "steps": STEPS, "optim": recipe, "every": 1, "precision": "fp32"}
+    train(method, keep, watch=rows.append, shard=shard, accumulate=accumulate, **settings)
+    state = {k: distributed.whole(v).clone() for k, v in method.state_dict().items()}
+    losses = [row["train/loss"] for row in rows]
+    return {"loss": float(loss), "gradients": gradients, "state": state, "losses": losses}
+
+
+def close(found, expected, tolerance):
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        error = (found[key].double() - value.double()).abs().max()
+        scale = value.double().abs().max().clamp_min(1e-3)
+        assert error <= tolerance * scale, (key, float(error), float(scale))
+
+
+@pytest.mark.parametrize("name", ["SimCLR", "DINO", "DINO convolutional", "MAE"])
+def test_two_ranks_are_one_big_batch(name):
+    expected = short_run(name)
+    first, second = on_ranks(short_run, name=name)
+    assert first["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert len(expected["gradients"]) > 5
+    close(first["gradients"], expected["gradients"], 1e-4)
+    assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    close(first["state"], expected["state"], 1e-3)
+    for key, value in first["state"].items():  # and the ranks stay one model
+        assert torch.equal(value, second["state"][key]), key
+
+
+def test_parts_and_ranks_together():
+    expected = short_run("MAE")
+    first, _ = on_ranks(short_run, name="MAE", accumulate=2)
+    # other masks are drawn for other parts; the sizes of things stay
+    assert first["losses"] == pytest.approx(expected["losses"], rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["MAE", "DINO", "SimCLR"])
+def test_sharded_ranks_are_one_big_batch(name):
+    expected = short_run(name)
+    first, second = on_ranks(short_run, name=name, shard=True)
+    close(first["gradients"], expected["gradients"], 1e-4)
+    assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    close(first["state"], expected["state"], 1e-3)
+    for key, value in first["state"].items():
+        assert torch.equal(value, second["state"][key]), key
+
+
+def sharded_share() -> float:
+    model = distributed.wrap(make("MAE"), shard=True)
+    held = sum(p.to_local().numel() for p in model.parameters())
+    return held / sum(p.numel() for p in model.parameters())
+
+
+def test_shards_are_shards():
+    for share in on_ranks(sharded_share):
+        assert share < 0.6
+
+
+# -- batch norm ---------------------------------------------------------------------------------
+
+
+def norm_run(shape, affine, momentum):
+    """Outputs, gradients and statistics of a batch norm over this rank's rows."""
+    torch.manual_seed(1)
+    c = shape[1]
+    norm = (nn.BatchNorm1d if len(shape) < 4 else nn.BatchNorm2d)(
+        c, affine=affine, momentum=momentum
+    )
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    module = nn.Sequential(norm)
+    x, target = 1000 + torch.randn(2, *shape).double() * torch.arange(1, c + 1).view(
+        1, 1, -1, *[1] * (len(shape) - 2)
+    )
+    if distributed.world() == 1:
+        module = module.double()
+    else:
+        distributed.global_batch_norm(module)
+        assert type(module[0]) is GlobalBatchNorm
+    rows = len(x) // distributed.world()
+    at = slice(distributed.rank() * rows, (distributed.rank() + 1) * rows)
+    x, target = x[at], target[at]
+    if distributed.world() > 1:
+        x, target = x.float(), target.float()
+    x.requires_grad_()
+    for _ in range(2):
+        y = module(x)
+    (y * (target - 1000)).sum().backward()
+    result = {"y": y.detach(), "dx": x.grad}
+    for key, p in module[0].named_parameters():
+        grad = p.grad.clone()
+        if distributed.running():
+            dist.all_reduce(grad)  # as DistributedDataParallel does
+        result["d" + key] = grad
+    statistics = dict(module[0].named_buffers())
+    module.eval()
+    result["eval"] = module(x).detach()
+    return result | statistics
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(8, 5), (8, 3, 6), (4, 3, 5, 5)])
+def test_global_batch_norm_against_torch_in_double(shape, affine, momentum):
+    expected = norm_run(shape, affine, momentum)
+    first, second = on_ranks(norm_run, shape=shape, affine=affine, momentum=momentum)
+    for key in ("y", "dx", "eval"):
+        both = torch.cat([first[key], second[key]])
+        # the mean is a thousand times the deviation: a naive sum of squares would lose it all
+        torch.testing.assert_close(both.double(), expected[key].double(), rtol=3e-3, atol=3e-3)
+    for key in set(expected) - {"y", "dx", "eval"}:
+        torch.testing.assert_close(
+            first[key].double(), expected[key].double(), rtol=3e-3, atol=3e-3
+        )
+        assert torch.equal(first[key], second[key])
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+def whole_run(folder, limit=1000, steps=10, shard=False):
+    """A run of Tiny in `folder`, stopped when batch `limit` is asked for."""
+    torch.manual_seed(0)
+    stop, samples = Stop(), Samples()
+
+    def batches(step, part=0, parts=1):
+        if step == limit and distributed.rank() == 0:  # one rank is told, all must leave
+            stop.request()
+        return samples(step, part, parts)
+
+    recipe = Optim("sgd", lr=0.1, per=BATCH, weight_decay=0.0)
+    method = Tiny(dropout=0.0)  # ranks share their generator: dropout is per rank
+    outcome = train(
+        method,
+        batches,
+        batch=BATCH,
+        steps=steps,
+        run=Run(folder),
+        stop=stop,
+        every=1,
+        optim=recipe,
+        shard=shard,
+        precision="fp32",
+    )
+    return {"asked": samples.asked, "step": outcome.step, "code": outcome.exit_code}
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_saved_on_two_ranks_resumes_on_one(shard, tmp_path):
+    straight = whole_run(tmp_path / "one")
+    parts = on_ranks(whole_run, folder=str(tmp_path / "two"), limit=4, shard=shard)
+    assert [part["step"] for part in parts] == [5, 5] and parts[0]["code"] == 143
+    rest = whole_run(tmp_path / "two")
+    assert parts[0]["asked"] + rest["asked"] == straight["asked"] == [*range(10)]
+    rows = [without_time(Run(tmp_path / name).metrics.read()) for name in ("one", "two")]
+    for a, b in zip(*rows, strict=True):
+        assert a["step"] == b["step"] and a["samples"] == b["samples"]
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=2e-3)
+    states = [
+        json.loads((Run(tmp_path / n).checkpoint / "state.json").read_text())
+        for n in ("one", "two")
+    ]
+    assert states[0]["settings"] == states[1]["settings"]
+
+
+def test_saved_on_one_rank_resumes_on_two(tmp_path):
+    whole_run(tmp_path, limit=4)
+    parts = on_ranks(whole_run, folder=str(tmp_path))
+    assert [part["step"] for part in parts] == [10, 10]
+    assert [part["asked"] for part in parts] == [[5, 6, 7, 8, 9]] * 2
+    assert Run(tmp_path).done["step"] == 10
+    assert [row["step"] for row in Run(tmp_path).metrics.read()] == [*range(1, 11)]
+
+
+def resumed_twice(folder):
+    """Two ranks, stopped and continued: the last losses."""
+    whole_run(folder + "/parts", limit=3)
+    whole_run(folder + "/parts")
+    whole_run(folder + "/whole")
+    return 0
+
+
+def test_two_ranks_resume_bitwise(tmp_path):
+    from tiny import tensors_hash
+
+    on_ranks(resumed_twice, folder=str(tmp_path))
+    runs = [Run(tmp_path / name) for name in ("parts", "whole")]
+    assert tensors_hash(runs[0].checkpoint) == tensors_hash(runs[1].checkpoint)
+    rows = [without_time(run.metrics.read()) for run in runs]
+    assert rows[0] == rows[1]
+
+
+def one_bad_rank(folder):
+    torch.manual_seed(0)
+    samples = Samples(views=1, numbered=True)
+
+    def batches(step, part=0, parts=1):
+        (x,) = samples(step, part, parts)
+        if distributed.rank() == 0:
+            x[:, -1] = 0  # only the other rank meets the poisoned number
+        return [x]
+
+    method = Poisoned([3], "loss")
+    run = Run(folder)
+    outcome = train(method, batches, batch=BATCH, steps=6, run=run, every=1, precision="fp32")
+    kinds = [event["kind"] for event in outcome.events]
+    finite = all(bool(v.isfinite().all()) for v in method.state_dict().values())
+    return {"kinds": kinds, "finite": finite, "step": outcome.step}
+
+
+def test_a_bad_number_on_one_rank_skips_the_step_on_all(tmp_path):
+    for result in on_ranks(one_bad_rank, folder=str(tmp_path)):
+        assert result == {"kinds": ["skipped"], "finite": True, "step": 6}
+
+
+def timed():
+    outcome = train(Local(), Samples(views=1), batch=BATCH, minutes=1.5 / 60)
+    return {"step": outcome.step, "steps": outcome.steps}
+
+
+def test_ranks_agree_on_how_many_steps_fit_into_the_minutes():
+    first, second = on_ranks(timed)
+    assert first == second and first["step"] == first["steps"]
+
+
+def rows_of_rand():
+    torch.manual_seed(3)
+    return distributed.rand(BATCH // distributed.world(), 5)
+
+
+def test_masks_do_not_depend_on_the_number_of_ranks():
+    assert torch.equal(torch.cat(on_ranks(rows_of_rand)), rows_of_rand())
+
+
+def refused():
+    try:
+        train(Local(), Samples(views=1), batch=7, steps=2)
+    except SelfsupError as error:
+        return error.to_json()
+    return {}
+
+
+def test_a_batch_that_ranks_cannot_share():
+    for error in on_ranks(refused):
+        assert error["code"] == "E801" and "--batch 6" in error["do"]
+
+
+def test_everything_is_the_identity_on_one_process():
+    x = torch.randn(3)
+    assert distributed.gather(x) is x and distributed.mean(x) is x and distributed.whole(x) is x
+    assert distributed.agree(True, False) == [True, False] and distributed.share(5) == 5
+    method = Local()
+    assert distributed.wrap(method) is method
+    with distributed.process_group():
+        assert not distributed.running()

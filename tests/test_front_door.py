@@ -1,0 +1,74 @@
+"""`import selfsup` is instant, its names are sorted and exist, and help needs no torch."""
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import selfsup
+
+
+def python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def test_importing_loads_nothing_heavy():
+    heavy = "('torch', 'numpy', 'pydantic', 'PIL', 'sklearn', 'typer', 'rich')"
+    code = f"import sys, selfsup; print([m for m in {heavy} if m in sys.modules])"
+    assert python(code) == "[]"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom selfsup.cli import main\n"
+        "for words in (['--help'], ['pretrain', '--help'], ['list', 'methods']): main(words)\n"
+        "found = [m for m in ('torch', 'numpy', 'rich', 'PIL') if m in sys.modules]\n"
+        "print('loaded', found)"
+    )
+    assert python(code).splitlines()[-1] == "loaded []"
+
+
+def test_help_is_instant():
+    """Under 0.4 s on a quiet machine; here compared with a bare interpreter, as others work too."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+
+    def seconds(*words):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *words], capture_output=True, env=environment)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    bare = seconds("-c", "import argparse, json, inspect, typing, email.message")
+    assert seconds("-m", "selfsup", "--help") < 0.3 + 3 * bare
+
+
+def test_all_is_sorted_and_complete():
+    assert selfsup.__all__ == sorted(selfsup.__all__)
+    assert set(selfsup.__all__) == set(selfsup._HOME)
+    assert set(selfsup.__all__) <= set(dir(selfsup))
+
+
+@pytest.mark.parametrize("name", selfsup.__all__)
+def test_every_name_is_there_and_no_module(name):
+    value = getattr(selfsup, name)
+    assert callable(value), f"selfsup.{name} is {value!r}"
+    assert value is getattr(importlib.import_module(f"selfsup.{selfsup._HOME[name]}"), name)
+
+
+@pytest.mark.parametrize("name", ["embed", "evaluate", "export", "load", "pretrain", "report"])
+def test_a_module_of_the_same_name_does_not_replace_the_function(name):
+    code = f"import selfsup, selfsup.{name}; print(type(selfsup.{name}).__name__)"
+    assert python(code) == "function"
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="pretrian"):
+        selfsup.pretrian  # noqa: B018

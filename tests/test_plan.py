@@ -1,0 +1,104 @@
+"""The plan: pure choices from facts, each with a reason; small data; budgets."""
+
+import pytest
+
+from selfsup.errors import SelfsupError
+from selfsup.plan import (
+    CANDIDATES,
+    MOST_EPOCHS,
+    WANTED_EPOCHS,
+    Facts,
+    patch_for,
+    plan,
+)
+
+
+def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
+    facts = {"samples": 50_000, "side": 32, "cores": 2} | facts
+    choices = plan(given or {}, Facts(**facts), rate, "simclr")
+    assert all(choice.reason for choice in choices), choices
+    return {choice.key: choice.value for choice in choices}
+
+
+def by_width(speeds):
+    """A machine that is `speeds[i]` samples/s fast on the i-th candidate, and remembers."""
+    asked = []
+
+    def rate(settings):
+        asked.append(settings.get("encoder.width", 1.0))
+        return speeds[len(asked) - 1]
+
+    rate.asked = asked
+    return rate
+
+
+def test_everything_is_chosen_with_a_reason():
+    found = chosen()
+    assert found["method.name"] == "simclr" and found["encoder.name"] == "resnet18"
+    assert found["data.resolution"] == 32 and found["train.batch"] == 256
+    assert sum(f"train.{unit}" in found for unit in ("minutes", "epochs", "steps")) == 1
+
+
+def test_what_is_given_is_never_chosen():
+    given = {"method.name": "mae", "encoder.name": "vit_tiny", "encoder.patch": 2}
+    given |= {"train.batch": 64, "data.resolution": 24, "train.steps": 7}
+    assert not set(chosen(given)) & {*given, "train.minutes", "train.epochs"}
+
+
+def test_largest_encoder_that_sees_the_data_often_enough():
+    need = WANTED_EPOCHS * 50_000 / 600  # samples/s that ten minutes ask for
+    fast = by_width([need * 1.01])
+    assert "encoder.width" not in chosen({"train.minutes": 10.0}, rate=fast)
+    middle = by_width([need * 0.5, need * 1.01])
+    assert chosen({"train.minutes": 10.0}, rate=middle)["encoder.width"] == 0.5
+    assert middle.asked == [1.0, 0.5]
+    slow = by_width([1.0, 2.0, 3.0, 4.0])
+    assert chosen({"train.minutes": 10.0}, rate=slow)["encoder.width"] == 0.25
+    assert len(slow.asked) == len(CANDIDATES["simclr"])
+
+
+def test_a_fixed_length_measures_nothing():
+    def rate(settings):
+        raise AssertionError("nothing to measure for")
+
+    assert chosen({"train.epochs": 3.0}, rate=rate)["encoder.name"] == "resnet18"
+    assert chosen({"train.steps": 3, "encoder.name": "vit_tiny"}, rate=rate)
+
+
+def test_small_data_end_after_enough_passes():
+    found = chosen(samples=1000, rate=lambda settings: 1e4)
+    assert found["train.epochs"] == MOST_EPOCHS and "train.minutes" not in found
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_too_few_samples_are_no_input(samples):
+    with pytest.raises(SelfsupError) as caught:
+        chosen(samples=samples)
+    assert caught.value.code == "E102" and caught.value.exit_code == 66
+    assert caught.value.do
+
+
+@pytest.mark.parametrize("samples", [2, 3, 5, 63, 64, 255, 256, 257, 1023, 1024, 1025])
+@pytest.mark.parametrize("method", ["simclr", "dino", "mae"])
+def test_the_batch_never_exceeds_the_data(samples, method):
+    batch = chosen({"method.name": method}, samples=samples)["train.batch"]
+    assert 2 <= batch <= samples
+
+
+@pytest.mark.parametrize("side", [1, 8, 15, 28, 32, 33, 48, 64, 96, 128, 500, 4000])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_resolution_suits_encoders(side, device):
+    found = chosen({"method.name": "mae"}, side=side, device=device)
+    size = found["data.resolution"]
+    assert 8 <= size <= max(8, side) and size <= 224
+    assert size % found["encoder.patch"] == 0
+    assert 16 <= (size // found["encoder.patch"]) ** 2 <= 400
+
+
+@pytest.mark.parametrize("side", range(8, 257, 8))
+def test_patches_tile_the_picture(side):
+    assert side % patch_for(side) == 0
+
+
+def test_masked_methods_get_transformers():
+    assert chosen({"method.name": "mae"})["encoder.name"].startswith("vit")

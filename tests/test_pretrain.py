@@ -1,0 +1,355 @@
+"""`selfsup pretrain` end to end: begins, continues, repeats, refuses, accounts for every file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import selfsup
+from selfsup import cli, rehearse, settings
+from selfsup.checkpoint import read
+from selfsup.errors import SelfsupError
+from selfsup.run import Run
+
+TINY = {
+    "method": {"name": "simclr", "hidden": 32, "dim": 16},
+    "encoder": {"name": "resnet18", "width": 0.125},
+    "resolution": 8,
+    "steps": 6,
+    "batch": 8,
+    "quiet": True,
+}
+WORDS = [
+    *("--method", "simclr", "--encoder", "resnet18", "--resolution", "8", "--steps", "6"),
+    *("--batch", "8", "--quiet", "--set", "encoder.width=0.125"),
+    *("--set", "method.hidden=32", "--set", "method.dim=16"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    before = os.environ.get("SELFSUP_CACHE")
+    os.environ["SELFSUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ.pop("SELFSUP_CACHE")
+    if before is not None:
+        os.environ["SELFSUP_CACHE"] = before
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """24 pictures in 2 classes, and 4 files that are none."""
+    folder = tmp_path_factory.mktemp("photos")
+    draws = np.random.default_rng(0)
+    for i in range(24):
+        path = folder / "ab"[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = draws.integers(0, 256, (8, 8, 3), np.uint8)
+        pixels[:, :, i % 2] //= 3
+        Image.fromarray(pixels).save(path)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.jpg").write_text("<html><body>not found</body></html>")
+    (folder / "noise.png").write_bytes(draws.bytes(300))
+    whole = (folder / "a" / "00.png").read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(photos, tmp_path_factory) -> Run:
+    before = snapshot(photos)
+    run = selfsup.pretrain(photos, out=tmp_path_factory.mktemp("runs") / "a", **TINY)
+    assert snapshot(photos) == before, "something was written among the user's data"
+    return run
+
+
+def snapshot(folder: Path) -> dict:
+    found = [folder, *sorted(folder.rglob("*"))]
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in found}
+
+
+def weights(run: Run | Path) -> dict[str, bytes]:
+    checkpoint = (run if isinstance(run, Run) else Run.open(run)).checkpoint
+    return {name: x.numpy().tobytes() for name, x in read(checkpoint, "method")}
+
+
+def told(capsys, *words) -> tuple[int, dict]:
+    code = cli.main([*map(str, words), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+# ---- a run
+
+
+def test_run_folder(reference, photos):
+    path = reference.path
+    files = "resolved.toml env.json encoder.json data/manifest.json data/skipped.jsonl"
+    for name in [*files.split(), "metrics.jsonl", "DONE"]:
+        assert (path / name).exists(), name
+    assert not (path / "FAILED").exists()
+    card = reference.read_json("encoder.json")
+    assert card["name"] == "resnet18" and card["size"] == 8 and card["kwargs"]["width"] == 0.125
+    resolved = settings.load(path / "resolved.toml")
+    assert resolved["train.seed"] == 0 and resolved["data.path"] == str(photos)
+    assert reference.done["step"] == 6
+    assert (path / "checkpoints" / "latest").read_text().strip() == "step-000006"
+    assert selfsup.load(path).dim == 64
+
+
+def test_skipped_files_are_accounted_for(photos, tmp_path, capsys):
+    code, result = told(capsys, "pretrain", photos, "--out", tmp_path / "r", *WORDS)
+    assert code == 0 and result["status"] == "finished" and result["exit_code"] == 0
+    counts = result["data"]
+    assert counts["found"] == counts["used"] + counts["skipped"]
+    assert counts["found"] >= 27
+    lines = (tmp_path / "r" / "data" / "skipped.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == counts["skipped"] >= 3 and all(row["reason"] for row in rows)
+    names = {Path(row["name"]).name for row in rows}
+    assert names <= {"empty.png", "page.jpg", "noise.png", "half.png"}
+
+
+def test_finished_run_says_so(reference, photos, capsys):
+    before = snapshot(reference.path)
+    code, result = told(capsys, "pretrain", photos, "--out", reference.path, *WORDS)
+    assert code == 0 and result["already_finished"] and result["step"] == 6
+    assert cli.main(["pretrain", "--out", str(reference.path)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert snapshot(reference.path) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--seed", "4"], "train.seed: 0 -> 4"),
+        (["--set", "method.temperature=0.9"], "method.temperature: 0.2 -> 0.9"),
+        (["--epochs", "3"], "train.epochs: (not set) -> 3.0"),
+        (["--method", "mae", "--encoder", "vit_tiny"], "method.name: 'simclr' -> 'mae'"),
+    ],
+)
+def test_changed_settings_are_refused_with_the_difference(reference, words, line, capsys):
+    assert cli.main(["pretrain", "--out", str(reference.path), *words]) != 0
+    err = capsys.readouterr().err
+    assert "error[E304]" in err and line in err and "--allow-change" in err
+    assert settings.load(reference.path / "resolved.toml")["train.seed"] == 0
+
+
+def test_resolved_file_makes_the_same_run(reference, tmp_path):
+    """Bit for bit, from the file alone."""
+    again = selfsup.pretrain(
+        config=reference.path / "resolved.toml", out=tmp_path / "b", quiet=True
+    )
+    assert weights(again) == weights(reference)
+    before = settings.load(reference.path / "resolved.toml")
+    assert settings.load(again.path / "resolved.toml").differences(before) == []
+
+
+def test_labels_never_reach_the_loss(reference, photos, tmp_path):
+    watched = selfsup.pretrain(photos, out=tmp_path / "w", labels=photos, **TINY)
+    assert weights(watched) == weights(reference)
+    rows = list(watched.metrics.read())
+    values = [row["eval/knn_top1"] for row in rows if "eval/knn_top1" in row]
+    assert values and all(0 <= value <= 1 for value in values)
+
+
+def test_seed_changes_the_run_and_is_recorded(reference, photos, tmp_path):
+    other = selfsup.pretrain(photos, out=tmp_path / "s", seed=1, **TINY)
+    assert weights(other) != weights(reference)
+    assert settings.load(other.path / "resolved.toml")["train.seed"] == 1
+
+
+def test_interrupted_run_continues_to_the_same_weights(reference, photos, tmp_path):
+    """Ctrl-C saves, says how to go on, exits 130; the same command then ends as if nothing was."""
+    command = [sys.executable, "-m", "selfsup", "pretrain", photos, "--out", tmp_path / "i", *WORDS]
+    # sums over another number of threads round otherwise, and other tests may have set it
+    threads = str(torch.get_num_threads())
+    fault = {"SELFSUP_FAULT": "train.step:interrupt:3", "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, **fault}
+    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"to continue: selfsup pretrain --out {tmp_path / 'i'}" in stopped.stdout
+    assert not (tmp_path / "i" / "DONE").exists()
+    step = int(Run.open(tmp_path / "i").checkpoint.name.removeprefix("step-"))
+    assert 0 < step < 6
+    assert cli.main(list(map(str, command[3:]))) == 0
+    assert weights(tmp_path / "i") == weights(reference)
+
+
+def test_interrupt_in_python_is_not_swallowed(photos, tmp_path):
+    """Saved first; but the lines after the call must not run on half a training."""
+    code = (
+        "import selfsup, sys\n"
+        f"selfsup.pretrain({str(photos)!r}, out={str(tmp_path / 'k')!r}, **{TINY!r})\n"
+        "print('went on')"
+    )
+    environment = {**os.environ, "SELFSUP_FAULT": "train.step:interrupt:2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert "KeyboardInterrupt" in done.stderr and "went on" not in done.stdout
+    assert Run.open(tmp_path / "k").checkpoint.exists()
+
+
+def test_start_from_another_run(reference, photos, tmp_path, capsys):
+    begun = selfsup.pretrain(
+        photos, out=tmp_path / "f", from_run=reference, steps=1, batch=8, quiet=True,
+        method=TINY["method"], optim={"lr": 1e-12, "weight_decay": 0.0},
+    )  # fmt: skip
+    resolved = settings.load(begun.path / "resolved.toml")
+    assert resolved["encoder.width"] == 0.125 and resolved["data.resolution"] == 8
+    source, taken = weights(reference), weights(begun)
+    name = next(n for n in source if n.endswith("encoder.conv1.weight"))
+    a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    code = cli.main(
+        ["pretrain", str(photos), "--from", str(reference.path), "--encoder", "vit_tiny"]
+    )
+    assert code == 2 and "--from is a run with resnet18" in capsys.readouterr().err
+
+
+def test_numpy_array(tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    run = selfsup.pretrain(pictures, out=tmp_path / "n", **TINY)
+    assert run.done["step"] == 6
+    assert settings.load(run.path / "resolved.toml")["data.path"] is None
+
+
+# ---- small and bad data
+
+
+@pytest.mark.parametrize("count", [2, 7, 9])
+def test_few_samples_train_with_a_smaller_batch(count, tmp_path, capsys):
+    np.save(
+        tmp_path / "p.npy", np.random.default_rng(2).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    )
+    code, result = told(capsys, "pretrain", tmp_path / "p.npy", "--out", tmp_path / "r", *WORDS)
+    assert code in (0, 3) and result["step"] == 6, "never a silent run of no steps"
+    assert result["epochs"] == pytest.approx(6 * min(8, count) / count)
+
+
+def test_no_samples_and_one_sample(tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    code, result = told(capsys, "pretrain", tmp_path / "none")
+    assert code == 66 and result["error"]["do"]
+    np.save(tmp_path / "one.npy", np.zeros((1, 8, 8, 3), np.uint8))
+    code, result = told(capsys, "pretrain", tmp_path / "one.npy", "--out", tmp_path / "r")
+    assert code == 66 and result["error"]["code"] == "E102"
+    assert not (tmp_path / "r").exists()
+
+
+def test_all_rejected(tmp_path, capsys):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for i in range(8):
+        (folder / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    code, result = told(capsys, "pretrain", folder, "--out", tmp_path / "r", *WORDS)
+    assert code in (65, 66) and result["error"]["code"] in ("E102", "E103")
+
+
+# ---- where it writes
+
+
+def test_never_into_the_data(photos, capsys, monkeypatch):
+    before = snapshot(photos)
+    assert cli.main(["pretrain", str(photos), "--out", str(photos / "runs"), *WORDS]) == 2
+    monkeypatch.chdir(photos)
+    assert cli.main(["pretrain", ".", *WORDS]) == 2  # runs/ would be among the pictures
+    assert "into the data folder" in capsys.readouterr().err
+    assert snapshot(photos) == before
+
+
+def test_not_into_a_folder_of_something_else(photos, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert cli.main(["pretrain", str(photos), "--out", str(tmp_path), *WORDS]) == 2
+    assert "other things in it" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_default_folder_has_the_name_of_the_data(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, result = told(capsys, "pretrain", photos, *WORDS)
+    assert code == 0
+    run = Path(result["run"])
+    assert run.parts[0] == "runs" and run.name.startswith(photos.name.lower()[:5])
+
+
+def test_a_run_in_use_is_refused(reference, photos, tmp_path, capsys):
+    with Run(tmp_path / "busy").lock():
+        words = ["pretrain", str(photos), "--out", str(tmp_path / "busy"), *WORDS]
+        done = subprocess.run(
+            [sys.executable, "-m", "selfsup", *words], capture_output=True, text=True, timeout=120
+        )
+    assert done.returncode == 75 and str(os.getpid()) in done.stderr
+
+
+# ---- settings shown, runs rehearsed
+
+
+def test_print_config(photos, capsys, monkeypatch):
+    monkeypatch.setenv("SELFSUP_OPTIM_WARMUP", "0.25")
+    words = ["pretrain", photos, *WORDS, "--print-config"]
+    code, result = told(capsys, *words)
+    assert code == 0
+    assert result["optim.warmup"] == {"value": 0.25, "source": "SELFSUP_OPTIM_WARMUP", "reason": ""}
+    assert result["train.batch"]["source"] == "--batch"
+    assert result["method.temperature"]["source"] == "default"
+    assert cli.main(list(map(str, words))) == 0
+    out = capsys.readouterr().out
+    for line in ("optim.warmup", "SELFSUP_OPTIM_WARMUP", "--batch", "simclr's own"):
+        assert line in out
+
+
+def test_dry_run_writes_nothing_and_foretells(photos, tmp_path, capsys):
+    out = tmp_path / "dry"
+    code, seen = told(capsys, "pretrain", photos, "--out", out, *WORDS, "--steps", 600, "--dry-run")
+    assert code == 0 and seen["go"] is True and not out.exists()
+    assert seen["steps"] == 600 and seen["seconds_low"] < seen["seconds"] < seen["seconds_high"]
+    assert seen["seconds"] == pytest.approx(600 * 8 / seen["samples_per_second"], rel=0.2)
+    assert seen["memory_bytes"] > 50e6 and seen["run_bytes"] > 1e6
+
+
+def test_dry_run_says_no(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(rehearse, "_free", lambda folder: 1000)
+    words = ["pretrain", photos, "--out", tmp_path / "no", *WORDS, "--dry-run"]
+    assert cli.main(list(map(str, words))) == 74
+    out = capsys.readouterr().out
+    assert "NO-GO: disk: the run needs" in out and "1 kB" in out
+
+
+def test_refusals():
+    good = rehearse.Forecast(
+        steps=1, epochs=1.0, batch=8, samples_per_second=1.0, seconds=1.0, seconds_low=0.8,
+        seconds_high=1.2, decode_seconds=0.0, memory_bytes=10, memory_available=20,
+        device_bytes=0, device_available=0, run_bytes=10, run_free=20, cache_bytes=30,
+        cache_free=20,
+    )  # fmt: skip
+    assert good.go and "decoded again in every epoch" in good.text() and "+- 20 %" in good.text()
+    for change in ({"memory_available": 9}, {"run_free": 9}, {"device_bytes": 1}):
+        assert not replace(good, **change).go, change
+
+
+def test_stopped_while_planning(photos, tmp_path, capsys):
+    """The flag is polled before there is anything to save, too."""
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    words = ["pretrain", str(photos), "--minutes", "5", "--out", str(tmp_path / "r"), "--quiet"]
+    code = cli.main(words)
+    timer.join()
+    assert code == 143
+
+
+def test_settings_that_cannot_be_built(photos, tmp_path):
+    with pytest.raises(SelfsupError) as caught:
+        selfsup.pretrain(
+            photos, out=tmp_path / "x", **{**TINY, "encoder": {"name": "vit_tiny", "patch": 3}}
+        )
+    assert caught.value.code in ("E201", "E202") and "patch" in str(caught.value)

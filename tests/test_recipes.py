@@ -1,0 +1,54 @@
+"""Records and the page made from them stay together."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from recipes import RESULTS
+from recipes.__main__ import PAGE, page
+from selfsup import listing
+
+SAMPLES = 2000
+
+
+def test_the_page_is_what_the_records_say():
+    assert PAGE.read_text() == page(), "run: python -m recipes"
+
+
+def test_every_record_stands_beside_its_controls():
+    rows = json.loads(RESULTS.read_text())
+    assert {row["method"] for row in rows} <= set(listing.methods())
+    for row in rows:
+        for protocol in ("linear", "knn"):
+            assert set(row[protocol]) == {"pretrained", "untrained", "pixels + PCA"}
+
+
+@pytest.mark.skipif("SELFSUP_DATA" not in os.environ, reason="SELFSUP_DATA is not set")
+def test_pretraining_on_photographs_beats_the_untrained_encoder(tmp_path, monkeypatch):
+    import tarfile
+
+    import selfsup
+
+    archive = Path(os.environ["SELFSUP_DATA"]) / "images" / "cifar10_jpg.tar.gz"
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            number = Path(member.name).stem
+            if member.isfile() and number.isdigit() and int(number) < SAMPLES // 10:
+                tar.extract(member, tmp_path, filter="data")
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    photos = tmp_path / "cifar10"
+    run = selfsup.pretrain(
+        photos / "train",
+        method={"name": "mae", "decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2},
+        encoder={"name": "vit_tiny", "depth": 3, "patch": 4},
+        optim={"lr": 4e-3},
+        batch=64,
+        steps=400,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    result = run.evaluate(photos, shots=(), finetune=False)
+    ours = result.score("linear", "pretrained")
+    assert ours["value"] > result.score("linear", "untrained")["value"] + 0.02
