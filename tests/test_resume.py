@@ -78,19 +78,25 @@ def test_killed_at_the_very_first_checkpoint(tmp_path, reference):
 
 
 def test_killed_at_random_times(tmp_path, reference):
+    begun = time.monotonic()
+    assert elsewhere(pretrain, tmp_path / "timed", STEPS) == 0
+    whole = time.monotonic() - begun  # as long as a run takes on this machine, just now
     random.seed(0)
     kills = 0
     for _ in range(40):
-        process = elsewhere(pretrain, tmp_path, STEPS, wait=False)
-        process.join(random.uniform(0.05, 0.25))
-        if process.exitcode is not None:
+        process = elsewhere(pretrain, tmp_path / "run", STEPS, wait=False)
+        process.join(random.uniform(0.1, 0.9) * whole)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
+        elif kills:
             break
-        process.kill()
-        process.join()
-        kills += 1
+        else:  # faster than the first time: from the start
+            shutil.rmtree(tmp_path / "run")
     assert kills > 0
-    assert elsewhere(pretrain, tmp_path, STEPS) == 0
-    assert result(tmp_path) == reference
+    assert elsewhere(pretrain, tmp_path / "run", STEPS) == 0
+    assert result(tmp_path / "run") == reference
 
 
 @pytest.mark.parametrize("number", ["terminate", "interrupt"])
