@@ -71,7 +71,7 @@ def figures(run: selfsup.Run, result: Evaluation) -> dict:
     rank = {r["of"]: round(r["value"], 1) for r in rows if r["protocol"] == "effective_rank"}
     return {
         "method": settings["method"]["name"],
-        "modality": settings["data"]["modality"],
+        "modality": settings["modality"]["name"],
         "encoder": {k: v for k, v in settings["encoder"].items() if v != "none"},
         "steps": run.done["step"],
         "samples": run.done["samples"],

@@ -89,7 +89,12 @@ def pretrain(
     epochs: Annotated[float | None, typer.Option(help="length in passes over the data")] = None,
     steps: Annotated[int | None, typer.Option(help="length in optimizer steps")] = None,
     batch: Annotated[int | None, typer.Option(help="samples per step, over all processes")] = None,
-    resolution: Annotated[int | None, typer.Option(help="side of a picture in pixels")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="size of a view: pixels a side, tokens, time steps")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="what the samples are: selfsup list modalities")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="all random numbers follow from it")] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder of the run; an existing run is continued")
@@ -144,6 +149,7 @@ def pretrain(
 
     options = {
         "data.path": (data, "DATA"),
+        "modality.name": (modality, "--modality"),
         "method.name": (method, "--method"),
         "encoder.name": (encoder, "--encoder"),
         "train.minutes": (minutes, "--minutes"),
@@ -158,7 +164,7 @@ def pretrain(
         "data.workers": (workers, "--workers"),
         "data.cache": (cache, "--cache"),
         "data.follow_links": (follow_links, "--follow-links"),
-        "data.keep_truncated": (keep_truncated, "--keep-truncated"),
+        "modality.keep_truncated": (keep_truncated, "--keep-truncated"),
     }
     given = gather(
         file=config,

@@ -42,7 +42,7 @@ def demo(
         "encoder.name": "resnet18",
         "encoder.width": 0.25,
         "method.hidden": 256,
-        "data.mirror": False,  # a digit seen in the mirror is no digit
+        "modality.mirror": False,  # a digit seen in the mirror is no digit
         "train.batch": 128,
         "train.minutes": seconds / 60,
         "data.cache": out.parent / f"{out.name}-cache",

@@ -1,7 +1,7 @@
 """What is on the shelves, read from the source files without importing them (or torch).
 
 The folder is the registry: a public class whose base is `Method` in `methods/mae.py` is the method
-"mae"; likewise `Modality`. Encoders are the keys of the tables in `encoder.py`.
+"mae"; likewise `Modality`. Encoders are the keys of the tables in FAMILIES.
 """
 
 import ast
@@ -14,7 +14,8 @@ from .console import did_you_mean
 from .errors import SelfsupError
 
 ROOT = Path(__file__).parent
-FAMILIES = {"TRANSFORMERS": "vit", "RESNETS": "resnet"}  # table in encoder.py -> its builder
+# File, table of encoders in it, function in it that builds them
+FAMILIES = (("encoder", "TRANSFORMERS", "vit"), ("encoder", "RESNETS", "resnet"))
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Listed:
     title: str  # first line of its docstring
     idea: str = ""  # first paragraph after it
     link: str = ""
+    module: str = ""
     class_name: str = ""
     settings: dict[str, str] = field(default_factory=dict)  # keyword -> default, as written
 
@@ -44,16 +46,21 @@ def modalities() -> dict[str, Listed]:
 
 @cache
 def encoders() -> dict[str, Listed]:
-    """The keys of the tables in encoder.py, each with the function that builds its family."""
-    tree = ast.parse((ROOT / "encoder.py").read_text("utf-8"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    """The keys of the tables of FAMILIES, each with the function that builds its family."""
     found = {}
-    for table, builder in FAMILIES.items():
+    for module, table, builder in FAMILIES:
+        tree = ast.parse((ROOT / f"{module}.py").read_text("utf-8"))
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         function = functions[builder]
         doc = " ".join((ast.get_docstring(function) or "").split())
         for name, what in _table(tree, table).items():
             found[name] = Listed(
-                name, what, idea=doc, class_name=builder, settings=_keywords(function)
+                name,
+                what,
+                idea=doc,
+                module=module,
+                class_name=builder,
+                settings=_keywords(function),
             )
     return found
 
@@ -117,7 +124,7 @@ def _table(tree: ast.Module, name: str) -> dict[str, str]:
             assert isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
             pairs = zip(node.value.keys, node.value.values, strict=True)
             return {str(k.value): _words(v) for k, v in pairs if isinstance(k, ast.Constant)}
-    raise AssertionError(f"encoder.py has no table {name}")
+    raise AssertionError(f"there is no table {name}")
 
 
 def _words(value: ast.expr) -> str:

@@ -8,7 +8,7 @@ them names code, and no file outside the folder is opened.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from .modalities import Modality, find
 from .randomness import mix
 
 CARD, WEIGHTS = "encoder.json", "encoder.safetensors"
-LARGEST_CARD = 1 << 20  # bytes
-LARGEST_SIZE = 4096  # pixels, or whatever a modality counts
+LARGEST_CARD = 1 << 25  # bytes; vocabularies are large
+LARGEST_SIZE = 1 << 20  # pixels, or whatever a modality counts
 LARGEST_NUMBER = 1 << 16  # no width, depth or patch is larger
 LARGEST_DEPTH = 1024
 
@@ -44,6 +44,8 @@ class Card:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     method: str = ""
+    state: Mapping[str, Any] = field(default_factory=dict)  # what the modality learned
+    options: Mapping[str, Any] = field(default_factory=dict)  # its settings
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -54,6 +56,8 @@ class Card:
             "kwargs": dict(self.kwargs),
             "mean": list(self.mean),
             "std": list(self.std),
+            "state": dict(self.state),
+            "options": dict(self.options),
             "method": self.method,
         }
 
@@ -101,6 +105,9 @@ class Card:
         for key, value in kwargs.items():
             if not _plain(key, value):
                 raise _invalid(path, f"kwargs.{key[:40]} is {str(value)[:80]!r}")
+        options = told.get("options", {})
+        if not isinstance(options, dict) or not all(_plain(k, v) for k, v in options.items()):
+            raise _invalid(path, f"options is {str(options)[:80]!r}")
         return cls(
             modality=entry("modality", str, lambda v: v.isidentifier()),
             name=entry("name", str, lambda v: v.isidentifier()),
@@ -109,6 +116,8 @@ class Card:
             mean=numbers("mean", -1e6),
             std=numbers("std", 0.0),
             method=str(told.get("method", ""))[:100],
+            state=told.get("state", {}) if isinstance(told.get("state", {}), dict) else {},
+            options=options,
         )
 
 
@@ -252,9 +261,12 @@ def locate(folder: Path) -> tuple[Path, Path]:
 def modality_of(card: Card, path: Path) -> Modality:
     """The modality with the card's own scaling. Raises SelfsupError E602 for an unknown one."""
     try:
-        modality = find(card.modality)()
+        modality = find(card.modality)(**card.options)
+        modality.restore(dict(card.state))
     except SelfsupError as error:
         raise _invalid(path, error.what) from None
+    except (TypeError, ValueError, KeyError) as error:
+        raise _invalid(path, f"state or options: {error}") from None
     if len(card.mean) != len(card.std) or len(card.mean) != len(modality.mean):
         raise _invalid(path, f"{len(card.mean)} means and {len(card.std)} deviations")
     # in place of the class's usual ones

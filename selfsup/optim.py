@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from . import distributed, schedules
 
 # Tensors of more than one dimension that are no matrices: learned tokens and positions.
+MUON_MOMENTUM = 0.95
 UNDECAYED = {"positions", "blank", "cls", "registers", "token", "tokens", "mask_token"}
 
 
@@ -21,7 +22,7 @@ class Optim:
     `weight_decay_end` gives decay a cosine of its own, from `weight_decay` to there.
     """
 
-    name: str = "adamw"  # adamw, sgd, lars
+    name: str = "adamw"  # adamw, muon, sgd, lars
     lr: float = 5e-4
     per: int = 256
     weight_decay: float = 0.05
@@ -51,13 +52,17 @@ def build(method: nn.Module, optim: Optim, batch: int) -> Optimizer:
     groups = [group for group in groups if group["params"]]
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, fused=True)
+    if optim.name == "muon":
+        if any(distributed.spread(p) for p in method.parameters()):
+            raise ValueError("the optimizer is muon, which needs whole matrices: not with --shard")
+        return Muon(groups, lr=lr, betas=optim.betas, fused=True)
     if optim.name == "sgd":
         # PyTorch has no fused descent for tensors that are spread over ranks
         fused = not any(distributed.spread(p) for p in method.parameters())
         return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, fused=fused)
     if optim.name == "lars":
         return LARS(groups, lr=lr, momentum=optim.momentum)
-    raise ValueError(f"the optimizer is {optim.name!r}; it can be adamw, sgd or lars")
+    raise ValueError(f"the optimizer is {optim.name!r}; it can be adamw, muon, sgd or lars")
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -110,6 +115,50 @@ class LARS(Optimizer):
                 velocity = state["momentum_buffer"]
                 velocity.mul_(group["momentum"]).add_(step)
                 w.add_(velocity, alpha=-group["lr"])
+
+
+class Muon(torch.optim.AdamW):
+    """Momentum made orthogonal, for what decays; AdamW for the rest. Jordan et al., 2024,
+    https://kellerjordan.github.io/posts/muon/; its scale is that of arXiv 2502.16982, equation 4.
+
+    All directions of a matrix move alike, so that few large ones do not drown the others. Kernels
+    of convolutions count as matrices of (outputs, the rest).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        assert closure is None
+        for group in self.param_groups:
+            if not group["decays"]:
+                continue
+            for w in group["params"]:
+                if w.grad is None:
+                    continue
+                state = self.state[w]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(w)
+                velocity = state["momentum_buffer"]
+                velocity.mul_(MUON_MOMENTUM).add_(w.grad)
+                step = w.grad.add(velocity, alpha=MUON_MOMENTUM).flatten(1)  # Nesterov's
+                scale = 0.2 * max(step.shape) ** 0.5  # entries as large as AdamW's
+                w.mul_(1 - group["lr"] * group["weight_decay"])
+                w.add_(orthogonal(step).view(w.shape), alpha=-group["lr"] * scale)
+                w.grad = None  # nothing is left for AdamW
+        super().step()
+
+
+def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:
+    """U V' of x = U S V' (m, n), nearly: singular values come out between 0.7 and 1.2.
+
+    Newton-Schulz with the coefficients of Jordan's post, in bfloat16 on the shorter side.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = x.T if len(x) > x.shape[1] else x
+    z = (wide / wide.norm().clamp(min=1e-7)).bfloat16()
+    for _ in range(rounds):
+        gram = z @ z.T
+        z = a * z + (b * gram + c * gram @ gram) @ z
+    return (z.T if len(x) > x.shape[1] else z).to(x)
 
 
 def state_tensors(method: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

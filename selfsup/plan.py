@@ -32,10 +32,13 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choices rest on. `side` is the usual shorter side of a picture in pixels."""
+    """What the choices rest on. `size` is that of a view, as the modality has it, and why."""
 
     samples: int
-    side: int
+    size: int
+    size_reason: str = ""
+    modality: str = "image"
+    unit: str = "px"
     device: str = "cpu"
     cores: int = 1
     processes: int = 1
@@ -67,6 +70,7 @@ TRANSFORMERS = (
     Candidate("vit_tiny", {"depth": 6}),
     Candidate("vit_tiny", {"depth": 4}),
 )
+# By method, or by modality and method where the modality asks for others: "text.mlm"
 CANDIDATES = {
     "simclr": CONVOLUTIONAL,
     "dino": CONVOLUTIONAL,
@@ -133,7 +137,7 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
 
     choose("method.name", *_method(default_method, facts))
     method = known["method.name"]
-    choose("data.resolution", *_resolution(facts))
+    choose("data.resolution", facts.size, facts.size_reason)
     choose("train.batch", *_batch(method, facts))
     known["train.batch"] = min(known["train.batch"], facts.samples)
 
@@ -150,7 +154,8 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
             )
         choose(f"encoder.{key}", value, why)
     if facts.device == "cpu":
-        for key, value in SHORT.get(method, {}).items():
+        short = SHORT.get(f"{facts.modality}.{method}") or SHORT.get(method, {})
+        for key, value in short.items():
             choose(key, value, "suits the few thousand steps that processor cores can do")
 
     if not any(known.get(f"train.{unit}") for unit in ("steps", "epochs", "minutes")):
@@ -169,22 +174,8 @@ def _method(default: str, facts: Facts) -> tuple[str, str]:
     return default, reason if default == "simclr" else "the modality's own choice"
 
 
-def _resolution(facts: Facts) -> tuple[int, str]:
-    """Multiples of 16 above 32 pixels, so that patches of 8 and 16 fit."""
-    most = 224 if facts.device == "cuda" else 64
-    if facts.side <= 32:
-        side = max(8, facts.side // 8 * 8)
-        if side == facts.side:
-            return side, f"the pictures are {facts.side} px"
-        return side, f"the pictures are {facts.side} px; a multiple of 8"
-    if facts.side <= most:
-        return facts.side // 16 * 16, f"the pictures are about {facts.side} px; a multiple of 16"
-    where = "a graphics card" if facts.device == "cuda" else f"{facts.cores} processor cores"
-    return most, f"the pictures are about {facts.side} px; {most} is what {where} can afford"
-
-
 def _batch(method: str, facts: Facts) -> tuple[int, str]:
-    usual = BATCHES.get(method, 256)
+    usual = BATCHES.get(f"{facts.modality}.{method}") or BATCHES.get(method, 256)
     # an even share for each process, and whole batches seen many times where the data is small
     if facts.samples < 4 * usual:
         batch = max(FEWEST_SAMPLES, 1 << max(1, (facts.samples // 4).bit_length() - 1))
@@ -205,12 +196,15 @@ def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]
         found: tuple[Candidate, ...] = (Candidate(known["encoder.name"]),)
     else:
         table = GPU_CANDIDATES if facts.device == "cuda" else CANDIDATES
-        found = table.get(method, TRANSFORMERS)
-        if any(key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")):
+        found = table.get(f"{facts.modality}.{method}") or table.get(method, TRANSFORMERS)
+        if facts.modality == "image" and any(
+            key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")
+        ):
             found = TRANSFORMERS
     with_patch = []
     for candidate in found:
-        if candidate.encoder.startswith("vit") and "encoder.patch" not in known:
+        in_patches = facts.modality == "image" and candidate.encoder.startswith("vit")
+        if in_patches and "encoder.patch" not in known:
             keywords = {**candidate.keywords, "patch": patch_for(side)}
             candidate = Candidate(candidate.encoder, keywords)
         with_patch.append(candidate)

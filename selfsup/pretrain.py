@@ -53,6 +53,7 @@ def pretrain(
     *,
     method: str | Mapping[str, Any] | None = None,
     encoder: str | Mapping[str, Any] | None = None,
+    modality: str | Mapping[str, Any] | None = None,
     minutes: float | None = None,
     epochs: float | None = None,
     steps: int | None = None,
@@ -70,14 +71,15 @@ def pretrain(
     """Train an encoder on unlabelled data and return the run.
 
     `data` is a folder, shards, a table, an array file, a NumPy array or a map-style dataset. What
-    is not given is chosen. `method` and `encoder` are names, or dictionaries of a name and its
-    settings; other settings come by section: `optim={"lr": 1e-3}`. With an `out` that exists the
-    run in there is continued. `labels` are only watched by, never learned from.
+    is not given is chosen. `method`, `encoder` and `modality` are names, or dictionaries of a
+    name and its settings; other settings come by section: `optim={"lr": 1e-3}`. With an `out`
+    that exists the run in there is continued. `labels` are only watched by, never learned from.
     Raises SelfsupError for what a user can mend, and KeyboardInterrupt after Ctrl-C, once the run
     is saved. A run that collapses returns, and its status says so.
     """
     tables: dict[str, dict[str, Any]] = {name: dict(table) for name, table in sections.items()}
-    for name, value in (("method", method), ("encoder", encoder)):
+    named = (("method", method), ("encoder", encoder), ("modality", modality))
+    for name, value in named:
         if value is not None:
             tables[name] = {"name": value} if isinstance(value, str) else dict(value)
     arguments = {
@@ -173,13 +175,14 @@ class Job:
         self,
         settings: Settings,
         source: Source,
+        modality: Any = None,
         *,
         ledger: Ledger | None = None,
         ahead: bool = True,
     ):
         self.settings, self.size = settings, settings["data.resolution"]
         self.device = device()
-        self.modality = modality_of(settings)
+        self.modality = modality or modality_of(settings, source)
         self.store = open_store(
             source,
             self.modality,
@@ -237,9 +240,15 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def modality_of(settings: Settings) -> Any:
-    kind: Any = modalities.find(settings["data.modality"])
-    return kind(keep_truncated=settings["data.keep_truncated"], mirror=settings["data.mirror"])
+def modality_of(settings: Settings, source: Source, state: Mapping[str, Any] | None = None) -> Any:
+    """The modality, with what it knows of the data: `state`, or learned from them now."""
+    keywords = settings.section("modality")
+    modality = modalities.find(keywords.pop("name"))(**keywords)
+    if state is None:
+        modality.learn(source)
+    else:
+        modality.restore(dict(state))
+    return modality
 
 
 def build_method(settings: Settings, modality: Any) -> Any:
@@ -289,7 +298,7 @@ def _stored(out: Path | None, given: Mapping[str, Given]) -> tuple[Settings, str
     layers = dict(before)
     if any(key in given for key in schema.LENGTHS):
         layers = {key: value for key, value in layers.items() if key not in schema.LENGTHS}
-    for shelf in ("method", "encoder"):  # another method has other settings
+    for shelf in schema.SHELVES:  # another method has other settings
         name = given.get(f"{shelf}.name")
         if name is not None and name.value != before[f"{shelf}.name"].value:
             layers = {k: v for k, v in layers.items() if not k.startswith(f"{shelf}.")}
@@ -329,23 +338,28 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
     if start_from := known.get("start_from"):
         before = _as_in(start_from, known)
         known |= {key: value for key, value, _ in before}
-    modality = modalities.find(known.get("data.modality", "image"))
+    if "modality.name" not in known:
+        found = modalities.of_content(source.content)
+        before.append(Choice("modality.name", found, f"the data hold {source.content}"))
+        known["modality.name"] = found
+    keywords = {k.removeprefix("modality."): v for k, v in known.items() if "modality." in k}
+    modality = modalities.find(keywords.pop("name"))(**keywords)
+    modality.learn(source)
 
     def rate(candidate: Mapping[str, Any]) -> float:
         from .rehearse import samples_per_second
 
         console.progress(f"measuring {candidate['encoder.name']} ...")
         trial = [Choice(key, value, "") for key, value in candidate.items()]
-        job = Job(
-            schema.resolve(given, [*trial, Choice("train.steps", 1, "")]), source, ahead=False
-        )
+        trial = [*before, *trial, Choice("train.steps", 1, "")]
+        job = Job(schema.resolve(given, trial), source, modality, ahead=False)
         try:
             speed = samples_per_second(job)
         finally:
             job.close()
         return distributed.share(round(1000 * speed)) / 1000
 
-    choices = plan(known, _facts(source), rate, modality.default_method)
+    choices = plan(known, _facts(source, modality), rate, modality.default_method)
     optim = method_class({**known, **{c.key: c.value for c in choices}}["method.name"]).optim
     if not any(choice.key == "optim.lr" for choice in choices):
         reason = f"the method's own for {optim.per} samples; scaled to a batch"
@@ -372,16 +386,18 @@ def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
     ]
 
 
-def _facts(source: Source) -> Facts:
-    from .scan import peek
-
-    sizes = sorted(min(pair) for pair in peek(source))
-    if not sizes and len(source):
-        sizes = [32]  # no header could be read: the store will say why
+def _facts(source: Source, modality: Any) -> Facts:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    side = sizes[len(sizes) // 2] if sizes else 0
+    size, reason = modality.usual_size(modality.extent(source), device().type)
     return Facts(
-        len(source), side, device().type, distributed.share(cores or 1), distributed.world()
+        len(source),
+        size,
+        reason,
+        modality.name,
+        modality.unit,
+        device().type,
+        distributed.share(cores or 1),
+        distributed.world(),
     )
 
 
@@ -448,7 +464,7 @@ def _train(
     distributed.share(0)  # wait until the folder is there
     began = time.monotonic()
     ledger = Ledger(run.path / "data" / "skipped.jsonl" if lead else None)
-    job = Job(settings, source, ledger=ledger)
+    job = Job(settings, source, modality_of(settings, source, _known(run, settings)), ledger=ledger)
     for note in (*job.store.notes, *job.loader.notes):
         console.say(f"note: {note}")
     fresh = not any(run.checkpoints.glob("step-*"))
@@ -543,17 +559,28 @@ def _account(
     return Done(result, "\n".join(lines), outcome.exit_code, run)
 
 
+def _known(run: Run, settings: Settings) -> dict[str, Any] | None:
+    """What the modality has learned before: in this run, or in the one it starts from."""
+    for place in (run.path, settings["start_from"]):
+        card = Run(place).read_json("encoder.json") if place else None
+        if card is not None:
+            return card.get("state", {})
+    return None
+
+
 def _encoder_facts(settings: Settings, modality: Any) -> dict[str, Any]:
     """All that is needed beside encoder.safetensors to rebuild the encoder."""
     keywords = settings.section("encoder")
     return {
         "format": 1,
-        "modality": settings["data.modality"],
+        "modality": settings["modality.name"],
         "name": keywords.pop("name"),
         "size": settings["data.resolution"],
         "kwargs": {key: value for key, value in keywords.items() if value is not None},
         "mean": list(modality.mean),
         "std": list(modality.std),
+        "state": modality.state,
+        "options": {k: v for k, v in settings.section("modality").items() if k != "name"},
         "method": settings["method.name"],
     }
 

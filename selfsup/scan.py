@@ -145,9 +145,9 @@ def scan(
     began = time.monotonic()
     source = open_source(data, follow_links=follow_links, labels=labels)
     if modality is None:
-        from .modalities import find
+        from .modalities import find, of_content
 
-        modality = find(source.content)()
+        modality = find(of_content(source.content))()
     result = ScanResult(source.place, source.kind, source.content, ignored=source.ignored)
     ledger = Ledger(skipped)
 

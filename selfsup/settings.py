@@ -34,6 +34,8 @@ LENGTHS = ("train.steps", "train.epochs", "train.minutes")
 
 
 CHOSEN: Any = None  # by the plan, or by the method
+# Sections whose keys are the keyword arguments of what their `name` names -> its shelf
+SHELVES = {"modality": "modalities", "method": "methods", "encoder": "encoders"}
 
 # ---- the schema ------------------------------------------------------------------------------
 
@@ -45,15 +47,18 @@ class Section(BaseModel):
 class Data(Section):
     path: str | None = Field(None, description="folder, tar shards, parquet, CSV or array file")
     labels: str | None = Field(None, description="labelled folder or CSV for the online kNN alone")
-    modality: str = Field("image", description="what the samples are: selfsup list modalities")
-    resolution: int = Field(CHOSEN, ge=8, le=2048, description="side of a view in pixels")
+    resolution: int = Field(
+        CHOSEN, ge=4, le=1 << 20, description="size of a view: pixels a side, tokens, time steps"
+    )
     cache: str | None = Field(None, description="folder of the decoded samples; none: the user's")
     follow_links: bool = Field(False, description="follow links that lead out of the data folder")
-    keep_truncated: bool = Field(False, description="use what can be read of files cut short")
-    mirror: bool = Field(
-        True, description="a picture and its mirror image mean the same: false for writing"
-    )
     workers: int = Field(2, ge=0, le=256, description="threads that prepare batches")
+
+
+class ModalityName(Section):
+    name: str = Field(
+        CHOSEN, description="selfsup list modalities; its settings are the other keys"
+    )
 
 
 class MethodName(Section):
@@ -65,14 +70,14 @@ class EncoderName(Section):
 
 
 class OptimSettings(Section):
-    name: Literal["adamw", "sgd", "lars"] = Field(CHOSEN, description="the optimizer")
+    name: Literal["adamw", "muon", "sgd", "lars"] = Field(CHOSEN, description="the optimizer")
     lr: float = Field(
         CHOSEN, gt=0, description="learning rate for a batch of `per`; scales linearly"
     )
     per: int = Field(CHOSEN, ge=1, description="the batch size that lr belongs to")
     weight_decay: float = Field(CHOSEN, ge=0, description="not on biases, norms and positions")
     weight_decay_end: float | None = Field(None, ge=0, description="cosine from weight_decay here")
-    betas: tuple[float, float] = Field(CHOSEN, strict=False, description="of AdamW")
+    betas: tuple[float, float] = Field(CHOSEN, strict=False, description="of AdamW and Muon")
     momentum: float = Field(CHOSEN, ge=0, lt=1, description="of SGD and LARS")
     warmup: float = Field(CHOSEN, ge=0, lt=1, description="share of all steps")
     clip: float | None = Field(None, gt=0, description="largest gradient norm; none: no clipping")
@@ -105,6 +110,7 @@ class Log(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
+    "modality": ModalityName,
     "method": MethodName,
     "encoder": EncoderName,
     "optim": OptimSettings,
@@ -253,19 +259,19 @@ def literal(text: str) -> Any:
 def check(given: Mapping[str, Given], *, partial: bool = False) -> dict[str, Any]:
     """The given values in the types of the schema. Raises one E201 that names every fault.
 
-    The settings of the method and of the encoder are checked against the constructor of the one
+    The settings of modality, method and encoder are checked against the constructor of the one
     that is named; with `partial` they wait until one is.
     """
     given = {key: Given(_plain(item.value), item.source) for key, item in given.items()}
     faults: list[str] = []
     models: dict[str, type[Section]] = {"": Top, **SECTIONS}
-    names = {shelf: given.get(f"{shelf}.name") for shelf in ("method", "encoder")}
+    names = {shelf: given.get(f"{shelf}.name") for shelf in SHELVES}
     for shelf, named in names.items():
         if named is None and partial:
             models.pop(shelf)
         elif named is not None and isinstance(named.value, str):
             try:
-                listing.find(shelf + "s", named.value)
+                listing.find(SHELVES[shelf], named.value)
             except SelfsupError as error:
                 hint = f"; {error.do}" if error.do.startswith("did") else f"; {error.why}"
                 faults.append(f"{shelf}.name ({named.source}): {error.what}{hint}")
@@ -278,7 +284,7 @@ def check(given: Mapping[str, Given], *, partial: bool = False) -> dict[str, Any
         section, dot, rest = key.rpartition(".") if "." in key else ("", "", key)
         if section in models and rest:
             grouped[section][rest] = _none(models[section], rest, item.value)
-        elif section not in ("method", "encoder"):
+        elif section not in SHELVES:
             known = [*SECTIONS, *Top.model_fields] if not dot else known_keys(given)
             hint = did_you_mean(key if dot else section or key, known)
             faults.append(f"{key} ({item.source}): unknown key; {hint}".rstrip("; "))
@@ -299,11 +305,11 @@ def check(given: Mapping[str, Given], *, partial: bool = False) -> dict[str, Any
 
 
 def known_keys(given: Mapping[str, Given] = types.MappingProxyType({})) -> list[str]:
-    """Every dotted key, with those of the method and the encoder that are named in `given`."""
+    """Every dotted key, with those of the shelves' pieces that are named in `given`."""
     keys = list(Top.model_fields)
     for section, model in SECTIONS.items():
         named = given.get(f"{section}.name")
-        known = getattr(listing, section + "s")() if section in ("method", "encoder") else {}
+        known = getattr(listing, SHELVES[section])() if section in SHELVES else {}
         if named and isinstance(named.value, str) and named.value in known:
             model = keywords_model(section, named.value)
         keys += [f"{section}.{key}" for key in model.model_fields]
@@ -312,15 +318,18 @@ def known_keys(given: Mapping[str, Given] = types.MappingProxyType({})) -> list[
 
 @cache
 def keywords_model(shelf: str, name: str) -> type[Section]:
-    """A section model from the keyword-only arguments of a method's or an encoder's constructor."""
+    """A section model from the keyword-only arguments of the constructor of what is named."""
     if shelf == "method":
         entry = listing.find("methods", name)
         constructor = method_class(entry.name).__init__
         base: type[Section] = MethodName
-    else:
-        from . import encoder
+    elif shelf == "modality":
+        from . import modalities
 
-        constructor = getattr(encoder, listing.find("encoders", name).class_name)
+        constructor = modalities.find(name).__init__
+        base = ModalityName
+    else:
+        constructor = encoder_builder(name)
         base = EncoderName
     fields: dict[str, Any] = {}
     hints = typing.get_type_hints(constructor)
@@ -342,6 +351,14 @@ def method_class(name: str) -> Any:
     entry = listing.find("methods", name)
     module = importlib.import_module(f"{__package__}.methods.{entry.name}")
     return getattr(module, entry.class_name)
+
+
+def encoder_builder(name: str) -> Any:
+    """The function that builds the encoder called `name`. Only names in the tables are imported."""
+    import importlib
+
+    entry = listing.find("encoders", name)
+    return getattr(importlib.import_module(f"{__package__}.{entry.module}"), entry.class_name)
 
 
 def keyword_defaults(shelf: str, name: str) -> dict[str, Any]:
@@ -520,7 +537,7 @@ def resolve(
         layers[key] = Given(value, "plan")
         reasons[key] = reason
     checked = check(layers)
-    method, encoder = checked["method.name"], checked["encoder.name"]
+    method = checked["method.name"]
 
     defaults: dict[str, tuple[Any, str]] = {}
     for name, field in Top.model_fields.items():
@@ -531,12 +548,10 @@ def resolve(
             for name, field in model.model_fields.items()
             if f"{section}.{name}" not in LENGTHS
         }
-        if section == "method":
-            for name, default in keyword_defaults("method", method).items():
-                defaults[f"method.{name}"] = (default, f"{method}'s own")
-        if section == "encoder":
-            for name, default in keyword_defaults("encoder", encoder).items():
-                defaults[f"encoder.{name}"] = (default, f"{encoder}'s own")
+        if section in SHELVES:
+            named = checked[f"{section}.name"]
+            for name, default in keyword_defaults(section, named).items():
+                defaults[f"{section}.{name}"] = (default, f"{named}'s own")
         if section == "optim":
             recipe = (optim or _recipe)(method)
             for name in OptimSettings.model_fields:

@@ -18,6 +18,8 @@ def describe(name: str, size: int, **keywords) -> dict:
         "kwargs": keywords,
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.25, 0.3],
+        "state": {},
+        "options": {},
         "method": "simclr",
     }
 

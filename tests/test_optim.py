@@ -64,7 +64,7 @@ def test_weight_decay_moves_only_where_it_applies():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="adamw, sgd or lars"):
+    with pytest.raises(ValueError, match="adamw, muon, sgd or lars"):
         optim.build(nn.Linear(2, 2), Optim("adamm"), 256)
 
 
@@ -99,7 +99,39 @@ def test_lars_moves_a_weight_that_is_zero():
     assert torch.equal(model.weight, -torch.ones(2, 2))
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
+def test_orthogonal_keeps_directions_and_evens_out_their_sizes(shape):
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    sizes = torch.logspace(0, -1, min(shape))
+    found = optim.orthogonal(u * sizes @ v)
+    inner = u.T @ found @ v.T
+    assert inner.diagonal().min() > 0.6 and inner.diagonal().max() < 1.3
+    assert (inner - inner.diagonal().diag()).abs().max() < 0.05  # bfloat16
+
+
+def test_muon_against_a_slow_reading():
+    torch.manual_seed(0)
+    model = nn.Linear(6, 4)
+    w = model.weight.detach().clone()
+    recipe = Optim("muon", lr=0.1, per=1, weight_decay=0.5, warmup=0.0)
+    optimizer = optim.build(model, recipe, 1)
+    velocity = torch.zeros_like(w)
+    for step in range(3):
+        lr = optim.set_progress(optimizer, recipe, 1, step / 4)
+        g = torch.randn(4, 6)
+        model.weight.grad, model.bias.grad = g.clone(), torch.ones(4)
+        bias = model.bias.detach().clone()
+        optimizer.step()
+        velocity = 0.95 * velocity + g
+        direction = optim.orthogonal(g + 0.95 * velocity)
+        w = w * (1 - lr * 0.5) - lr * 0.2 * 6**0.5 * direction  # arXiv 2502.16982, equation 4
+        torch.testing.assert_close(model.weight.detach(), w)
+        # the bias is AdamW's, whose first steps are as long as the rate
+        torch.testing.assert_close(model.bias.detach(), bias - lr, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "lars"])
 def test_state_goes_through_names_and_back(name):
     """A copy that is given the state by parameter name makes the same next step."""
     from selfsup.distributed import like

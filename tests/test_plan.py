@@ -3,6 +3,7 @@
 import pytest
 
 from selfsup.errors import SelfsupError
+from selfsup.modalities.image import Image
 from selfsup.plan import (
     CANDIDATES,
     MOST_EPOCHS,
@@ -15,6 +16,8 @@ from selfsup.plan import (
 
 def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
     facts = {"samples": 50_000, "side": 32, "cores": 2} | facts
+    side = facts.pop("side")
+    facts["size"], facts["size_reason"] = Image().usual_size(side, facts.get("device", "cpu"))
     choices = plan(given or {}, Facts(**facts), rate, "simclr")
     assert all(choice.reason for choice in choices), choices
     return {choice.key: choice.value for choice in choices}

@@ -12,6 +12,7 @@ from selfsup.errors import SelfsupError
 from selfsup.settings import Given, check, gather, resolve
 
 CHOSEN = [
+    ("modality.name", "image", "the data hold image"),
     ("method.name", "simclr", "because"),
     ("encoder.name", "resnet18", "it fits"),
     ("data.resolution", 32, "the pictures are 32 px"),
@@ -246,7 +247,7 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize("method", sorted(listing.methods()))
 @pytest.mark.parametrize("encoder", sorted(listing.encoders()))
 def test_round_trip_of_every_method_and_encoder(tmp_path, method, encoder):
-    chosen = [("method.name", method, ""), ("encoder.name", encoder, ""), *CHOSEN[2:]]
+    chosen = [("method.name", method, ""), ("encoder.name", encoder, ""), CHOSEN[0], *CHOSEN[3:]]
     before = resolve({}, chosen)
     path = tmp_path / "resolved.toml"
     path.write_text(before.to_toml())
@@ -263,7 +264,7 @@ def test_every_line_says_why():
 
 
 def test_reasons_cannot_break_out_of_their_comment():
-    chosen = [*CHOSEN[:2], ("data.resolution", 32, "evil\n[train]\nbatch = 1"), *CHOSEN[3:]]
+    chosen = [*CHOSEN[:3], ("data.resolution", 32, "evil\n[train]\nbatch = 1"), *CHOSEN[4:]]
     assert tomllib.loads(resolve({}, chosen).to_toml())["train"]["batch"] == 256
 
 

@@ -3,7 +3,7 @@
 A store is a folder in the user's cache directory, never in the data:
 
     meta.json      what it holds: n, and the shape (h, w, c) of a slot of the block
-    index          n records of 16 bytes: state, where the sample lies, its height and width
+    index          n records of 24 bytes: state, where the sample lies, its height and width
     block          slot i holds sample i, if it has the shape that most samples have
     ragged-000 ... all other samples one after another; a file per process that writes
     bad.jsonl      samples that cannot be decoded, with the reason
@@ -42,7 +42,7 @@ from .outcome import TRANSIENT, BadSample, Ledger
 if sys.platform != "win32":
     import fcntl
 
-FORMAT = 1
+FORMAT = 2
 UNKNOWN, READY, BAD = 0, 1, 2
 IN_BLOCK = -1  # the `file` of a sample in the block
 RECORD = np.dtype(
@@ -50,8 +50,9 @@ RECORD = np.dtype(
         ("state", "u1"),
         ("pad", "u1"),
         ("file", "<i2"),
-        ("height", "<u2"),
-        ("width", "<u2"),
+        ("height", "<u4"),
+        ("width", "<u4"),
+        ("rest", "<i4"),
         ("offset", "<i8"),
     ]
 )
@@ -304,7 +305,7 @@ class Store:
             self._stop_storing("the disk is full")
             return False
         with self._lock:
-            self._records[i] = (READY, 0, file, height, width, offset)
+            self._records[i] = (READY, 0, file, height, width, 0, offset)
             self._pending.append(i)
             self._pending_bytes += sample.nbytes
             self._budget -= sample.nbytes

@@ -23,7 +23,7 @@ from ..load import LoadedEncoder, load
 from ..randomness import mix
 from ..stop import stop
 from . import controls, finetune, knn, linear, retrieval, shots, structure, verdict
-from .controls import BASELINE, PRETRAINED, SCRATCH, UNTRAINED
+from .controls import PRETRAINED, SCRATCH, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, difference, over_samples, over_seeds
 from .result import FORMAT, Evaluation, score
@@ -126,6 +126,7 @@ class Judge:
         self.all_labels, self.class_names = labels, classes
         self.seeds, self.seed = max(2, seeds), seed
         self.networks = min(self.seeds, NETWORKS)
+        self.baseline = encoder.modality.baseline_name
         self.scores: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -178,7 +179,7 @@ class Judge:
             )
             for i in range(self.networks)
         ]  # fmt: skip
-        self.vectors[BASELINE] = [controls.classical(encoder, store, split.train, split.test)]
+        self.vectors[self.baseline] = [controls.classical(encoder, store, split.train, split.test)]
         self._took("features")
         self.planes: dict[str, list[tuple[linear.Plane, linear.Scale]]] = {}
         for of, pairs in self.vectors.items():
@@ -204,7 +205,7 @@ class Judge:
         self.planes[of] = []
         for train, test in pairs:
             self._tell("linear probe")(of)
-            scale = linear.scale_of(train, common=of == BASELINE)
+            scale = linear.scale_of(train, common=of == self.baseline)
             plane, _ = linear.probe(train, self.y, self.classes, scale=scale, seed=self.seed)
             self.planes[of].append((plane, scale))
             right = (plane(scale(test)).argmax(1) == self.y_test).double()
@@ -428,7 +429,7 @@ class Judge:
         # A network from scratch that is behind plain pixels is no control to boast of: the frozen
         # controls stand beside it, with the same labels
         keep = torch.from_numpy(picks)
-        for of in (UNTRAINED, BASELINE):
+        for of in (UNTRAINED, self.baseline):
             outcomes = []
             for (x, test), (_, scale) in zip(self.vectors[of], self.planes[of], strict=True):
                 plane, _ = linear.probe(

@@ -14,7 +14,8 @@ from ..data.store import Store
 from ..load import LoadedEncoder
 from .features import baseline, extract
 
-PRETRAINED, UNTRAINED, BASELINE, SCRATCH = "pretrained", "untrained", "pixels + PCA", "from scratch"
+# The fourth subject is the modality's own `baseline_name`
+PRETRAINED, UNTRAINED, SCRATCH = "pretrained", "untrained", "from scratch"
 
 Pair = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # of the training and the test part
 

@@ -4,14 +4,14 @@ evaluation.json is described in docs/evaluation.md; `format` grows when a reader
 """
 
 import html
+from collections.abc import Iterable
 from typing import Any
 
-from ..console import columns
-from .controls import BASELINE, PRETRAINED, SCRATCH, UNTRAINED
+from .. import console
+from .controls import PRETRAINED, SCRATCH, UNTRAINED
 from .interval import Interval
 
 FORMAT = 1
-SUBJECTS = (PRETRAINED, UNTRAINED, BASELINE, SCRATCH)
 # Protocol -> how it is called for people, and whether it is a share, shown in percent
 TITLES = {
     "knn": ("kNN accuracy", True),
@@ -26,6 +26,12 @@ TITLES = {
     "clustering_ari": ("clusters and classes, ARI", False),
     "effective_rank": ("effective rank", False),
 }
+
+
+def subjects(found: Iterable[str]) -> list[str]:
+    """Whose scores there are, in the order of tables: the classical baseline comes third."""
+    place = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 3}
+    return sorted(set(found), key=lambda of: (place.get(of, 2), of))
 
 
 def score(
@@ -71,8 +77,8 @@ class Evaluation:
 
     def rows(self) -> list[list[str]]:
         """The table with its head, cell by cell."""
-        subjects = [s for s in SUBJECTS if any(r["of"] == s for r in self._all())]
-        rows = [["", *subjects, "gain over the better control"]]
+        columns = subjects(r["of"] for r in self._all())
+        rows = [["", *columns, "gain over the better control"]]
         for protocol, (title, percent) in TITLES.items():
             found = {r["of"]: r for r in self._told["scores"] if r["protocol"] == protocol}
             if protocol == "finetune" and found:
@@ -83,16 +89,14 @@ class Evaluation:
                 if found[PRETRAINED]["labels"] < self._told["split"]["train"]:
                     title += f", {found[PRETRAINED]['labels']} labels"
             if found:
-                rows.append(
-                    [title, *(_cell(found.get(s), percent) for s in subjects), _gain(found)]
-                )
+                rows.append([title, *(_cell(found.get(s), percent) for s in columns), _gain(found)])
         for shots in sorted({r["shots"] for r in self._told["curve"]}):
             found = {r["of"]: r for r in self._told["curve"] if r["shots"] == shots}
             plural = "label" if shots == 1 else "labels"
             rows.append(
                 [
                     f"{shots} {plural} per class",
-                    *(_cell(found.get(s), True) for s in subjects),
+                    *(_cell(found.get(s), True) for s in columns),
                     _gain(found),
                 ]
             )
@@ -111,7 +115,7 @@ class Evaluation:
     def table(self) -> str:
         """Plain text, aligned."""
         rows = self.rows()
-        return columns(rows) + "\n\n" + "\n".join(self.notes())
+        return console.columns(rows) + "\n\n" + "\n".join(self.notes())
 
     def __str__(self) -> str:
         return f"{self.verdict}\n\n{self.table()}"

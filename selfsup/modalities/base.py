@@ -7,19 +7,27 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from ..data.base import Source
 from ..data.batch import Batch
 from ..method import Views
 from ..randomness import Draws
 
 
 class Modality(ABC):
-    """Subclasses are final. Their settings are keyword arguments; they keep no other state.
+    """Subclasses are final. Their settings are keyword arguments, which `pretrain` takes as
+    modality.KEY; what they learn from the data is `state`.
+
+    `read` gives pictures as they are; any other sample goes through `data.fields.pack`, and `views`
+    gets it back with `unpack`.
 
     `rules` tells all that changes what `read` and `shrink` give, and so names a store of samples.
     `mean` and `std` are those of the numbers, in [0, 1], that views are scaled by, one per channel.
     """
 
     name: ClassVar[str]
+    contents: ClassVar[tuple[str, ...]]  # what `Source.content` calls such samples
+    unit: ClassVar[str] = "px"  # that the size of a sample or of a view is counted in
+    baseline_name: ClassVar[str]  # of the classical features, for tables and sentences
     default_method: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]  # names for `encoder`, smallest first
     mean: ClassVar[tuple[float, ...]]
@@ -34,9 +42,33 @@ class Modality(ABC):
         With `size`, the sample may come smaller, but with its shorter side no shorter than that.
         """
 
-    @abstractmethod
     def shrink(self, array: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "h2 w2 c"]:
         """The form in which a sample is stored: its shorter side `size`, or less if it has less."""
+        return array
+
+    def learn(self, source: Source) -> None:  # noqa: B027  most have nothing to learn
+        """Find out what must be known of all data before one sample is read: a vocabulary, a scale.
+
+        It goes into `state`; labels are not looked at.
+        """
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What was learned, as JSON: kept beside the weights."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where this is no `state` of this modality."""
+        if state:
+            raise ValueError(f"{self.name} has no state, but {sorted(state)} is given")
+
+    @abstractmethod
+    def extent(self, source: Source) -> int:
+        """The usual size of a sample, in `unit`; 0 where none of a few can be read."""
+
+    @abstractmethod
+    def usual_size(self, extent: int, device: str) -> tuple[int, str]:
+        """The size of a view for samples of that extent on a "cpu" or "cuda", and why."""
 
     @abstractmethod
     def views(

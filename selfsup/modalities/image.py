@@ -21,6 +21,7 @@ from PIL import ImageCms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.base import Source
 from ..data.batch import Batch
 from ..data.outcome import BadSample
 from ..method import Views
@@ -76,6 +77,8 @@ class Image(Modality):
     """
 
     name = "image"
+    contents = ("image",)
+    baseline_name = "pixels + PCA"
     default_method = "simclr"
     encoders = ("vit_tiny", "resnet18", "vit_small", "resnet50", "vit_base")
     # of ImageNet's training set: the usual choice, and near enough for any photograph
@@ -227,6 +230,26 @@ class Image(Modality):
     def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
         """The pixels of the middle square, 32 across, in [0, 1]: to be followed by a PCA."""
         return looks.crop(batch.pixels, _middle(batch), BASELINE).flatten(1) / 255
+
+    def extent(self, source: Source) -> int:
+        from ..scan import peek
+
+        sides = sorted(min(pair) for pair in peek(source))
+        if not sides and len(source):
+            return 32  # no header could be read: the store will say why
+        return sides[len(sides) // 2] if sides else 0
+
+    def usual_size(self, extent: int, device: str) -> tuple[int, str]:
+        """Multiples of 16 above 32 pixels, so that patches of 8 and 16 fit."""
+        most = 224 if device == "cuda" else 64
+        if extent <= 32:
+            side = max(8, extent // 8 * 8)
+            told = f"the pictures are {extent} px"
+            return side, told if side == extent else told + "; a multiple of 8"
+        if extent <= most:
+            return extent // 16 * 16, f"the pictures are about {extent} px; a multiple of 16"
+        where = "a graphics card" if device == "cuda" else "processor cores"
+        return most, f"the pictures are about {extent} px; {most} is what {where} can afford"
 
     def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
         from ..encoder import build

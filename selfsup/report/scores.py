@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from ..evaluate.controls import BASELINE, PRETRAINED, SCRATCH, UNTRAINED
-from ..evaluate.result import SUBJECTS, TITLES
+from ..evaluate import result
+from ..evaluate.controls import PRETRAINED, SCRATCH, UNTRAINED
+from ..evaluate.result import TITLES
 from .page import clean
 
 # Places in the palette. The encoder that is judged is always the first one.
 MOST = 400  # rows that are read; an evaluation has about a hundred
-COLOURS = {PRETRAINED: 0, UNTRAINED: 1, BASELINE: 2, SCRATCH: 4}
+COLOURS = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 4}  # and 2 for the classical baseline
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Score:
 
     @property
     def colour(self) -> int:
-        return COLOURS.get(self.of, 5)
+        return COLOURS.get(self.of, 2)
 
 
 def scores(evaluation: dict[str, Any], which: str = "scores") -> list[Score]:
@@ -61,9 +62,7 @@ def rows(value: Any) -> list[dict[str, Any]]:
 
 def subjects(found: Iterable[Score]) -> list[str]:
     """Whose features were measured, the pretrained encoder first."""
-    names = dict.fromkeys(score.of for score in found)
-    known = [name for name in SUBJECTS if name in names]
-    return (known + [name for name in names if name not in known])[:12]
+    return result.subjects(score.of for score in found)[:12]
 
 
 def number(value: Any) -> float | None:
