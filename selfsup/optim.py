@@ -154,10 +154,10 @@ def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     wide = x.T if len(x) > x.shape[1] else x
-    z = (wide / wide.norm().clamp(min=1e-7)).bfloat16()
+    z = (wide / wide.norm().clamp(min=1e-7)).bfloat16().contiguous()
     for _ in range(rounds):
         gram = z @ z.T
-        z = a * z + (b * gram + c * gram @ gram) @ z
+        z = torch.addmm(z, torch.addmm(gram, gram, gram, beta=b, alpha=c), z, beta=a)
     return (z.T if len(x) > x.shape[1] else z).to(x)
 
 
