@@ -84,13 +84,14 @@ GPU_CANDIDATES = {
 BATCHES = {"simclr": 256, "dino": 128, "mae": 128}
 
 # The papers' settings are for hundreds of passes over a million pictures. On processor cores a run
-# has a few thousand steps: small heads, quick teachers, and AdamW, which needs no search.
+# has one or two thousand steps: small heads, quick teachers, and Muon, which on CIFAR-10 learns from
+# 130 steps more than AdamW does from 200 (docs/LOG.md).
 SHORT: dict[str, dict[str, Any]] = {
     "simclr": {
         "method.hidden": 512,
-        "optim.name": "adamw",
-        "optim.lr": 4e-3,
-        "optim.weight_decay": 1e-4,
+        "optim.name": "muon",
+        "optim.lr": 2e-2,
+        "optim.weight_decay": 0.01,
         "optim.betas": (0.9, 0.99),
     },
     "dino": {
