@@ -13,11 +13,11 @@ from .console import duration
 from .errors import SelfsupError
 
 # Without a length: a run and its evaluation fit in half an hour
-MINUTES = 24.0
+MINUTES = 15.0
 # More passes than this over a small set bring nothing within the patience of a first try
 MOST_EPOCHS = 400
 # An encoder is small enough when the budget shows it the data this often, and this many samples
-WANTED_EPOCHS = 6.0
+WANTED_EPOCHS = 4.0
 WANTED_SAMPLES = 200_000
 PATIENCE = {"mae": 2.0}  # a masked method sees a quarter of a sample, and learns from more passes
 # A contrastive batch of fewer has too few negatives to learn from
