@@ -26,6 +26,11 @@ def world() -> int:
     return dist.get_world_size() if running() else 1
 
 
+def one_machine() -> bool:
+    """Whether all ranks are on this machine, as torchrun tells them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world()))) == world()
+
+
 def gather(x: Tensor) -> Tensor:
     """Every rank's rows, in the order of ranks, with gradients."""
     if not running():

@@ -286,6 +286,7 @@ def environment() -> Row:
     """Versions, machine and command, without anything private."""
     from importlib.metadata import version
 
+    import psutil
     import torch
 
     packages = ("torch", "numpy", "pillow", "safetensors", "selfsup")
@@ -300,6 +301,8 @@ def environment() -> Row:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": torch.cuda.device_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": found,

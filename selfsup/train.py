@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import checkpoint, distributed, faults, health, machine
 from . import optim as optims
+from .energy import Meter
 from .errors import COLLAPSED, DIVERGED, SelfsupError
 from .logs import Events, Row
 from .method import Method
@@ -54,6 +55,7 @@ class State:
     accumulate: int = 1
     precision: str = ""
     seconds: float = 0.0  # spent training
+    joules: float | None = None  # used meanwhile; None once a part of it was not counted
     since: tuple[int, float] = (0, 0.0)  # step and progress when the steps were last planned
     plan: tuple[int, int, float] = (0, 0, 0.0)  # plans made; step and seconds at the last one
     monitor: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +136,7 @@ def train(
     optim, stop = optim or method.optim, stop or Stop()
     device = next(method.parameters()).device
     convolutional = not shard and machine.channels_last(method)  # shards are plain rows
-    state = State(steps=steps or 1000, accumulate=accumulate)
+    state = State(steps=steps or 1000, accumulate=accumulate, joules=0.0)
     state.precision = machine.choose_precision(precision, device.type)
     state.settings = _settings(method, optim, batch, steps, minutes, seed, precision, accumulate)
     method.train()
@@ -152,7 +154,9 @@ def train(
         monitor = health.Monitor(method, state.monitor)
         if method.across_batch and state.accumulate > 1:
             events.write("accumulate", state.step, **health.small_view(batch, state.accumulate))
-        clock = _Clock(state)
+        # the counters are those of one machine's processors: with others it would be a part
+        counts = lead and device.type == "cpu" and distributed.one_machine()
+        clock = _Clock(state, Meter.find() if counts else None)
         rows: deque[Row] = deque(maxlen=1000)
         (leave,) = distributed.agree(stop.requested)
 
@@ -192,7 +196,7 @@ def train(
                 monitor.spike(state.step + 1, sum(numbers[:-1]), events)
             optimizer.zero_grad()
             state.step += 1
-            state.seconds = clock.seconds()
+            state.seconds, state.joules = clock.seconds(), clock.joules()
 
             # ---- what happened ------------------------------------------------------------------
             observed = state.step % every == 0
@@ -308,18 +312,27 @@ def _finite(numbers: list[float]) -> bool:
 
 
 class _Clock:
-    """Durations of a run, from a clock that never jumps."""
+    """Durations of a run, from a clock that never jumps, and the energy used in them."""
 
-    def __init__(self, state: State):
+    def __init__(self, state: State, meter: Meter | None):
+        self.meter = meter
         self.restart(state)
 
     def restart(self, state: State) -> None:
         self.start = time.monotonic() - state.seconds
+        self.before = state.joules  # what the meter did not see
+        if self.meter is not None and self.before is not None:
+            self.before -= self.meter.joules
         self.save = self.row = time.monotonic()
         self.row_step, self.waited = state.step, 0.0
 
     def seconds(self) -> float:
         return time.monotonic() - self.start
+
+    def joules(self) -> float | None:
+        """Since the run began; None unless all of it was counted."""
+        counted = self.meter.read() if self.meter is not None else None
+        return None if counted is None or self.before is None else self.before + counted
 
     def since_save(self) -> float:
         return time.monotonic() - self.save
@@ -363,6 +376,8 @@ def _row(
     row |= {"train/lr": lr, "train/grad_norm": numbers[-1]}
     row["speed/samples_per_second"] = steps * batch / seconds
     row["speed/data_wait"] = waited / seconds
+    if state.joules is not None:
+        row["energy/joules"] = state.joules
     return row
 
 
@@ -531,14 +546,14 @@ class _Store:
             return False
         faults.at("train.rollback")
         failed, skipped = state.batch, state.skipped
-        accumulate, seconds = state.accumulate, state.seconds
+        accumulate, seconds, joules = state.accumulate, state.seconds, state.joules
         lr_scale, rollbacks = state.lr_scale / 2, state.rollbacks + 1
         loaded = self.load(path)
         for known in fields(State):
             setattr(state, known.name, getattr(loaded, known.name))
         # the next batch is the one after the last that failed
         state.offset, state.bad, state.skipped = failed - state.step, 0, skipped
-        state.accumulate, state.seconds = accumulate, seconds
+        state.accumulate, state.seconds, state.joules = accumulate, seconds, joules
         state.lr_scale, state.rollbacks = lr_scale, rollbacks
         if self.lead:
             self.run.metrics.keep_until(state.step)

@@ -27,7 +27,7 @@ def result(folder) -> tuple:
     run = Run.open(folder)
     last = run.checkpoint
     state = json.loads((last / "state.json").read_text())
-    timeless = {k: v for k, v in state.items() if k not in ("seconds", "plan")}
+    timeless = {k: v for k, v in state.items() if k not in ("seconds", "joules", "plan")}
     return last.name, tensors_hash(last), timeless, without_time(run.metrics.read())
 
 

@@ -132,9 +132,10 @@ def tensors_hash(path: Path) -> dict[str, str]:
 
 
 def without_time(rows) -> list[dict]:
-    """Rows of metrics without what the clock says."""
+    """Rows of metrics without what the clock and the counters of energy say."""
+    told = ("speed/", "energy/")
     return [
-        {k: v for k, v in row.items() if k != "time" and not k.startswith("speed/")} for row in rows
+        {k: v for k, v in row.items() if k != "time" and not k.startswith(told)} for row in rows
     ]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..console import duration, size
 from ..data.base import REASONS
+from ..energy import Energy, estimate
 from . import plots
-from .energy import Energy, estimate
 from .page import Markup, clean, facts, join, missing, section, table, tag
 from .plots import Interval, Series, number
 from .reading import Folder
@@ -635,10 +635,12 @@ def trained_seconds(folder: Folder) -> float | None:
 
 
 def energy(folder: Folder) -> Energy | None:
+    """Measured where the rows count joules to the end, estimated from the time elsewhere."""
     joules = folder.metrics.last.get("energy/joules")
-    if joules is None and isinstance(folder.env.get("energy"), dict):
-        joules = folder.env["energy"].get("joules")
-    if isinstance(joules, int | float) and np.isfinite(joules):
+    counted = folder.metrics.curves.get("energy/joules")
+    # a run that went on where nothing counts has rows without: those before are not the whole
+    whole = counted is not None and counted.x[-1:] == folder.metrics.last.get("step")
+    if joules is not None and np.isfinite(joules) and whole:
         return Energy(
             float(joules),
             True,

@@ -39,7 +39,8 @@ class Meter:
         self._last = [_integer(zone / "energy_uj") for zone in zones]
 
     @classmethod
-    def find(cls, root: Path = POWERCAP) -> "Meter | None":
+    def find(cls, root: Path | None = None) -> "Meter | None":
+        root = root or POWERCAP
         # intel-rapl:0 is a package; intel-rapl:0:0 is a part of it and would count twice
         zones = sorted(zone for zone in root.glob("intel-rapl:*") if zone.name.count(":") == 1)
         try:
@@ -47,8 +48,12 @@ class Meter:
         except (OSError, ValueError):
             return None
 
-    def read(self) -> float:
-        now = [_integer(zone / "energy_uj") for zone in self.zones]
+    def read(self) -> float | None:
+        """Joules so far; None where a counter can no longer be read."""
+        try:
+            now = [_integer(zone / "energy_uj") for zone in self.zones]
+        except (OSError, ValueError):
+            return None
         for before, after, wrap in zip(self._last, now, self._ranges, strict=True):
             self.joules += ((after - before) if after >= before else after + wrap - before) * 1e-6
         self._last = now
