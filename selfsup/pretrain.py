@@ -202,6 +202,7 @@ class Job:
             workers=settings["data.workers"] if ahead else 0,
         )
         self.batch = self.loader.batch_size
+        self.asked = 0  # samples that were ever asked for, bad ones among them
         self.seed = settings["train.seed"]
         self.optim = Optim(**settings.section("optim"))
         self.method = build_method(settings, self.modality).to(self.device)
@@ -219,6 +220,7 @@ class Job:
 
     def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Tensor]:
         """The views of a step, or of one part of it."""
+        self.asked = max(self.asked, (step + 1) * self.batch)
         batch = self.loader.batch(step, part, parts).to(self.device)
         draws = Draws(self.seed, batch.samples)
         return self.modality.views(batch, self.method.views, draws, self.size)
@@ -516,8 +518,14 @@ def _account(
     console: Console,
 ) -> Done:
     """found = used + skipped, predicted against taken, and what to do next."""
-    counts, reasons = job.store.counts(), job.store.ledger.counts()
+    ledger = job.store.ledger
+    ledger.take(distributed.collect(ledger.rows))
+    counts, reasons = job.store.counts(), ledger.counts()
     assert counts["found"] == counts["used"] + counts["skipped"], counts
+    asked = max(job.asked, outcome.step * job.batch)
+    counts["unseen"] = max(0, len(job.store) - asked)
+    if distributed.rank() == 0:
+        run.write_counts(counts, reasons)
     epochs = outcome.step * job.batch / len(job.store)
     status = "finished" if outcome.finished else "stopped"
     if outcome.exit_code in (3, 4):
@@ -526,6 +534,8 @@ def _account(
     if reasons:
         listed = ", ".join(f"{count} {code}" for code, count in reasons.items())
         lines[0] += f" ({listed}; see {run.path / 'data' / 'skipped.jsonl'})"
+    if counts["unseen"]:
+        lines[0] += f"; {counts['unseen']} of the used were not reached yet"
     if told.predicted and outcome.finished:
         took = duration(outcome.seconds)
         lines.append(f"predicted {duration(told.predicted)}, took {took}")

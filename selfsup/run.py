@@ -201,6 +201,8 @@ class Run:
                     why="samples are drawn by their number, so the run cannot continue as it was",
                     do="--allow-change to go on with the new data, or --out for a new run",
                 )
+        if change:  # names what was there before; the new data are looked at anew
+            (self.path / "data" / "skipped.jsonl").unlink(missing_ok=True)
         import io
 
         buffer = io.BytesIO()
@@ -208,6 +210,11 @@ class Run:
         replace(path, buffer.getvalue())
         self.write_json("data/manifest.json", facts)
         return change
+
+    def write_counts(self, counts: Row, reasons: Row) -> None:
+        """Add to data/manifest.json what became of the data: found = used + skipped."""
+        before = self.read_json("data/manifest.json") or {}
+        self.write_json("data/manifest.json", {**before, **counts, "reasons": reasons})
 
     # -- one process at a time ------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,41 @@ def test_skipped_files_are_accounted_for(photos, tmp_path, capsys):
     assert len(rows) == counts["skipped"] >= 3 and all(row["reason"] for row in rows)
     names = {Path(row["name"]).name for row in rows}
     assert names <= {"empty.png", "page.jpg", "noise.png", "half.png"}
+
+
+def test_the_manifest_counts_exactly(photos, tmp_path):
+    """Found, used and skipped are those of the folder, also over a stop, and add up to the list."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "link.png").symlink_to("/nowhere.png")
+    words = ["pretrain", str(folder), "--out", str(tmp_path / "r"), *WORDS, "--steps", "20"]
+    environment = {**os.environ, "SELFSUP_FAULT": "train.step:terminate:3"}
+    command = [sys.executable, "-m", "selfsup", *words]
+    stopped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert stopped.returncode == 143, stopped.stderr
+    halfway = Run.open(tmp_path / "r").read_json("data/manifest.json")
+    assert halfway["found"] == halfway["used"] + halfway["skipped"] == 29
+    assert halfway["unseen"] == 28 - 3 * 8 and "4 of the used were not reached" in stopped.stdout
+    assert cli.main(words) == 0
+    found = Run.open(tmp_path / "r").read_json("data/manifest.json")
+    assert (found["found"], found["used"], found["skipped"], found["unseen"]) == (29, 24, 5, 0)
+    lines = (tmp_path / "r" / "data" / "skipped.jsonl").read_text().splitlines()
+    assert len(lines) == 5 == sum(found["reasons"].values())
+    assert found["reasons"]["link-broken"] == 1 and found["samples"] == 28
+
+
+def test_a_file_that_was_unreadable_before_a_stop_stays_counted(photos, tmp_path):
+    """It is in the list, so it is in the sum, although the second part of the run reads it."""
+    out = tmp_path / "r"
+    assert cli.main(["pretrain", str(photos), "--out", str(out), *WORDS, "--steps", "6"]) == 0
+    row = {"name": "a/02.png", "code": "io", "reason": "cannot be read: a cable was loose"}
+    with (out / "data" / "skipped.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    words = ["--steps", "12", "--allow-change"]
+    assert cli.main(["pretrain", "--out", str(out), "--quiet", *words]) == 0
+    found = Run.open(out).read_json("data/manifest.json")
+    assert (found["found"], found["used"], found["skipped"]) == (28, 23, 5)
+    assert found["reasons"]["io"] == 1
 
 
 def test_finished_run_says_so(reference, photos, capsys):

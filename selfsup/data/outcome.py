@@ -3,6 +3,7 @@
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 # A file with one of these may be well again tomorrow, so it is never remembered between runs.
@@ -26,12 +27,15 @@ class Ledger:
 
     A name is listed once, also when a later run continues the same file. Names that are not valid
     UTF-8 keep their bytes as surrogate escapes ("\\udcff"), so that they can be opened again.
+    Without a path the rows stay in memory, in `rows`.
     """
 
     def __init__(self, path: str | Path | None = None):
         self.path = Path(path) if path is not None else None
         self._codes: Counter[str] = Counter()
         self._seen: set[bytes] = set()
+        self._elsewhere: set[bytes] = set()  # skipped by another process, and not yet by this one
+        self.rows: list[dict[str, str]] = []
         self._first: dict[str, tuple[str, str]] = {}
         self._lock = threading.Lock()
         self._file = None
@@ -43,13 +47,27 @@ class Ledger:
         """Note that a file is not used. True when this is news."""
         key = name.encode("utf-8", "surrogateescape")
         with self._lock:
+            self._elsewhere.discard(key)
             if key in self._seen:
                 return False
             self._note(key, name, code, reason)
+            row = {"name": name, "code": code, "reason": reason}
             if self._file is not None:
-                line = json.dumps({"name": name, "code": code, "reason": reason})
-                self._file.write(line.encode() + b"\n")
+                self._file.write(json.dumps(row).encode() + b"\n")
+            else:
+                self.rows.append(row)
             return True
+
+    def take(self, rows: Iterable[dict[str, str]]) -> None:
+        """Note what other processes of the same run have skipped."""
+        for row in rows:
+            if self.skip(**row):
+                self._elsewhere.add(row["name"].encode("utf-8", "surrogateescape"))
+
+    @property
+    def elsewhere(self) -> int:
+        """How many files were skipped by other processes, now or before, and not by this one."""
+        return len(self._elsewhere)
 
     def counts(self) -> dict[str, int]:
         """How many files were skipped for each code, most frequent first."""
@@ -87,6 +105,7 @@ class Ledger:
                 key = name.encode("utf-8", "surrogateescape")
                 if key not in self._seen:
                     self._note(key, name, code, reason)
+                    self._elsewhere.add(key)
         # Unbuffered: a line is with the system before the next file is looked at, so that a killed
         # run leaves at most half a line. That half is cut off here.
         self._file = self.path.open("ab", buffering=0)

@@ -188,9 +188,11 @@ class Store:
     def counts(self) -> dict[str, int]:
         """found = used + skipped, of everything that was looked at so far.
 
-        A sample that no batch has asked for yet counts as used.
+        A sample that no batch has asked for yet counts as used. One that another process of the
+        run has skipped, as its ledger says, counts as skipped.
         """
         skipped = len(self.source.problems) + int((self._records["state"] == BAD).sum())
+        skipped += self.ledger.elsewhere
         found = self.source.found
         return {"found": found, "used": found - skipped, "skipped": skipped}
 

@@ -18,6 +18,7 @@ from .scores import number as value_of
 from .scores import rows as rows_of
 
 NONE = "—"
+COUNTS = ("samples", "format", "found", "used", "skipped", "unseen")  # told in the equation
 MARKS = {"good": "✓ ", "warn": "! ", "bad": "✕ ", "open": "… "}
 TONES = {
     "healthy": "good", "ok": "good", "info": "open", "note": "open",
@@ -533,11 +534,22 @@ def clock(value: Any) -> str | None:
 # ---- data ------------------------------------------------------------------------------------
 
 
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
 def data(folder: Folder) -> Markup:
     skipped = sum(folder.skipped.counts.values())
     listed = folder.manifest.get("samples")
     parts: list[object] = []
-    if isinstance(listed, int):
+    counts = [folder.manifest.get(name) for name in ("found", "used", "skipped")]
+    if all(isinstance(count, int) for count in counts):  # written when a run ends or stops
+        found, used, gone = counts
+        equation = f"{found:,} found = {used:,} used + {gone:,} skipped"
+        unseen = folder.manifest.get("unseen")
+        rest = f" ({unseen:,} of the used were not reached)" if _positive(unseen) else ""
+        parts.append(tag("p", tag("strong", equation), f"{rest}."))
+    elif isinstance(listed, int):
         # what listing the data set aside never became a sample; all else was one that failed
         found = listed + sum(folder.skipped.counts[code] for code in REASONS)
         equation = f"{found:,} found = {found - skipped:,} used + {skipped:,} skipped"
@@ -567,7 +579,7 @@ def data(folder: Folder) -> Markup:
             f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else clean(v, 160),
         )
         for k, v in folder.manifest.items()
-        if isinstance(v, str | int | float) and k not in ("samples", "format")
+        if isinstance(v, str | int | float) and k not in COUNTS
     ]
     return section(
         "data",

@@ -32,6 +32,21 @@ def test_a_ledger_goes_on_after_a_kill_in_the_middle_of_a_line(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_others_skipped_is_counted_once(tmp_path):
+    """Another rank, or this run before it was stopped: theirs, until it is skipped here as well."""
+    first, second = Ledger(), Ledger(tmp_path / "skipped.jsonl")
+    first.skip("a.png", "empty", "x")
+    first.skip("b.png", "empty", "x")
+    second.skip("b.png", "empty", "x")
+    second.take(first.rows)
+    assert second.elsewhere == 1 and len(second) == 2
+    again = Ledger(tmp_path / "skipped.jsonl")
+    assert again.elsewhere == 2
+    again.skip("a.png", "empty", "x")
+    assert again.elsewhere == 1 and len(again) == 2
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 2
+
+
 def test_many_threads(tmp_path):
     ledger = Ledger(tmp_path / "skipped.jsonl")
 
