@@ -3,7 +3,7 @@
 resolved.toml        every setting; `selfsup pretrain` repeats the run from it
 env.json             versions, machine, command line
 encoder.json         what is needed, with encoder.safetensors, to rebuild the encoder
-data/manifest.json   what the data were; data/names.npy: a hash of each sample's name
+data/manifest.json   what the data were; data/names.npy: hashes of each name and of its state
 data/skipped.jsonl   samples that could not be read, with the reason
 checkpoints/step-000123/   method, optimizer, encoder (safetensors), state.json, MANIFEST.json
 metrics.jsonl  events.jsonl  log.txt
@@ -175,24 +175,24 @@ class Run:
         return changes
 
     def settle_data(self, source: Any, *, allow_change: bool = False) -> str:
-        """Write what the data are, or compare with what they were: "" or "3 added, 1 removed".
+        """Write what the data are, or compare with what they were.
 
-        Raises SelfsupError E308 when they differ, unless `allow_change`.
+        Returns "" or "3 added, 1 removed, 2 changed". Raises SelfsupError E308 when they differ,
+        unless `allow_change`.
         """
+        import io
+
         import numpy as np
 
         names = np.fromiter(
             (_hash(source.name(i)) for i in range(len(source))), np.uint64, len(source)
         )
+        stamps = source.stamps()
         facts = {"kind": source.kind, "samples": len(source), "fingerprint": source.fingerprint()}
         before, path = self.read_json("data/manifest.json"), self.path / "data" / "names.npy"
         change = ""
         if before is not None and before["fingerprint"] != facts["fingerprint"] and path.exists():
-            old = np.load(path, allow_pickle=False)
-            added, removed = len(np.setdiff1d(names, old)), len(np.setdiff1d(old, names))
-            change = f"{added} added, {removed} removed"
-            if not added and not removed:
-                change = "the same names, other content or order"
+            change = _change(np.load(path, allow_pickle=False), names, stamps)
             if not allow_change:
                 raise SelfsupError(
                     "E308",
@@ -203,10 +203,9 @@ class Run:
                 )
         if change:  # names what was there before; the new data are looked at anew
             (self.path / "data" / "skipped.jsonl").unlink(missing_ok=True)
-        import io
-
         buffer = io.BytesIO()
-        np.save(buffer, names, allow_pickle=False)
+        columns = [names] if stamps is None else [names, stamps]
+        np.save(buffer, np.stack(columns, 1), allow_pickle=False)  # (n, 1 or 2)
         replace(path, buffer.getvalue())
         self.write_json("data/manifest.json", facts)
         return change
@@ -350,6 +349,22 @@ def _alive(owner: Row) -> bool:
     import psutil
 
     return psutil.pid_exists(owner["pid"])
+
+
+def _change(old: Any, names: Any, stamps: Any) -> str:
+    """How data differ from those of which `old` are the hashes and stamps, (n, 1 or 2) uint64."""
+    import numpy as np
+
+    old = old.reshape(len(old), -1)  # (runs of the first days have names alone)
+    added, removed = len(np.setdiff1d(names, old[:, 0])), len(np.setdiff1d(old[:, 0], names))
+    if stamps is None or old.shape[1] < 2:
+        told = f"{added} added, {removed} removed"
+        return told if added or removed else "the same names, other content or order"
+    _, now, then = np.intersect1d(names, old[:, 0], return_indices=True)
+    changed = int((stamps[now] != old[then, 1]).sum())
+    if not added and not removed and not changed:
+        return "the same samples in another order"
+    return f"{added} added, {removed} removed, {changed} changed"
 
 
 def _hash(name: str) -> int:

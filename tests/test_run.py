@@ -3,11 +3,19 @@
 import json
 import os
 import socket
+import tarfile
 import time
+from array import array
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny import elsewhere
 
+from selfsup.data import open_source
+from selfsup.data.files import FileSource
+from selfsup.data.names import Names as FileNames
 from selfsup.errors import SelfsupError
 from selfsup.logs import Lines, TensorBoard, open_sink
 from selfsup.run import SILENT, Run, differences
@@ -136,6 +144,9 @@ class Names:
     def fingerprint(self):
         return "|".join(self.names)
 
+    def stamps(self):
+        return None
+
 
 def test_changed_data_are_counted(tmp_path):
     run = Run(tmp_path)
@@ -146,6 +157,74 @@ def test_changed_data_are_counted(tmp_path):
         run.settle_data(Names("a", odd, "e", "f"))
     assert run.settle_data(Names("a", odd, "e", "f"), allow_change=True) == "2 added, 1 removed"
     assert run.settle_data(Names("a", odd, "e", "f")) == ""
+
+
+def source(kind, folder, tmp_path):
+    """The files of a folder in one of the forms that data come in."""
+    if kind == "folder":
+        return open_source(folder)
+    if kind == "labelled":
+        (tmp_path / "l.csv").write_text("path,label\n0.png,a\n")
+        return open_source(folder, labels=tmp_path / "l.csv")
+    if kind == "tar":
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            for name in sorted(folder.iterdir()):
+                archive.add(name, name.name)
+        return open_source(path)
+    if kind == "parquet":
+        path = tmp_path / "a.parquet"
+        names = sorted(folder.iterdir())
+        pq.write_table(pa.table({"image": [name.read_bytes() for name in names]}), path)
+        return open_source(path)
+    assert kind == "array"
+    pixels = [np.full((4, 4), name.stat().st_size, np.uint8) for name in sorted(folder.iterdir())]
+    return open_source(np.stack(pixels))
+
+
+@pytest.mark.parametrize("kind", ["folder", "labelled", "tar", "parquet", "array"])
+def test_files_that_were_rewritten_are_counted(kind, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"{i}.png").write_bytes(b"x" * (30 + i))
+    run = Run(tmp_path / "run")
+    assert run.settle_data(source(kind, folder, tmp_path)) == ""
+    (folder / "2.png").write_bytes(b"y" * 99)
+    counted = {"tar": 6, "parquet": 6}.get(kind, 1)  # an archive is known as a whole
+    with pytest.raises(SelfsupError) as caught:
+        run.settle_data(source(kind, folder, tmp_path))
+    assert f"0 added, 0 removed, {counted} changed" in caught.value.what
+    (folder / "6.png").write_bytes(b"z")
+    last = source(kind, folder, tmp_path)
+    change = run.settle_data(last, allow_change=True)
+    assert change == f"1 added, 0 removed, {counted} changed"
+    assert run.settle_data(last) == ""
+
+
+def test_a_touched_file_counts_as_changed_and_another_order_is_told(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    run, paths = Run(tmp_path / "run"), [tmp_path / f"{i}.png" for i in range(3)]
+    run.settle_data(open_source(paths))
+    with pytest.raises(SelfsupError, match="the same samples in another order"):
+        run.settle_data(open_source(paths[::-1]))
+    os.utime(paths[1], (0, 0))
+    with pytest.raises(SelfsupError, match="0 added, 0 removed, 1 changed"):
+        run.settle_data(open_source(paths))
+
+
+def test_a_million_files_are_compared_in_seconds(tmp_path):
+    n = 200_000
+    names = FileNames(f"d/{i:07d}.jpg".encode() for i in range(n))
+    sizes, times = array("q", range(n)), array("q", range(n))
+    run = Run(tmp_path)
+    run.settle_data(FileSource("here", b"", names, sizes, times))
+    sizes[7], times[9] = 0, 0
+    begun = time.monotonic()
+    with pytest.raises(SelfsupError, match="2 changed"):
+        run.settle_data(FileSource("here", b"", names, sizes, times))
+    assert time.monotonic() - begun < 4  # (1 s where nothing else runs; a million takes 5)
 
 
 def test_lines_spell_what_is_no_number_and_read_past_halves(tmp_path):

@@ -62,6 +62,13 @@ class ArraySource(Source):
             digest.update(np.ascontiguousarray(self.samples[start : start + 1024]))
         return digest.hexdigest()
 
+    def stamps(self) -> np.ndarray:
+        def stamp(i: int) -> int:
+            content = np.ascontiguousarray(self.samples[i])
+            return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+        return np.fromiter((stamp(i) for i in range(len(self))), np.uint64, len(self))
+
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         if self._labels is None:
             return None

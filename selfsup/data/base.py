@@ -51,6 +51,12 @@ class Problems:
         return {self._known[c]: n for c, n in Counter(self._codes).most_common()}
 
 
+def stamp_of(sizes: Any, times: Any) -> np.ndarray:
+    """Stamps of files from their sizes and times of change (ns)."""
+    sizes, times = (np.asarray(values, np.int64).view(np.uint64) for values in (sizes, times))
+    return (sizes + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ times  # wraps around
+
+
 class Source(ABC):
     """Samples by number.
 
@@ -82,6 +88,13 @@ class Source(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes when a sample is added, removed or rewritten."""
+
+    def stamps(self) -> np.ndarray | None:
+        """(n,) uint64: each changes when its sample is rewritten, found out without reading it.
+
+        None where only the whole can be told, by `fingerprint`.
+        """
+        return None
 
     def size(self, i: int) -> int | None:
         """Bytes of the raw sample where that is known without reading it."""

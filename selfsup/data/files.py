@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import LARGEST, REASONS, Problems, Source
+from .base import LARGEST, REASONS, Problems, Source, stamp_of
 from .kinds import CODES, KINDS, OTHER, extension, sniff
 from .names import Names, text
 from .outcome import BadSample
@@ -171,6 +171,9 @@ class FileSource(Source):
         digest.update(self.sizes)
         digest.update(self.times)
         return digest.hexdigest()
+
+    def stamps(self) -> np.ndarray:
+        return stamp_of(self.sizes, self.times)
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         return folder_labels(self.names)

@@ -73,6 +73,9 @@ class Labelled(Source):
     def fingerprint(self) -> str:
         return self.source.fingerprint()
 
+    def stamps(self) -> np.ndarray | None:
+        return self.source.stamps()
+
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         return self._column(1)
 

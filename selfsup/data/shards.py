@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
-from .base import LARGEST, Source
+from .base import LARGEST, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
@@ -94,6 +94,11 @@ class TarSource(Source):
             digest.update(numbers)
         digest.update(repr(self._stamps).encode())
         return digest.hexdigest()
+
+    def stamps(self) -> np.ndarray:
+        """With the archive, all of its members count as rewritten."""
+        of_shards = np.array(self._stamps, np.int64).reshape(-1, 2)[np.asarray(self.shard)]
+        return stamp_of(np.asarray(self.length), of_shards[:, 1])
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         if not self._classes:
@@ -362,6 +367,12 @@ class ParquetSource(Source):
             digest.update(repr([file.metadata.num_rows, str(file.schema_arrow)]).encode())
         digest.update(repr([os.path.basename(path) for path in self.paths]).encode())
         return digest.hexdigest()
+
+    def stamps(self) -> np.ndarray:
+        """With the file, all of its rows count as rewritten."""
+        sizes, times = np.array(self._stamps, np.int64).T
+        rows = np.diff([*self._file_first, len(self)])
+        return np.repeat(stamp_of(sizes, times), rows)
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         names = {name.lower(): name for name in self._files[0].schema_arrow.names}
