@@ -117,6 +117,10 @@ def pretrain(
     workers: Annotated[int | None, typer.Option(help="threads that prepare batches")] = None,
     cache: Cache = None,
     follow_links: FollowLinks = None,
+    drop_copies: Annotated[
+        bool | None,
+        typer.Option("--drop-copies", help="leave out files that are copies, byte for byte"),
+    ] = None,
     keep_truncated: Annotated[
         bool | None,
         typer.Option("--keep-truncated", help="use what can be read of files cut short"),
@@ -164,6 +168,7 @@ def pretrain(
         "data.workers": (workers, "--workers"),
         "data.cache": (cache, "--cache"),
         "data.follow_links": (follow_links, "--follow-links"),
+        "data.drop_copies": (drop_copies, "--drop-copies"),
         "modality.keep_truncated": (keep_truncated, "--keep-truncated"),
     }
     given = gather(

@@ -57,6 +57,12 @@ SAME_DATA = Verdict(
     "the data: empty or identical samples leave nothing to learn",
     "look at the pictures of `selfsup scan`; it also lists duplicates",
 )
+COPIES = Verdict(
+    "collapsed",
+    "all samples of a batch are copies of one",
+    "the data: the same sample again and again; its views differ by nothing but chance",
+    "`selfsup scan` lists copies, and --drop-copies leaves out those that are so byte for byte",
+)
 EMPTY_DATA = Verdict(
     "collapsed",
     "the samples have no content: each is one constant value",
@@ -150,8 +156,12 @@ class Monitor:
         views: list[Tensor],
         terms: dict[str, float],
         events: Events,
+        alike: bool = False,
     ) -> dict[str, float]:
-        """Numbers for the metrics; sets `verdict`, and writes an event when it changes."""
+        """Numbers for the metrics; sets `verdict`, and writes an event when it changes.
+
+        `alike`: the samples that the views were made of are all the same.
+        """
         embedding = self.method.watch["embedding"].float()
         numbers = {"monitor/std": spread(embedding), "monitor/rank": effective_rank(embedding)}
         assignments = self.method.watch.get("assignments")
@@ -159,11 +169,14 @@ class Monitor:
             perplexity, vagueness = prototype_use(assignments.float())
             numbers |= {"monitor/perplexity": perplexity, "monitor/vagueness": vagueness}
         sign = self._sign(progress, views, terms, numbers)
+        if alike and sign not in (SAME_DATA, EMPTY_DATA):
+            sign = COPIES
         self.best_std = max(self.best_std, numbers["monitor/std"])
         if self.first_rank is None:
             self.first_rank = numbers["monitor/rank"]
         self.pending = [*self.pending, sign.message][-WINDOW:]
-        certain = sign in (SAME_DATA, EMPTY_DATA)
+        # (two samples of a batch may be the only copies there are)
+        certain = sign in (SAME_DATA, EMPTY_DATA) or (alike and len(embedding) >= 8)
         agreed = len(self.pending) == WINDOW and len(set(self.pending)) == 1
         if sign != self.verdict and (certain or agreed):
             self.verdict = sign

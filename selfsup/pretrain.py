@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from . import distributed, modalities
 from . import settings as schema
 from .console import Console, columns, duration
-from .data import Ledger, Loader, Source, open_source, open_store
+from .data import Batch, Ledger, Loader, Source, open_source, open_store
+from .data.copies import LOOKED_AT, count_copies, without_copies
 from .errors import SelfsupError
 from .logs import Row
 from .optim import Optim
 from .plan import Choice, Facts, plan
-from .randomness import Draws, mix
+from .randomness import Draws, mix, order
 from .run import Run
 from .settings import Given, Settings, method_class
 from .stop import stop
@@ -202,6 +203,7 @@ class Job:
             workers=settings["data.workers"] if ahead else 0,
         )
         self.batch = self.loader.batch_size
+        self.held: Batch | None = None  # the last one that was asked for
         self.asked = 0  # samples that were ever asked for, bad ones among them
         self.seed = settings["train.seed"]
         self.optim = Optim(**settings.section("optim"))
@@ -221,9 +223,22 @@ class Job:
     def batches(self, step: int, part: int = 0, parts: int = 1) -> list[Tensor]:
         """The views of a step, or of one part of it."""
         self.asked = max(self.asked, (step + 1) * self.batch)
-        batch = self.loader.batch(step, part, parts).to(self.device)
+        batch = self.held = self.loader.batch(step, part, parts).to(self.device)
         draws = Draws(self.seed, batch.samples)
         return self.modality.views(batch, self.method.views, draws, self.size)
+
+    def alike(self) -> bool:
+        """Whether the samples of the last batch, as they are stored, are all the same."""
+        return self.held is not None and self.held.alike()
+
+    def copies(self) -> tuple[int, int]:
+        """How many copies of others there are among the first samples to be used, and of how many.
+
+        They are decoded here because they are needed next; where nothing is stored, fewer are.
+        """
+        some = order(self.seed, 0, len(self.store))
+        some = some[: LOOKED_AT if self.store.mode != "stream" else LOOKED_AT // 8]
+        return count_copies(self.store, some), len(some)
 
     def names(self, step: int) -> list[str]:
         """Which samples a step holds."""
@@ -330,7 +345,8 @@ def _source(given: Mapping[str, Given], stored: Settings | None, data: Any) -> S
             "no data are given",
             do="selfsup pretrain photos/ - or data.path in the file of --config",
         )
-    return open_source(data, follow_links=bool(value("data.follow_links", False)))
+    source = open_source(data, follow_links=bool(value("data.follow_links", False)))
+    return without_copies(source) if value("data.drop_copies", False) is True else source
 
 
 def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Settings:
@@ -405,7 +421,9 @@ def _facts(source: Source, modality: Any) -> Facts:
 
 def _show(settings: Settings, source: Source, again: bool, console: Console) -> None:
     """What was chosen, and why."""
-    console.say(f"data: {len(source)} samples in {source.place}")
+    copies = source.problems.counts().get("copy", 0)
+    left_out = f", and {copies} copies that are left out" if copies else ""
+    console.say(f"data: {len(source)} samples in {source.place}{left_out}")
     rows = []
     for key, value, where, reason in settings.rows():
         if where == "plan" or (where != "default" and not again):
@@ -474,6 +492,8 @@ def _train(
         _take_weights(job.method, settings["start_from"], console)
     if lead:
         run.write_json("encoder.json", _encoder_facts(settings, job.modality))
+    if lead:
+        _tell_copies(run, job, console)
     if settings["train.compile"]:
         console.say("compiling: the first steps take a minute")
     told = Progress(console, job, run, fresh)
@@ -496,6 +516,7 @@ def _train(
             keep=settings["checkpoint.keep"],
             online=_online(settings, job) if settings["data.labels"] else None,
             capture=job.names,
+            alike=job.alike,
             epoch_samples=len(job.store),
             shard=settings["train.shard"],
             compile=settings["train.compile"],
@@ -525,7 +546,7 @@ def _account(
     asked = max(job.asked, outcome.step * job.batch)
     counts["unseen"] = max(0, len(job.store) - asked)
     if distributed.rank() == 0:
-        run.write_counts(counts, reasons)
+        run.write_counts({**counts, "reasons": reasons})
     epochs = outcome.step * job.batch / len(job.store)
     status = "finished" if outcome.finished else "stopped"
     if outcome.exit_code in (3, 4):
@@ -593,6 +614,16 @@ def _encoder_facts(settings: Settings, modality: Any) -> dict[str, Any]:
         "options": {k: v for k, v in settings.section("modality").items() if k != "name"},
         "method": settings["method.name"],
     }
+
+
+def _tell_copies(run: Run, job: Job, console: Console) -> None:
+    copies, looked = job.copies()
+    run.write_counts({"copies": copies, "copies_among": looked})
+    if copies:
+        console.say(
+            f"note: {copies} of {looked} samples are exact copies of others: `selfsup scan` lists "
+            "such files, --drop-copies leaves them out"
+        )
 
 
 def _take_weights(method: Any, place: str, console: Console) -> None:

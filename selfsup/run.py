@@ -210,10 +210,10 @@ class Run:
         self.write_json("data/manifest.json", facts)
         return change
 
-    def write_counts(self, counts: Row, reasons: Row) -> None:
+    def write_counts(self, counts: Row) -> None:
         """Add to data/manifest.json what became of the data: found = used + skipped."""
         before = self.read_json("data/manifest.json") or {}
-        self.write_json("data/manifest.json", {**before, **counts, "reasons": reasons})
+        self.write_json("data/manifest.json", {**before, **counts})
 
     # -- one process at a time ------------------------------------------------------------------
 

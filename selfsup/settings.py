@@ -52,6 +52,7 @@ class Data(Section):
     )
     cache: str | None = Field(None, description="folder of the decoded samples; none: the user's")
     follow_links: bool = Field(False, description="follow links that lead out of the data folder")
+    drop_copies: bool = Field(False, description="leave out files that are copies of others")
     workers: int = Field(2, ge=0, le=256, description="threads that prepare batches")
 
 

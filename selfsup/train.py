@@ -107,6 +107,7 @@ def train(
     keep: int = 2,
     online: Callable[[nn.Module], dict[str, float]] | None = None,
     capture: Callable[[int], Any] | None = None,
+    alike: Callable[[], bool] | None = None,
     epoch_samples: int | None = None,
     average: float | None = None,
     shard: bool = False,
@@ -119,8 +120,9 @@ def train(
     With a `run` it writes metrics, events and checkpoints there, and continues from the newest
     checkpoint that is whole: bitwise as if never interrupted. Every `every` steps a row of numbers
     goes to `watch`. `online(encoder)` gives numbers to add, ten times in a run. `capture(step)`
-    says which samples a batch holds, for when something goes wrong with it. `average` keeps a
-    moving average of the encoder with that momentum, saved in its place.
+    says which samples a batch holds, for when something goes wrong with it, `alike()` whether those
+    of the last one were all the same. `average` keeps a moving average of the encoder with that
+    momentum, saved in its place.
 
     Raises SelfsupError: E206 out of memory, E302 run in use, E303 disk full, E304 other settings
     than before, E801 batch and ranks do not fit.
@@ -206,7 +208,8 @@ def train(
                 row = _row(state, terms, shown, lr, batch, epoch_samples, clock)
                 if observed and not bad:
                     means = dict(zip(terms, shown, strict=False))
-                    row |= monitor.look(state.step, progress, views, means, events)
+                    same = alike is not None and alike()
+                    row |= monitor.look(state.step, progress, views, means, events, same)
                     row["verdict"] = monitor.verdict.kind
                     if distributed.agree(not health.finite_tensors(method))[0]:
                         bad, state.bad = True, BAD_IN_A_ROW

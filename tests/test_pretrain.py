@@ -291,6 +291,51 @@ def test_all_rejected(tmp_path, capsys):
     assert code in (65, 66) and result["error"]["code"] in ("E102", "E103")
 
 
+def test_a_hundred_copies_of_one_picture(tmp_path, capsys):
+    """Their views differ, by chance alone: the data are the fault, and it is told as one."""
+    folder = tmp_path / "same"
+    folder.mkdir()
+    pixels = np.random.default_rng(3).integers(0, 256, (12, 12, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "000.png")
+    for i in range(1, 100):
+        shutil.copy(folder / "000.png", folder / f"{i:03d}.png")
+    out = tmp_path / "r"
+    words = ["pretrain", str(folder), "--out", str(out), *WORDS, "--steps", "10"]
+    assert cli.main(words) == 3
+    assert "all samples of a batch are copies of one" in capsys.readouterr().out
+    (event,) = (e for e in Run.open(out).events.read() if e["kind"] == "verdict")
+    assert "selfsup scan" in event["do"] and event["step"] == 10
+    manifest = Run.open(out).read_json("data/manifest.json")
+    assert (manifest["copies"], manifest["copies_among"]) == (99, 100)
+    assert cli.main([*words[:3], str(tmp_path / "one"), *WORDS, "--drop-copies"]) == 66
+    assert "1 usable sample: nothing to compare" in capsys.readouterr().err
+
+
+def test_copies_are_told_and_left_out(photos, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    shutil.copy(folder / "a" / "02.png", folder / "b" / "zz.png")
+    again = np.asarray(Image.open(folder / "a" / "04.png"))
+    Image.fromarray(again).save(folder / "b" / "04.bmp")  # other bytes, the same pixels
+    words = [w for w in WORDS if w != "--quiet"]
+    assert cli.main(["pretrain", str(folder), "--out", str(tmp_path / "with"), *words]) == 0
+    assert "2 of 30 samples are exact copies" in " ".join(capsys.readouterr().err.split())
+    code, result = told(
+        capsys, "pretrain", folder, "--out", tmp_path / "without", *WORDS, "--drop-copies"
+    )
+    assert code == 0 and result["skipped"]["copy"] == 1
+    assert (result["data"]["found"], result["data"]["used"]) == (30, 25)
+    rows = map(json.loads, (tmp_path / "without/data/skipped.jsonl").read_text().splitlines())
+    assert [row["name"] for row in rows if row["code"] == "copy"] == ["b/zz.png"]
+    # the same command again finds the same samples
+    code, result = told(capsys, "pretrain", "--out", tmp_path / "without", "--steps", 8)
+    assert code == 2 and result["error"]["code"] == "E304"
+    code, result = told(
+        capsys, "pretrain", "--out", tmp_path / "without", "--steps", 8, "--allow-change"
+    )
+    assert code == 0 and result["step"] == 8 and result["skipped"]["copy"] == 1
+
+
 # ---- where it writes
 
 

@@ -137,6 +137,7 @@ class DatasetSource(Source):
     """
 
     kind = "dataset"
+    lasting = False
 
     def __init__(self, dataset: Any):
         super().__init__(type(dataset).__name__)

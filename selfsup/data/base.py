@@ -24,6 +24,7 @@ REASONS = {
     "unsafe-name": "an absolute path or one with '..' in an archive",
     "archive-link": "a link, device or other special member of an archive",
     "archive-cut": "the archive ends too early",
+    "copy": "byte for byte the same as another sample, which is used",
     "too-large": f"more than {LARGEST >> 20} MiB in one sample",
 }
 
@@ -62,12 +63,14 @@ class Source(ABC):
 
     `kind` is how they are stored (folder, tar, parquet, csv, array, dataset), `content` what they
     are (image, audio ...), `sequential` whether reading in order is much cheaper than at random,
-    `ignored` how many other files lie beside them, by extension.
+    `ignored` how many other files lie beside them, by extension, `lasting` whether the same
+    fingerprint means the same samples also tomorrow.
     """
 
     kind = "folder"
     content = "image"
     sequential = False
+    lasting = True
 
     def __init__(self, place: str):
         self.place = place

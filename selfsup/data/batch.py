@@ -29,6 +29,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def alike(self) -> bool:
+        """Whether there are several samples and all of them are the same."""
+        x = self.pixels
+        same = len(x) > 1 and bool((x == x[:1]).all())
+        return same and (self.extents is None or bool((self.extents == self.extents[:1]).all()))
+
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device; pinned memory is copied without waiting."""
         wait = not self.pixels.is_pinned()

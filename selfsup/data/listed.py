@@ -52,6 +52,7 @@ class Labelled(Source):
             source.sequential,
         )
         self.problems, self.ignored = source.problems, source.ignored
+        self.lasting = source.lasting
         if not table.is_file():
             raise SelfsupError("E101", f"there is no table at {table}")
 

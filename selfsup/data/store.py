@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from ..errors import SelfsupError
-from .arrays import ArraySource, DatasetSource
+from .arrays import ArraySource
 from .base import Source
 from .batch import Batch, Pool
 from .cache import InUse, cache_folder, cache_limit, make_room
@@ -428,7 +428,7 @@ class Store:
         self._depth = good[0].shape[2]
         stores = cache / "stores"
         stores.mkdir(parents=True, exist_ok=True)
-        if isinstance(self.source, DatasetSource):
+        if not self.source.lasting:
             # Nobody can tell whether a Python object gives the same samples tomorrow.
             key = f"private-{os.getpid()}-{id(self):x}"
         else:

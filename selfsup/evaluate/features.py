@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..data.copies import content_print
 from ..data.store import Store
 from ..inference import Fast
 from ..load import LoadedEncoder
 from ..modalities import Modality
 from ..stop import stop
-from .split import content_print
 
 BATCH = 256
 ROUNDED, MOST_ROUNDING = 64, 0.02  # samples, and error beside their deviation, that are tolerated

@@ -1,7 +1,6 @@
 """Which labelled samples teach and which test, said in words; and that none does both."""
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -101,13 +100,6 @@ def split(
         notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
     _enough(labels[train], labels[test], source)
     return Split(train, test, kind, statement, duplicates, tuple(notes))
-
-
-def content_print(sample: np.ndarray) -> bytes:
-    """A fingerprint of a decoded sample: equal for the same pixels in whatever file."""
-    digest = blake2b(str(sample.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(sample).data)
-    return digest.digest()
 
 
 def _groups(prints: list[bytes]) -> np.ndarray:

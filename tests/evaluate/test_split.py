@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from selfsup.data.copies import content_print
 from selfsup.errors import SelfsupError
-from selfsup.evaluate.split import content_print, split
+from selfsup.evaluate.split import split
 
 
 class Labelled:
