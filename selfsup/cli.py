@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from .errors import SelfsupError
+from .stop import PATIENCE, Stopped, stop
 
 app = typer.Typer(
     name="selfsup",
@@ -325,19 +326,17 @@ def scan(
     """
     from .console import Console
     from .scan import scan as look
-    from .stop import stop
 
     console = Console(quiet=quiet)
     options = _set(
         out=out, labels=labels, skipped=skipped, hashes=hashes, follow_links=follow_links
     )
-    with stop.installed():
-        result = look(
-            data,
-            workers=workers,
-            progress=lambda seen, total: console.progress(f"{seen} of {total} read"),
-            **options,
-        )
+    result = look(
+        data,
+        workers=workers,
+        progress=lambda seen, total: console.progress(f"{seen} of {total} read"),
+        **options,
+    )
     found = as_dict(result)
     return Answer(found, sentence(result, found))
 
@@ -423,8 +422,10 @@ def main(arguments: list[str] | None = None) -> int:
     as_json, debug = "--json" in arguments, "--debug" in arguments
     out, sys.stdout = sys.stdout, sys.stderr if as_json else sys.stdout
     kept_back = _hold_warnings(debug)
+    stop.signal = None
     try:
-        answer = typer.main.get_command(app).main(arguments, "selfsup", standalone_mode=False)
+        with stop.installed(PATIENCE):
+            answer = typer.main.get_command(app).main(arguments, "selfsup", standalone_mode=False)
     except BaseException as error:  # noqa: BLE001 (the last stop: told, never swallowed)
         if debug and not isinstance(error, SystemExit):
             import traceback
@@ -446,10 +447,8 @@ def _failed(error: BaseException) -> Answer | int:
     """Tell an error on stderr; with --json its parts are the result."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Stopped":
-        from .stop import stop
-
-        print("stopped; nothing was to be saved", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt | Stopped) or type(error).__name__ == "Abort":
+        print("\nstopped; nothing is half written, the same command begins again", file=sys.stderr)
         code = stop.exit_code or 130
         return Answer({"interrupted": True, "exit_code": code}, "", code)
     told = translate(error)

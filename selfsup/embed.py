@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from . import faults
 from .console import Console, duration
 from .data import open_source
 from .data.outcome import Ledger
@@ -28,7 +29,7 @@ from .errors import SelfsupError
 from .inference import Bad, Fast, decoded
 from .load import LoadedEncoder, load
 from .logs import disk_error, replace
-from .stop import stop
+from .stop import Stopped, stop
 
 FORMAT = 1
 BLOCK = 4096  # samples, about; a multiple of the batch
@@ -125,6 +126,9 @@ def embed(
             resumed = work.begin()
             _run(work, encoder, fast, source, batch, workers, console, started)
             return work.finish(source, started, resumed)
+        except Stopped:
+            console.say(f"what is done lies in {work.folder}: the same command goes on from there")
+            raise
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -168,6 +172,7 @@ def _run(
                 f"about {duration((total - done) / rate)} left"
             )
         ids = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        faults.at("embed.block")
         block = np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
         work.put(number, source, ids, block, skipped)
 
@@ -306,6 +311,7 @@ class Work:
             )
         temporary = self.out.with_name(self.out.name + ".tmp")
         try:
+            faults.at("embed.finish")
             WRITERS[self.out.suffix.lower()](self._blocks(), temporary, used, self)
             seconds = time.monotonic() - started
             result = Embedded(
@@ -321,13 +327,14 @@ class Work:
                 resumed=resumed,
             )
             card = {"identity": self.identity, "result": result.to_json()}
-            replace(self.card, (json.dumps(card, indent=1) + "\n").encode())
-            temporary.replace(self.out)
+            with stop.polled():  # the card and the file belong together
+                replace(self.card, (json.dumps(card, indent=1) + "\n").encode())
+                temporary.replace(self.out)
+                shutil.rmtree(self.folder)
+                if not skipped:
+                    self.skipped_list.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
-        shutil.rmtree(self.folder)
-        if not skipped:
-            self.skipped_list.unlink(missing_ok=True)
         return result
 
     def _path(self, number: int) -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from . import faults
 from .checkpoint import write_tensors
 from .errors import SelfsupError
 from .load import CARD, WEIGHTS, LoadedEncoder, load
@@ -90,12 +91,15 @@ def export(run: Any, to: str = "safetensors", out: str | Path | None = None) -> 
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
             _write(encoder, temporary)
+            faults.at("export.prove")
             error, compared = _prove(encoder, temporary)
             files = _manifest(temporary)
             temporary.chmod(0o755)  # mkdtemp's 0700 would keep colleagues out
-            if out.exists():
-                shutil.rmtree(out)
-            temporary.rename(out)
+            with stop.polled():  # the old one is gone for a moment
+                if out.exists():
+                    shutil.rmtree(out)
+                faults.at("export.place")
+                temporary.rename(out)
         except OSError as problem:
             raise disk_error(problem, out, _size(encoder)) from problem
         finally:

@@ -20,12 +20,21 @@ POINTS = {
     "checkpoint.after_latest": "`latest` names the new checkpoint",
     "checkpoint.prune": "before each old checkpoint is removed",
     "metrics.line": "half of a line is written",
+    "plan.measure": "a candidate's speed is about to be measured",
     "train.step": "before a step",
     "train.memory": "after each part's backward pass",
     "train.backward": "between the gradients and the update",
     "train.update": "between the update and `after_step`",
     "train.rollback": "before an older checkpoint is loaded back",
     "run.finish": "training is over, DONE is not written",
+    "scan.sample": "a sample was looked at",
+    "embed.block": "a block of vectors is computed, not kept",
+    "embed.finish": "all blocks are kept, the file is not written",
+    "evaluate.features": "a batch of vectors for the evaluation is computed",
+    "evaluate.keep": "the vectors of an evaluation are written, its numbers are not",
+    "export.prove": "an export is written, not compared",
+    "export.place": "an export is proved, not in its place",
+    "report.write": "half of a report is written",
 }
 ACTIONS = ("kill", "full", "memory", "terminate", "interrupt")
 

@@ -103,8 +103,9 @@ def replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_error(error, path, len(content)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> SelfsupError:

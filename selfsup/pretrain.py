@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import distributed, modalities
+from . import distributed, faults, modalities
 from . import settings as schema
 from .console import Console, columns, duration
 from .data import Batch, Ledger, Loader, Source, open_source, open_store
@@ -367,6 +367,8 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
     def rate(candidate: Mapping[str, Any]) -> float:
         from .rehearse import samples_per_second
 
+        stop.check()
+        faults.at("plan.measure")
         console.progress(f"measuring {candidate['encoder.name']} ...")
         trial = [Choice(key, value, "") for key, value in candidate.items()]
         trial = [*before, *trial, Choice("train.steps", 1, "")]
@@ -498,35 +500,37 @@ def _train(
         console.say("compiling: the first steps take a minute")
     told = Progress(console, job, run, fresh)
     console.say(f"run: {run.path}" + ("" if fresh else " (continued)"))
-    try:
-        outcome = train(
-            job.method,
-            job.batches,
-            batch=job.batch,
-            steps=job.steps,
-            minutes=settings.plain().get("train.minutes"),
-            optim=job.optim,
-            run=run,
-            seed=job.seed,
-            precision=settings["train.precision"],
-            accumulate=settings["train.accumulate"],
-            watch=told,
-            stop=stop,
-            checkpoint_seconds=60 * settings["checkpoint.every_minutes"],
-            keep=settings["checkpoint.keep"],
-            online=_online(settings, job) if settings["data.labels"] else None,
-            capture=job.names,
-            alike=job.alike,
-            epoch_samples=len(job.store),
-            shard=settings["train.shard"],
-            compile=settings["train.compile"],
-            allow_change=allow_change,
-            sinks=_sinks(settings, run) if lead else (),
-        )
-        told.events()
-    finally:
-        job.close()
-    return _account(run, settings, job, outcome, told, time.monotonic() - began, console)
+    online = _online(settings, job) if settings["data.labels"] else None
+    with stop.polled():  # from here on a signal is heard by the loop, which saves and returns
+        try:
+            outcome = train(
+                job.method,
+                job.batches,
+                batch=job.batch,
+                steps=job.steps,
+                minutes=settings.plain().get("train.minutes"),
+                optim=job.optim,
+                run=run,
+                seed=job.seed,
+                precision=settings["train.precision"],
+                accumulate=settings["train.accumulate"],
+                watch=told,
+                stop=stop,
+                checkpoint_seconds=60 * settings["checkpoint.every_minutes"],
+                keep=settings["checkpoint.keep"],
+                online=online,
+                capture=job.names,
+                alike=job.alike,
+                epoch_samples=len(job.store),
+                shard=settings["train.shard"],
+                compile=settings["train.compile"],
+                allow_change=allow_change,
+                sinks=_sinks(settings, run) if lead else (),
+            )
+            told.events()
+        finally:
+            job.close()
+        return _account(run, settings, job, outcome, told, time.monotonic() - began, console)
 
 
 def _account(

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from . import faults
 from .data.outcome import BadSample, Ledger
 from .data.sources import Source, open_source
 from .errors import SelfsupError
@@ -143,6 +145,30 @@ def scan(
     and compared by later ones. Raises SelfsupError where there is nothing to read (E101, E102).
     """
     began = time.monotonic()
+    with _whole(skipped) as list_of_bad:
+        source, modality, good, result = _look(
+            data, labels, follow_links, modality, list_of_bad, hashes, workers, progress
+        )
+    result.sheet_png = contact_sheet(source, modality, good)
+    if out is not None:
+        with _whole(out) as new:
+            new.write_bytes(result.sheet_png)
+        result.sheet = str(out)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _look(
+    data: Any,
+    labels: str | Path | None,
+    follow_links: bool,
+    modality: Any,
+    skipped: Path | None,
+    hashes: str | Path | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Source, Any, np.ndarray, ScanResult]:
+    """Everything but the picture; the numbers of the samples that can be used."""
     source = open_source(data, follow_links=follow_links, labels=labels)
     if modality is None:
         from .modalities import find, of_content
@@ -165,6 +191,7 @@ def scan(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is listed
         for i, seen in _each(source, modality, workers):
+            faults.at("scan.sample")
             if isinstance(seen, BadSample):
                 skip(source.name(i), seen.code, seen.reason)
             else:
@@ -197,12 +224,22 @@ def scan(
         result.notes.append(NOT_SEEN)
     if source.kind in ("folder", "tar") and result.leaks:
         result.notes.append("copies in train and test make every score look better than it is")
-    result.sheet_png = contact_sheet(source, modality, good)
-    if out is not None:
-        Path(out).write_bytes(result.sheet_png)
-        result.sheet = str(out)
-    result.seconds = time.monotonic() - began
-    return result
+    return source, modality, good, result
+
+
+@contextmanager
+def _whole(path: str | Path | None) -> Iterator[Path | None]:
+    """A name to write under; the file comes to its place when the block ends well, else not."""
+    if path is None:
+        yield None
+        return
+    new = Path(path).with_name(Path(path).name + ".new")
+    new.unlink(missing_ok=True)
+    try:
+        yield new
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def peek(source: Source, count: int = 64) -> list[tuple[int, int]]:
@@ -343,11 +380,9 @@ def _compare(path: Path, source: Source, digests: np.ndarray, good: np.ndarray) 
     """Names whose bytes are not those of an earlier scan; the first scan writes the list."""
     now = {source.name(int(i)): digests[i].tobytes().hex() for i in good}
     if not path.exists():
-        new = path.with_name(path.name + ".new")
-        with new.open("w") as file:
+        with _whole(path) as new, new.open("w") as file:
             for name, digest in now.items():
                 file.write(json.dumps({"name": name, "blake2b": digest}) + "\n")
-        os.replace(new, path)
         return []
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import BATCH, Samples, Tiny, elsewhere, pretrain, tensors_hash, without_time
+from tiny import BATCH, Poisoned, Samples, Tiny, elsewhere, pretrain, tensors_hash, without_time
 
 from selfsup import faults, methods
 from selfsup.encoder import Encoder, resnet
@@ -60,7 +60,10 @@ KILLS = {
 }
 
 
-@pytest.mark.parametrize("point", [p for p in faults.POINTS if p != "train.rollback"])
+LOOP = [p for p in faults.POINTS if p.split(".")[0] in ("checkpoint", "metrics", "train", "run")]
+
+
+@pytest.mark.parametrize("point", [p for p in LOOP if p != "train.rollback"])
 def test_killed_at_every_point(point, tmp_path, reference):
     times = KILLS.get(point, 4)
     assert elsewhere(pretrain, tmp_path, STEPS, f"{point}:kill:{times}") == -signal.SIGKILL
@@ -68,6 +71,32 @@ def test_killed_at_every_point(point, tmp_path, reference):
     assert elsewhere(pretrain, tmp_path, STEPS) == 0
     assert result(tmp_path) == reference
     assert not list((tmp_path / "checkpoints").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("fault", ["train.rollback:kill:1", "train.rollback:kill:2"])
+def test_killed_while_going_back(fault, tmp_path):
+    """Numbers that are not finite come again, and with them the way back, to the same end."""
+    assert elsewhere(diverge, tmp_path / "whole") == 0
+    whole = result(tmp_path / "whole")
+    assert whole[2]["rollbacks"] == 2 and whole[2]["lr_scale"] == 0.25
+    assert elsewhere(diverge, tmp_path / "killed", fault) == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "DONE").exists()
+    assert elsewhere(diverge, tmp_path / "killed") == 0
+    assert result(tmp_path / "killed") == whole
+
+
+def diverge(folder, fault="") -> int:
+    """A run that goes back twice: three bad steps in a row, and three more later."""
+    import os
+
+    os.environ["SELFSUP_FAULT"] = fault
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    outcome = train(
+        Poisoned({5, 6, 7, 12, 13, 14}), Samples(views=1, numbered=True), batch=BATCH, steps=16,
+        run=Run(folder), every=2, checkpoint_seconds=0.0, precision="fp32",
+    )  # fmt: skip
+    return outcome.exit_code
 
 
 def test_killed_at_the_very_first_checkpoint(tmp_path, reference):

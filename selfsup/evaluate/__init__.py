@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import faults
 from ..console import Console, duration
 from ..data import open_source, open_store
 from ..data.outcome import Ledger
@@ -545,16 +546,21 @@ class Judge:
             rows = np.arange(KEPT) * len(rows) // KEPT
         part = torch.from_numpy(rows)
         temporary = home / "evaluation.safetensors.tmp"
-        write_tensors(
-            temporary,
-            {
-                "vectors": self.vectors[PRETRAINED][0][1][part].half(),
-                "labels": self.y_test[part],
-                "samples": torch.from_numpy(self.split.test[rows]),
-            },
-        )
-        temporary.replace(home / "evaluation.safetensors")
-        Run.open(home).write_json("evaluation.json", told)
+        try:
+            write_tensors(
+                temporary,
+                {
+                    "vectors": self.vectors[PRETRAINED][0][1][part].half(),
+                    "labels": self.y_test[part],
+                    "samples": torch.from_numpy(self.split.test[rows]),
+                },
+            )
+            faults.at("evaluate.keep")
+            with stop.polled():  # vectors and numbers belong together
+                temporary.replace(home / "evaluation.safetensors")
+                Run.open(home).write_json("evaluation.json", told)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     # ---- progress -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .. import faults
 from ..data.copies import content_print
 from ..data.store import Store
 from ..inference import Fast
@@ -52,6 +53,7 @@ def extract(
         batch = store.batch(rows[low : low + BATCH])
         x = encoder.modality.plain(batch.to(fast.device), encoder.size)
         out[low : low + len(x)] = fast(x).cpu()
+        faults.at("evaluate.features")
         tell(f"{low + len(x)}/{len(rows)}")
     return out
 

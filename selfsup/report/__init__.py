@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .. import faults
 from ..errors import SelfsupError
 
 __all__ = ["report"]
@@ -88,14 +89,14 @@ def _write(path: Path, content: bytes) -> Path:
     try:
         handle, temporary = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.write(content[: len(content) // 2])
+            faults.at("report.write")
+            file.write(content[len(content) // 2 :])
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise SelfsupError(
             "E701",
             f"the report cannot be written: {error.strerror or error}",
@@ -103,4 +104,7 @@ def _write(path: Path, content: bytes) -> Path:
             why=f"it needs {len(content):,} bytes",
             do="free some space or give the folder write permission, then try again",
         ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
     return path
