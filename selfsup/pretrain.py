@@ -208,6 +208,7 @@ class Job:
         self.seed = settings["train.seed"]
         self.optim = Optim(**settings.section("optim"))
         self.method = build_method(settings, self.modality).to(self.device)
+        self.local_size = local_size(self.modality, self.method.encoder, self.size)
 
     @property
     def steps(self) -> int | None:
@@ -225,7 +226,7 @@ class Job:
         self.asked = max(self.asked, (step + 1) * self.batch)
         batch = self.held = self.loader.batch(step, part, parts).to(self.device)
         draws = Draws(self.seed, batch.samples)
-        return self.modality.views(batch, self.method.views, draws, self.size)
+        return self.modality.views(batch, self.method.views, draws, self.size, self.local_size)
 
     def alike(self) -> bool:
         """Whether the samples of the last batch, as they are stored, are all the same."""
@@ -255,6 +256,19 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def local_size(modality: Any, encoder: nn.Module, size: int) -> int | None:
+    """The size of local views: the modality's own, or the nearest that the encoder's patches tile.
+
+    None leaves it to the modality.
+    """
+    usual = getattr(modality, "local_size", None)
+    patch = getattr(getattr(encoder, "stem", None), "patch", ())
+    if usual is None or len(set(patch)) != 1:
+        return None
+    side, wanted = patch[0], usual(size)
+    return wanted if wanted % side == 0 else max(side, round(wanted / side) * side)
 
 
 def modality_of(settings: Settings, source: Source, state: Mapping[str, Any] | None = None) -> Any:

@@ -5,14 +5,18 @@ import json
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import distributed, methods
+from selfsup import cli, distributed, methods
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
@@ -381,6 +385,59 @@ def rows_of_rand():
 
 def test_masks_do_not_depend_on_the_number_of_ranks():
     assert torch.equal(torch.cat(on_ranks(rows_of_rand)), rows_of_rand())
+
+
+def told_by_all():
+    rank = distributed.rank()
+    return distributed.collect([{"name": f"\udcff{i}", "code": "empty"} for i in range(3 * rank)])
+
+
+def test_rows_of_all_ranks_are_collected():
+    """As many as each has, also none; names that are no text survive."""
+    expected = [{"name": f"\udcff{i}", "code": "empty"} for i in range(3)]
+    assert on_ranks(told_by_all) == [expected, expected]
+
+
+def torchrun(words, **environment):
+    """`torchrun --nproc-per-node 2 -m selfsup ...` as a user gives it."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    start += ["--master-addr", "localhost", "--master-port", str(free_port()), "-m", "selfsup"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [*start, *words], env=environment, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_torchrun_then_on_with_one_process(tmp_path, monkeypatch):
+    """Stopped on two processes, the same command alone ends it, as one alone would have."""
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    draws = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(24):
+        pixels = draws.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i:02d}.png")
+    (tmp_path / "photos" / "empty.png").write_bytes(b"")
+    words = ["pretrain", str(tmp_path / "photos"), "--method", "simclr", "--encoder", "resnet18"]
+    words += ["--resolution", "8", "--steps", "6", "--batch", "8", "--quiet"]
+    sets = ("encoder.width=0.125", "method.hidden=32", "method.dim=16", "train.precision=fp32")
+    words += [word for setting in sets for word in ("--set", setting)]
+
+    both = [*words, "--out", str(tmp_path / "both")]
+    done = torchrun(both, SELFSUP_FAULT="train.step:terminate:4")
+    assert done.returncode != 0 and "exitcode  : 143" in done.stderr, done.stderr
+    assert done.stdout.count("stopped at step 4 of 6") == 1  # the first process speaks for all
+    run = Run.open(tmp_path / "both")
+    assert run.checkpoint.name == "step-000004" and run.status == "stopped at step 1"
+    assert cli.main(both) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "alone")]) == 0
+
+    losses = []
+    for name in ("both", "alone"):
+        run = Run.open(tmp_path / name)
+        losses.append([row["train/loss"] for row in run.metrics.read()])
+        counts = run.read_json("data/manifest.json")
+        assert (counts["found"], counts["used"], counts["skipped"]) == (25, 24, 1)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) == 2
 
 
 def refused():

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 import selfsup
-from selfsup import cli, rehearse, settings
+from selfsup import cli, modalities, rehearse, settings
 from selfsup.checkpoint import read
 from selfsup.errors import SelfsupError
+from selfsup.pretrain import local_size
 from selfsup.run import Run
 
 TINY = {
@@ -426,6 +427,25 @@ def test_stopped_while_planning(photos, tmp_path, capsys):
     code = cli.main(words)
     timer.join()
     assert code == 143
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "local"),
+    [(48, 12, 24), (48, 6, 24), (56, 7, 21), (40, 5, 15), (224, 14, 98), (224, 16, 96), (8, 8, 8)],
+)
+def test_local_views_are_tiled_by_the_patches(side, patch, local):
+    modality = modalities.find("image")()
+    encoder = modality.encoder("vit_tiny", side, patch=patch, depth=1)
+    found = local_size(modality, encoder, side)
+    assert found == local <= side and encoder(torch.zeros(1, 3, found, found)).shape == (1, 192)
+    assert local_size(modality, modality.encoder("resnet18", 8), 8) is None
+
+
+def test_dino_with_a_patch_that_does_not_divide_the_usual_local_view(photos, tmp_path):
+    words = ["pretrain", str(photos), "--out", str(tmp_path / "r"), "--method", "dino", "--quiet"]
+    words += ["--encoder", "vit_tiny", "--resolution", "40", "--steps", "1", "--batch", "4"]
+    sets = ("encoder.patch=5", "encoder.depth=1", "method.prototypes=8", "method.hidden=8")
+    assert cli.main([*words, *(word for setting in sets for word in ("--set", setting))]) == 0
 
 
 def test_settings_that_cannot_be_built(photos, tmp_path):
