@@ -293,7 +293,7 @@ def _kill_and_compare(folder: Path) -> tuple[str, int]:
     alone, killed = folder / "alone", folder / "killed"
     processes = [_train(data, alone), _train(data, killed)]
     try:
-        step = _kill_after_first_save(processes[1], killed)
+        step = _kill_half_way(processes[1], killed)
         _finish(processes[0])
         processes.append(_train(data, killed))
         _finish(processes[2])
@@ -321,15 +321,16 @@ def _train(data: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def _kill_after_first_save(process: subprocess.Popen, run: Path) -> int:
-    """SIGKILL as soon as a checkpoint is there: nothing in the process can soften that."""
+def _kill_half_way(process: subprocess.Popen, run: Path) -> int:
+    """SIGKILL as soon as something trained is saved: nothing in the process can soften that."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        saved = sorted((run / "checkpoints").glob("step-*[0-9]"))
-        if saved:
+        names = [path.name for path in (run / "checkpoints").glob("step-*[0-9]")]
+        saved = max((int(name.removeprefix("step-")) for name in names), default=0)
+        if saved > 0:  # step 0 is what every run starts from
             process.send_signal(signal.SIGKILL)
             process.wait()
-            return int(saved[-1].name.removeprefix("step-"))
+            return saved
         if process.poll() is not None:
             _finish(process)
             break

@@ -152,6 +152,7 @@ def start(
         if dry_run:
             from .rehearse import forecast
 
+            console.progress("taking 20 real steps, or as many as fit into a minute ...")
             seen = forecast(Job(settings, source, ahead=False), out or Path("runs"))
             code = 0 if seen.go else 74
             return Done(seen.to_json(), seen.text(), code)
@@ -372,7 +373,7 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
         known |= {key: value for key, value, _ in before}
     if "modality.name" not in known:
         found = modalities.of_content(source.content)
-        before.append(Choice("modality.name", found, f"the data hold {source.content}"))
+        before.append(Choice("modality.name", found, "what the data hold"))
         known["modality.name"] = found
     keywords = {k.removeprefix("modality."): v for k, v in known.items() if "modality." in k}
     modality = modalities.find(keywords.pop("name"))(**keywords)
@@ -383,7 +384,12 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
 
         stop.check()
         faults.at("plan.measure")
-        console.progress(f"measuring {candidate['encoder.name']} ...")
+        words = [
+            f"{key.removeprefix('encoder.')} {value}"
+            for key, value in candidate.items()
+            if key.startswith("encoder.") and key != "encoder.name"
+        ]
+        console.progress(" ".join(["measuring", candidate["encoder.name"], *words, "..."]))
         trial = [Choice(key, value, "") for key, value in candidate.items()]
         trial = [*before, *trial, Choice("train.steps", 1, "")]
         job = Job(schema.resolve(given, trial), source, modality, ahead=False)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pretrain import Job
 
 STEPS, WARM_UP = 20, 3  # of a dry run; the first steps load kernels and fill the allocator
+LONGEST = 60.0  # seconds of a dry run's steps: twenty slow ones would be a run of their own
 BAND = 0.15  # machines drift by this much over minutes, whatever twenty steps say
 
 
@@ -120,7 +121,7 @@ class Forecast:
         from .console import columns
 
         half = (self.seconds_high - self.seconds_low) / 2
-        band = f" +- {100 * half / self.seconds:.0f} %" if half else " (as given)"
+        band = f" +- {100 * half / self.seconds:.0f} %" if half else "; the steps are fitted to it"
         rows = [
             ("time", f"{duration(self.seconds)}{band}"),
             ("steps", f"{self.steps} of {self.batch} samples, {self.epochs:.3g} epochs"),
@@ -150,11 +151,11 @@ class Forecast:
 
 
 def forecast(job: "Job", out: Path) -> Forecast:
-    """Twenty real steps of `job`, extrapolated to the whole run in `out`."""
+    """Twenty real steps of `job`, or what a minute holds, extrapolated to the run in `out`."""
     import psutil
 
     decode, stored = _decode(job)
-    times = step_times(job, STEPS)
+    times = step_times(job, STEPS, seconds=LONGEST)
     usual = statistics.mean(times)
     error = statistics.stdev(times) / math.sqrt(len(times)) / usual if len(times) > 1 else 1.0
     band = max(BAND, 2 * error)

@@ -33,7 +33,7 @@ WINDOW = 512  # samples in flight; bounds what is in memory
 
 NOT_SEEN = (
     "a few wrong bytes inside a JPEG often decode without an error and cannot be found this way; "
-    "with hashes=FILE a scan remembers the files, and the next one finds what has changed"
+    "with --hashes FILE a scan remembers the files, and the next one finds what has changed"
 )
 
 
@@ -88,7 +88,8 @@ class ScanResult:
         if self.shorter_side:
             low, middle, high = (self.shorter_side[k] for k in ("min", "median", "max"))
             same = f"all {self.common_size[0]}x{self.common_size[1]}" if self.common_size else ""
-            rows.append(("shorter side", same or f"{low} to {high} pixels, median {middle}"))
+            spread = f"{low} to {high} pixels, median {middle}" if low < high else f"{low} pixels"
+            rows.append(("shorter side", same or spread))
         if self.classes:
             shown = _counted(self.classes, most=12)
             rows.append(
@@ -119,6 +120,8 @@ class ScanResult:
         if not self.duplicates and not self.same_pixels:
             return "none"
         told = f"{self.duplicates} files are copies of others, byte for byte"
+        if self.duplicates == 1:
+            told = "1 file is a copy of another, byte for byte"
         if self.same_pixels:
             told += f"; {self.same_pixels} more have the same pixels in another file"
         if self.leaks:
