@@ -265,7 +265,7 @@ def local_size(modality: Any, encoder: nn.Module, size: int) -> int | None:
     None leaves it to the modality.
     """
     usual = getattr(modality, "local_size", None)
-    patch = getattr(getattr(encoder, "stem", None), "patch", ())
+    patch: tuple[int, ...] = getattr(getattr(encoder, "stem", None), "patch", ())
     if usual is None or len(set(patch)) != 1:
         return None
     side, wanted = patch[0], usual(size)
@@ -644,9 +644,11 @@ def _tell_copies(run: Run, job: Job, console: Console) -> None:
     copies, looked = job.copies()
     run.write_counts({"copies": copies, "copies_among": looked})
     if copies:
+        one = copies == 1
+        what = "sample is an exact copy of another" if one else "samples are exact copies of others"
         console.say(
-            f"note: {copies} of {looked} samples are exact copies of others: `selfsup scan` lists "
-            "such files, --drop-copies leaves them out"
+            f"note: {copies} of {looked} {what}: `selfsup scan` counts such files, --drop-copies "
+            "leaves them out"
         )
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,8 @@ class ScanResult:
         told = f"{self.duplicates} files are copies of others, byte for byte"
         if self.duplicates == 1:
             told = "1 file is a copy of another, byte for byte"
+        if self.duplicate_groups:
+            told += "; first: {!a} and {!a}".format(*self.duplicate_groups[0][:2])
         if self.same_pixels:
             told += f"; {self.same_pixels} more have the same pixels in another file"
         if self.leaks:
@@ -148,7 +150,7 @@ def scan(
     and compared by later ones. Raises SelfsupError where there is nothing to read (E101, E102).
     """
     began = time.monotonic()
-    with _whole(skipped) as list_of_bad:
+    with _whole(skipped) if skipped is not None else nullcontext() as list_of_bad:
         source, modality, good, result = _look(
             data, labels, follow_links, modality, list_of_bad, hashes, workers, progress
         )
@@ -231,11 +233,8 @@ def _look(
 
 
 @contextmanager
-def _whole(path: str | Path | None) -> Iterator[Path | None]:
+def _whole(path: str | Path) -> Iterator[Path]:
     """A name to write under; the file comes to its place when the block ends well, else not."""
-    if path is None:
-        yield None
-        return
     new = Path(path).with_name(Path(path).name + ".new")
     new.unlink(missing_ok=True)
     try:

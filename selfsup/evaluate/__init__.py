@@ -140,7 +140,7 @@ class Judge:
     # ---- what teaches and what tests ----------------------------------------------------------
 
     def prepare(self, drop_leaks: bool) -> None:
-        usable, prints = readable(self.store, self._tell("evaluate"))
+        usable, prints = readable(self.store, self._tell("samples:"))
         self.split: Split = split(
             self.store.source,
             self.all_labels,

@@ -180,7 +180,7 @@ def likely_cause(gain: Interval, control: str, facts: Facts) -> tuple[str, str]:
         )
     if facts.epochs is not None and facts.epochs < 20:
         return (
-            f"too short a training: every sample was seen {facts.epochs:.0f} times",
+            f"too short a training: every sample was seen {facts.epochs:.1f} times",
             "a longer run (--minutes), or a smaller encoder or resolution that sees more",
         )
     if gain.high > 0 and gain.half > 0.02:

@@ -250,6 +250,15 @@ def test_the_file_stays_small_whatever_the_run_holds(finished):
     assert_closed(Page(path))
 
 
+def test_the_counts_of_the_manifest_are_the_equation(finished):
+    """What the run itself counted, when it ended; the list of skipped files may be older."""
+    facts = {"samples": 50_007, "found": 50_012, "used": 50_000, "skipped": 12, "unseen": 1_024}
+    (finished / "data" / "manifest.json").write_text(json.dumps(facts | {"copies": 3}))
+    text = report(finished).read_text()
+    assert "50,012 found = 50,000 used + 12 skipped" in text
+    assert "1,024 of the used were not reached" in text and "unseen" not in text
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(SelfsupError) as caught:
         report(tmp_path / "nowhere")
