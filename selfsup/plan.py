@@ -84,8 +84,8 @@ GPU_CANDIDATES = {
 BATCHES = {"simclr": 256, "dino": 128, "mae": 128}
 
 # The papers' settings are for hundreds of passes over a million pictures. On processor cores a run
-# has one or two thousand steps: small heads, quick teachers, and Muon, which on CIFAR-10 learns from
-# 130 steps more than AdamW does from 200 (docs/LOG.md).
+# has one or two thousand steps: small heads, quick teachers, and Muon, which on CIFAR-10 learns
+# from 130 steps more than AdamW does from 200 (docs/LOG.md).
 SHORT: dict[str, dict[str, Any]] = {
     "simclr": {
         "method.hidden": 512,
