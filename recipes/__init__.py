@@ -36,7 +36,7 @@ def data(archive: str, folder: str) -> Path:
 def reproduce(
     name: str,
     pretrain: Callable[[int, Path], selfsup.Run],
-    labelled: Path,
+    labelled: Path | str,
     **evaluate: object,
 ) -> None:
     """Pretrain and evaluate once a seed; prints each verdict and keeps its figures in RESULTS.

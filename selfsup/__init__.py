@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .errors import SelfsupError
     from .evaluate import evaluate
     from .export import export
+    from .generate import generate
     from .load import load
     from .method import Method, Views
     from .pretrain import pretrain
@@ -37,6 +38,7 @@ _HOME = {
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
+    "generate": "generate",
     "load": "load",
     "pretrain": "pretrain",
     "report": "report",
@@ -53,6 +55,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "generate",
     "load",
     "pretrain",
     "report",

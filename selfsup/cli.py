@@ -50,7 +50,10 @@ FollowLinks = Annotated[
     bool | None, typer.Option("--follow-links", help="follow links that lead out of the folder")
 ]
 DataArgument = Annotated[
-    str, typer.Argument(help="folder, tar shards, .parquet, .csv, .npy or .npz", metavar="DATA")
+    str,
+    typer.Argument(
+        help="folder, text file, tar shards, .parquet, .csv, .jsonl, .npy", metavar="DATA"
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="folder of a run", metavar="RUN")]
 Labels = Annotated[
@@ -76,7 +79,9 @@ def front(
 def pretrain(
     data: Annotated[
         str | None,
-        typer.Argument(help="folder, tar shards, .parquet, .csv, .npy or .npz", metavar="DATA"),
+        typer.Argument(
+            help="folder, text file, tar shards, .parquet, .csv, .jsonl, .npy", metavar="DATA"
+        ),
     ] = None,
     method: Annotated[
         str | None, typer.Option(help="self-supervised method: selfsup list methods")
@@ -193,6 +198,9 @@ def evaluate(
     run: RunArgument,
     data: Annotated[str, typer.Argument(help="labelled folder or CSV", metavar="LABELLED")],
     labels: Labels = None,
+    task: Annotated[
+        str | None, typer.Option(help="what to judge by; default: what the data suggest")
+    ] = None,
     shots: Annotated[
         str, typer.Option(help="labels per class in the few-label curve")
     ] = "1,10,100",
@@ -219,11 +227,25 @@ def evaluate(
     """
     from .console import Console
     from .evaluate import evaluate as judge
+    from .evaluate import tasks
+    from .load import load
 
+    wanted = _numbers(shots, "--shots")
+    task = task or tasks.suggested(load(run).modality.name, data, labels)
+    if task != tasks.CLASSIFY:
+        told = tasks.find(task).evaluate_task(
+            run,
+            data,
+            seeds=seeds,
+            minutes=minutes,
+            console=Console(quiet=quiet),
+            **_set(labels=labels, cache=cache, follow_links=follow_links),
+        )
+        return Answer(told.to_json(), str(told))
     found = judge(
         run,
         data,
-        shots=_numbers(shots, "--shots"),
+        shots=wanted,
         seeds=seeds,
         finetune=finetune,
         minutes=minutes,
@@ -232,6 +254,29 @@ def evaluate(
         **_set(labels=labels, cache=cache, follow_links=follow_links),
     )
     return Answer(found.to_json(), str(found))
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Option(help="the text to go on with")] = "",
+    tokens: Annotated[int, typer.Option(help="tokens to add, at most", min=1)] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest token each time", min=0)
+    ] = 0.8,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="share of the probability that is drawn from")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="the same seed writes the same text")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Go on with a text, by an encoder that clm has trained."""
+    from .generate import generate as write
+
+    written = write(run, prompt, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+    return Answer(written.to_json(), str(written))
 
 
 @app.command()

@@ -38,7 +38,9 @@ def gather(x: Tensor) -> Tensor:
         return x
     from torch.distributed.nn.functional import all_gather
 
-    return torch.cat(all_gather(x))
+    # as rows: where gradients come back transposed, gloo would mix up what belongs to which rank
+    rows = torch.cat(all_gather(x.reshape(len(x), -1)))
+    return rows.reshape(-1, *x.shape[1:])
 
 
 def mean(x: Tensor) -> Tensor:

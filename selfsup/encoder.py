@@ -3,7 +3,7 @@
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
@@ -54,13 +54,20 @@ class Encoder(nn.Module):
         resized = interpolate(square, size=grid, mode=mode, align_corners=False)
         return resized.flatten(2)[0].T
 
-    def tokens(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
-        """What the trunk gets: tokens with their positions."""
-        return self.embed(x) + self.positions_at(self.stem.grid_of(tuple(x.shape[2:])))
+    def tokens(
+        self, x: Float[Tensor, "b c *size"], hidden: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """What the trunk gets: tokens with their positions; hidden ones have nothing else."""
+        tokens = self.embed(x)
+        if hidden is not None:
+            tokens = tokens.masked_fill(hidden[:, :, None], 0.0)
+        return tokens + self.positions_at(self.stem.grid_of(tuple(x.shape[2:])))
 
-    def features(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
+    def features(
+        self, x: Float[Tensor, "b c *size"], hidden: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n d"]:
         """One vector for each place of the grid."""
-        return self.trunk(self.tokens(x))
+        return self.trunk(self.tokens(x, hidden))
 
     def attention(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b h m m"]:
         """The last block's attention weights; prefix tokens first."""

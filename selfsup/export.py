@@ -159,13 +159,15 @@ def _prove(encoder: LoadedEncoder, folder: Path) -> tuple[float, int]:
 
 
 def vectors(encoder: LoadedEncoder) -> Float[np.ndarray, "n d"]:
-    """Vectors of some made-up pictures in float32: all of preprocessing takes part."""
-    rows = [encoder.embed(picture[None], precision="fp32") for picture in pictures()]
-    together = [encoder.preprocess(picture) for picture in pictures()]
+    """Vectors of some made-up samples in float32: all of preprocessing takes part."""
     import torch
 
+    samples = encoder.modality.examples()
+    data: list[Any] = [[sample] for sample in samples] or [p[None] for p in pictures()]
+    rows = [encoder.embed(sample, precision="fp32") for sample in data]
+    together = [encoder.preprocess(sample)[None] for sample in samples or pictures()]
     with torch.inference_mode():
-        rows.append(encoder(torch.stack(together).to(encoder.device)).cpu().numpy())
+        rows.append(encoder(torch.cat(together).to(encoder.device)).cpu().numpy())
     return np.concatenate(rows)
 
 

@@ -58,7 +58,8 @@ class Fast:
 
     def __call__(self, x: Float[Tensor, "b ..."]) -> Float[Tensor, "b d"]:
         with torch.inference_mode():
-            out = self.encoder(x.to(self.device, self.dtype)).float()
+            x = x.to(self.device, self.dtype) if x.is_floating_point() else x.to(self.device)
+            out = self.encoder(x).float()
         return out.clone()
 
 
@@ -80,6 +81,7 @@ def decoded(
     A batch has the samples of its range that could be read; None where none could.
     """
     end = len(source) if end is None else end
+    modality.meet(source)
 
     def one(i: int) -> np.ndarray | Bad:
         try:

@@ -15,7 +15,16 @@ from .errors import SelfsupError
 
 ROOT = Path(__file__).parent
 # File, table of encoders in it, function in it that builds them
-FAMILIES = (("encoder", "TRANSFORMERS", "vit"), ("encoder", "RESNETS", "resnet"))
+FAMILIES = (
+    ("encoder", "TRANSFORMERS", "vit"),
+    ("encoder", "RESNETS", "resnet"),
+    ("dilated", "DILATED", "dilated"),
+    ("graph", "NETWORKS", "network"),
+    ("sound", "SPECTRAL", "spectral"),
+    ("sound", "WAVES", "wave"),
+    ("language", "BIDIRECTIONAL", "language"),
+    ("language", "CAUSAL", "language"),
+)
 
 
 @dataclass(frozen=True)

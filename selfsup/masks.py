@@ -6,6 +6,7 @@ from math import prod
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import max_pool1d
 
 from .distributed import rand
 
@@ -19,6 +20,25 @@ def random(ratio: float) -> Mask:
         n = prod(grid)
         hidden = min(round(n * ratio), n - 1)
         return rand(batch, n, device).argsort(1) < hidden
+
+    return mask
+
+
+def spans(ratio: float, length: int) -> Mask:
+    """Hide spans of `length` tokens that begin anywhere and may overlap (arXiv 2006.11477).
+
+    Spans fall in random order until round(n * ratio) tokens are hidden; the last one may be cut.
+    """
+
+    def mask(batch, grid, device=None):
+        n = prod(grid)
+        hidden = max(1, min(round(n * ratio), n - 1))
+        length_ = min(length, n)
+        # when the span that begins at each place falls; a token is hidden by its earliest
+        falls = rand(batch, n + length_ - 1, device).argsort(1).argsort(1)
+        first = -max_pool1d(-falls.float()[:, None], length_, 1)[:, 0]  # (b, n)
+        place = torch.arange(n, device=first.device)
+        return (first * n + place).argsort(1).argsort(1) < hidden
 
     return mask
 

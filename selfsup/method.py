@@ -71,12 +71,57 @@ class Method(nn.Module, ABC):
         return self.loss(views, progress)  # so that DistributedDataParallel(method) works
 
 
-def needs_tokens(method: str, encoder: nn.Module) -> None:
-    """Masked methods drop tokens before the trunk, which a convolutional encoder cannot."""
-    if not hasattr(encoder, "embed"):
+def needs_tokens(method: str, encoder: nn.Module, part: str = "embed") -> None:
+    """Masked methods drop tokens before the trunk, which a convolutional encoder cannot.
+
+    One that only hides them, and drops none, needs `tokens(x, hidden)`.
+    """
+    if not hasattr(encoder, part):
         raise SelfsupError(
             "E202",
             f"{method} cannot use the encoder {type(encoder).__name__}",
-            why="it hides tokens before the trunk, and a convolutional encoder has no tokens there",
-            do="choose a transformer: --encoder vit_tiny",
+            why="it hides tokens that hold numbers before the trunk: this encoder has none there",
+            do="choose a transformer on patches (--encoder vit_tiny), or another method",
+        )
+
+
+def needs_vocabulary(method: str, encoder: nn.Module, *, causal: bool) -> None:
+    """Language models name tokens, from both sides or from those before alone."""
+    if not hasattr(encoder, "logits"):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why="it names tokens of a vocabulary, which this encoder does not have",
+            do="choose a language encoder (bert_small, gpt_small) and data that are text",
+        )
+    if encoder.causal != causal:
+        sees = "what came before alone" if encoder.causal else "both sides of a token"
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use this encoder",
+            why=f"it sees {sees}",
+            do=f"choose {'gpt' if causal else 'bert'}_small, or leave --encoder out",
+        )
+
+
+def needs_nodes(method: str, encoder: nn.Module) -> None:
+    """Methods for the nodes of graphs need an encoder that keeps them apart."""
+    if not hasattr(encoder, "nodes"):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why="it looks at the nodes of graphs, and this encoder knows of none",
+            do="use it on graphs, with --encoder gcn, gat or gin",
+        )
+
+
+def needs_local(method: str, encoder: nn.Module) -> None:
+    """Methods that predict what tokens are made of: real values, before the trunk mixes them."""
+    needs_tokens(method, encoder)
+    if not hasattr(encoder.stem, "local"):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why="it predicts the real values that tokens are made of, and these are symbols",
+            do="choose a method for symbols: selfsup list methods",
         )

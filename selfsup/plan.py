@@ -16,10 +16,13 @@ from .errors import SelfsupError
 MINUTES = 15.0
 # More passes than this over a small set bring nothing within the patience of a first try
 MOST_EPOCHS = 400
+FEWEST_STEPS = 600  # fewer are too few, however often the data were seen by then
 # An encoder is small enough when the budget shows it the data this often, and this many samples
 WANTED_EPOCHS = 4.0
 WANTED_SAMPLES = 200_000
-PATIENCE = {"mae": 2.0}  # a masked method sees a quarter of a sample, and learns from more passes
+# A masked method sees a quarter of a sample, and learns from more passes; one that names every next
+# token learns a hundred things from each sample
+PATIENCE = {"mae": 2.0, "clm": 0.05}
 # A contrastive batch of fewer has too few negatives to learn from
 FEWEST_SAMPLES = 2
 
@@ -70,22 +73,96 @@ TRANSFORMERS = (
     Candidate("vit_tiny", {"depth": 6}),
     Candidate("vit_tiny", {"depth": 4}),
 )
-# By method, or by modality and method where the modality asks for others: "text.mlm"
+BIDIRECTIONAL = (
+    Candidate("bert_small"),
+    Candidate("bert_mini"),
+    Candidate("bert_micro"),
+    Candidate("bert_micro", {"depth": 2}),
+)
+CAUSAL = (
+    Candidate("gpt_small"),
+    Candidate("gpt_mini"),
+    Candidate("gpt_micro"),
+    Candidate("gpt_micro", {"depth": 2}),
+)
+DILATED = (
+    Candidate("dilated"),
+    Candidate("dilated_small"),
+)
+GRAPHS = (Candidate("gin", {"pool": "sum", "jump": True, "norm": True}),)
+# Tokens of a few frames: from digits spoken by strangers these learn what a ResNet does not
+FRAMES = (
+    Candidate("mel_small"),
+    Candidate("mel_tiny"),
+    Candidate("mel_tiny", {"depth": 4}),
+)
+WAVES = (
+    Candidate("wave_small"),
+    Candidate("wave_tiny"),
+    Candidate("wave_tiny", {"depth": 2, "channels": 64}),
+)
+# By modality and form of its samples, "audio.wave"; by modality and method where the modality asks
+# for others, "text.mlm"; by method
 CANDIDATES = {
     "simclr": CONVOLUTIONAL,
     "dino": CONVOLUTIONAL,
     "mae": TRANSFORMERS,
+    "ts2vec": DILATED,
+    "series.simclr": DILATED,
+    "series.dino": DILATED,
+    "network.graphmae": (Candidate("gat", {"dim": 256, "drop": 0.2, "attention_drop": 0.1}),),
+    "network.grace": (Candidate("gcn", {"hidden": 256, "dim": 128, "act": "relu"}),),
+    "network.simclr": (Candidate("gcn", {"hidden": 256, "dim": 128, "act": "relu"}),),
+    "network.dino": (Candidate("gcn"),),
+    "graph.graphmae": GRAPHS,
+    "graph.grace": GRAPHS,
+    "graph.simclr": GRAPHS,
+    "graph.dino": GRAPHS,
+    "audio.simclr": FRAMES,
+    "audio.dino": FRAMES,
+    "audio.mae": FRAMES,
+    "audio.wav2vec2": FRAMES,
+    "audio.wave": WAVES,
+    "mlm": BIDIRECTIONAL,
+    "clm": CAUSAL,
+    "text.simclr": BIDIRECTIONAL,
+    "text.dino": BIDIRECTIONAL,
 }
 GPU_CANDIDATES = {
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
     "dino": (Candidate("vit_small"), Candidate("vit_tiny")),
     "mae": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
+    "ts2vec": (Candidate("dilated"),),
+    "series.simclr": DILATED,
+    "series.dino": DILATED,
+    "audio.simclr": FRAMES,
+    "audio.dino": FRAMES,
+    "audio.mae": FRAMES,
+    "audio.wav2vec2": FRAMES,
+    "audio.wave": (Candidate("wave_base"), *WAVES),
+    "mlm": (Candidate("bert_base"), *BIDIRECTIONAL[:2]),
+    "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
+    "text.simclr": BIDIRECTIONAL[:2],
+    "text.dino": BIDIRECTIONAL[:2],
 }
-BATCHES = {"simclr": 256, "dino": 128, "mae": 128}
+BATCHES = {
+    "simclr": 256,
+    "audio.simclr": 128,
+    "dino": 128,
+    "mae": 128,
+    "wav2vec2": 64,
+    "ts2vec": 8,
+    "graphmae": 128,
+    "grace": 128,
+    "mlm": 64,
+    "clm": 32,
+}
+# Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
+WHOLE = {"network": 8192}
 
 # The papers' settings are for hundreds of passes over a million pictures. On processor cores a run
 # has one or two thousand steps: small heads, quick teachers, and Muon, which on CIFAR-10 learns
-# from 130 steps more than AdamW does from 200 (docs/LOG.md).
+# more from 130 steps than AdamW does from 200 (docs/LOG.md).
 SHORT: dict[str, dict[str, Any]] = {
     "simclr": {
         "method.hidden": 512,
@@ -105,12 +182,27 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.lr": 2e-3,
         "optim.weight_decay_end": 0.04,
     },
+    "wav2vec2": {
+        "method.span": 4,
+        "method.codes": 64,
+        "method.dim": 64,
+        "optim.lr": 4e-3,
+    },
     "mae": {
         "method.decoder_dim": 96,
         "method.decoder_depth": 1,
         "method.decoder_heads": 3,
         "optim.lr": 4e-3,
     },
+    "text.simclr": {
+        "method.hidden": 256,
+        "optim.name": "adamw",
+        "optim.lr": 2e-3,
+        "optim.weight_decay": 0.01,
+        "optim.betas": (0.9, 0.99),
+    },
+    "mlm": {"optim.lr": 3e-3},
+    "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 
 Rate = Callable[[Mapping[str, Any]], float]  # settings so far -> samples per second
@@ -141,6 +233,8 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
     choose("data.resolution", facts.size, facts.size_reason)
     choose("train.batch", *_batch(method, facts))
     known["train.batch"] = min(known["train.batch"], facts.samples)
+    if facts.modality in WHOLE:
+        choose("optim.per", known["train.batch"], "the rate does not grow with the graph")
 
     minutes, length_reason = _minutes(known)
     candidates = _candidates(known, facts)
@@ -161,10 +255,11 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
 
     if not any(known.get(f"train.{unit}") for unit in ("steps", "epochs", "minutes")):
         epochs = speed * minutes * 60 / facts.samples if speed else 0
-        if epochs > MOST_EPOCHS:
-            reason = f"{MOST_EPOCHS} passes over {facts.samples} samples take about "
-            reason += duration(MOST_EPOCHS * facts.samples / speed)
-            choose("train.epochs", float(MOST_EPOCHS), reason)
+        most = max(MOST_EPOCHS, FEWEST_STEPS * known["train.batch"] // facts.samples)
+        if epochs > most:
+            reason = f"{most} passes over {facts.samples} samples take about "
+            reason += duration(most * facts.samples / speed)
+            choose("train.epochs", float(most), reason)
         else:
             choose("train.minutes", minutes, length_reason)
     return choices
@@ -176,6 +271,10 @@ def _method(default: str, facts: Facts) -> tuple[str, str]:
 
 
 def _batch(method: str, facts: Facts) -> tuple[int, str]:
+    if facts.modality in WHOLE:
+        most = WHOLE[facts.modality]
+        words = "all of them at once" if facts.samples <= most else "as many as memory allows"
+        return min(facts.samples, most), words
     usual = BATCHES.get(f"{facts.modality}.{method}") or BATCHES.get(method, 256)
     # an even share for each process, and whole batches seen many times where the data is small
     if facts.samples < 4 * usual:
@@ -197,7 +296,8 @@ def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]
         found: tuple[Candidate, ...] = (Candidate(known["encoder.name"]),)
     else:
         table = GPU_CANDIDATES if facts.device == "cuda" else CANDIDATES
-        found = table.get(f"{facts.modality}.{method}") or table.get(method, TRANSFORMERS)
+        keys = (f"{facts.modality}.{known.get('modality.form')}", f"{facts.modality}.{method}")
+        found = next((table[k] for k in (*keys, method) if k in table), TRANSFORMERS)
         if facts.modality == "image" and any(
             key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")
         ):

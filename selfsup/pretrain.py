@@ -361,6 +361,7 @@ def _source(given: Mapping[str, Given], stored: Settings | None, data: Any) -> S
             do="selfsup pretrain photos/ - or data.path in the file of --config",
         )
     source = open_source(data, follow_links=bool(value("data.follow_links", False)))
+    source = source.for_training()
     return without_copies(source) if value("data.drop_copies", False) is True else source
 
 
@@ -399,7 +400,9 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
             job.close()
         return distributed.share(round(1000 * speed)) / 1000
 
-    choices = plan(known, _facts(source, modality), rate, modality.default_method)
+    choices = plan(
+        known, _facts(source, modality), rate, modality.method_for(known.get("encoder.name"))
+    )
     optim = method_class({**known, **{c.key: c.value for c in choices}}["method.name"]).optim
     if not any(choice.key == "optim.lr" for choice in choices):
         reason = f"the method's own for {optim.per} samples; scaled to a batch"
@@ -408,7 +411,7 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
 
 
 def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
-    """The encoder and the size of the run whose weights are the start."""
+    """The encoder, the size and the modality of the run whose weights are the start."""
     other = schema.load(Run.open(run).path / "resolved.toml")
     if known.get("encoder.name", other["encoder.name"]) != other["encoder.name"]:
         raise SelfsupError(
@@ -418,7 +421,8 @@ def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
             where=run,
             do="leave --encoder out",
         )
-    keys = [key for key in other.values if key.startswith("encoder.")] + ["data.resolution"]
+    keys = [key for key in other.values if key.startswith(("encoder.", "modality."))]
+    keys.append("data.resolution")
     return [
         Choice(key, other[key], f"as in {Path(run).name}")
         for key in keys

@@ -4,6 +4,8 @@ A run draws everything from (seed, step) or (seed, sample, view): no generator h
 would have to be saved, and neither the number of workers nor of ranks changes a single number.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -41,6 +43,12 @@ class Draws:
         """The same samples seen another time."""
         return Draws(self.seed, self.samples, view)
 
+    def of_rows(self, rows: Tensor) -> "Draws":
+        """Some of the samples; they get what they would get among all."""
+        some = copy(self)
+        some.samples, some.keys = self.samples[rows], self.keys[rows]
+        return some
+
     def uniform(
         self, low: float = 0.0, high: float = 1.0, n: int | None = None
     ) -> Float[Tensor, "..."]:
@@ -52,6 +60,13 @@ class Draws:
             keys = _hash(keys[:, None] + lanes)
         unit = (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)  # 24 bits: exact in float32
         return low + (high - low) * unit
+
+    def each(self, rows: Int64[Tensor, " m"], lanes: Int64[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Numbers in [0, 1) for pairs of a row of the batch and any whole number."""
+        self.calls += 1
+        keys = _hash(self.keys + _signed(mix(self.calls)))
+        keys = _hash(keys[rows] + (lanes + 1) * _signed(GOLDEN))
+        return (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
 
     def chance(self, p: float) -> Bool[Tensor, " b"]:
         """True with probability p."""

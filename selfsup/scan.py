@@ -44,6 +44,7 @@ class ScanResult:
     place: str
     kind: str
     content: str
+    unit: str = "pixels"
     found: int = 0
     used: int = 0
     skipped: int = 0
@@ -88,8 +89,11 @@ class ScanResult:
         if self.shorter_side:
             low, middle, high = (self.shorter_side[k] for k in ("min", "median", "max"))
             same = f"all {self.common_size[0]}x{self.common_size[1]}" if self.common_size else ""
-            spread = f"{low} to {high} pixels, median {middle}" if low < high else f"{low} pixels"
-            rows.append(("shorter side", same or spread))
+            spread = f"{low} to {high}" if low < high else f"{low}"
+            if self.unit == "pixels":
+                rows.append(("shorter side", same or f"{spread} pixels, median {middle}"))
+            else:
+                rows.append(("length", f"{spread} {self.unit}, median {middle}"))
         if self.classes:
             shown = _counted(self.classes, most=12)
             rows.append(
@@ -119,13 +123,15 @@ class ScanResult:
     def _duplicates(self) -> str:
         if not self.duplicates and not self.same_pixels:
             return "none"
-        told = f"{self.duplicates} files are copies of others, byte for byte"
+        thing = "file" if self.unit == "pixels" else "sample"
+        told = f"{self.duplicates} {thing}s are copies of others, byte for byte"
         if self.duplicates == 1:
-            told = "1 file is a copy of another, byte for byte"
+            told = f"1 {thing} is a copy of another, byte for byte"
         if self.duplicate_groups:
             told += "; first: {!a} and {!a}".format(*self.duplicate_groups[0][:2])
         if self.same_pixels:
-            told += f"; {self.same_pixels} more have the same pixels in another file"
+            what = "pixels in another file" if self.unit == "pixels" else "content"
+            told += f"; {self.same_pixels} more have the same {what}"
         if self.leaks:
             told += f"; {self.leaks} groups of copies lie in several parts (train, test)"
         return told
@@ -179,7 +185,9 @@ def _look(
         from .modalities import find, of_content
 
         modality = find(of_content(source.content))()
+        modality.learn(source)
     result = ScanResult(source.place, source.kind, source.content, ignored=source.ignored)
+    result.unit = modality.raw_unit
     ledger = Ledger(skipped)
 
     def skip(name: str, code: str, reason: str) -> None:
@@ -227,6 +235,7 @@ def _look(
         result.notes.append("pictures of different modes are all brought to three 8-bit channels")
     if "JPEG" in formats and hashes is None:
         result.notes.append(NOT_SEEN)
+    result.notes += source.notes
     if source.kind in ("folder", "tar") and result.leaks:
         result.notes.append("copies in train and test make every score look better than it is")
     return source, modality, good, result
@@ -279,7 +288,7 @@ def contact_sheet(source: Source, modality: Any, good: np.ndarray) -> bytes:
     )
     for place, i in enumerate(chosen):
         try:
-            pixels = modality.read(source.read(int(i)))
+            pixels = modality.thumbnail(modality.read(source.read(int(i))))
         except BadSample:
             continue  # it was fine a moment ago; a sheet with a gap says enough
         tile = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3])
@@ -313,17 +322,19 @@ def _each(source: Source, modality: Any, workers: int) -> Iterator[tuple[int, _S
         try:
             raw = source.read(i)
             pixels = modality.read(raw)
-            form, mode, size = _header(raw)
+            form, mode, size = modality.describe(raw) or _header(raw)
         except BadSample as bad:
             return bad
-        content = raw if isinstance(raw, bytes) else np.ascontiguousarray(raw)
+        content = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+        if not isinstance(content, bytes):
+            content = np.ascontiguousarray(pixels if isinstance(content, dict) else content)
         return _Seen(
             (_digest(content, ""), _digest(np.ascontiguousarray(pixels), str(pixels.shape))),
             len(content) if isinstance(content, bytes) else content.nbytes,
             form,
             mode,
             size,
-            bool((pixels == pixels[0, 0]).all()),
+            modality.unit == "px" and bool((pixels == pixels[0, 0]).all()),
         )
 
     with ThreadPoolExecutor(max(1, workers)) as threads:

@@ -19,6 +19,11 @@ def linear(start: float, end: float, until: float = 1.0) -> Schedule:
     return lambda progress: start + (end - start) * min(progress / until, 1.0)
 
 
+def geometric(start: float, end: float) -> Schedule:
+    """The same factor in equal times."""
+    return lambda progress: start * (end / start) ** progress
+
+
 def warmup_cosine(peak: float, warmup: float = 0.1, final: float = 0.0) -> Schedule:
     """Linear up to `peak` over a share `warmup` of training, then a cosine to `final * peak`."""
     decay = cosine(peak, peak * final)

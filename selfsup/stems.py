@@ -3,11 +3,16 @@
 from math import prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from .errors import SelfsupError
+
+# The first tokens of every vocabulary: the end (and start) of a document, a hidden token, one
+# that is not in the vocabulary
+END, MASK, UNKNOWN = range(3)
+SPECIAL = 3
 
 
 class Patches(nn.Module):
@@ -42,6 +47,10 @@ class Patches(nn.Module):
     def patch_dim(self) -> int:
         return self.channels * prod(self.patch)
 
+    @property
+    def local_dim(self) -> int:
+        return self.patch_dim
+
     def patches(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
         """The values of each patch, by channel, then place: what masked methods rebuild."""
         grid, axes = self.grid_of(tuple(x.shape[2:])), len(self.patch)
@@ -61,5 +70,24 @@ class Patches(nn.Module):
         size = [g * p for g, p in zip(grid, self.patch, strict=True)]
         return x.permute(order).reshape(len(x), self.channels, *size)
 
+    def local(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
+        """What each token is made of, before `project`: the values of its patch."""
+        return self.patches(x)
+
+    def project(self, local: Float[Tensor, "b n p"]) -> Float[Tensor, "b n d"]:
+        return linear(local, self.weight.flatten(1), self.bias)
+
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
-        return linear(self.patches(x), self.weight.flatten(1), self.bias)
+        return self.project(self.local(x))
+
+
+class Vocabulary(nn.Module):
+    """A learned vector for each of `count` tokens; the first are END, MASK and UNKNOWN."""
+
+    def __init__(self, count: int, dim: int):
+        super().__init__()
+        self.count = count
+        self.tokens = nn.Parameter(0.02 * torch.randn(count, dim))
+
+    def forward(self, x: Int64[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        return embedding(x, self.tokens)

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from selfsup import methods
+from selfsup.data.graphs import canonical
+from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder, resnet
+from selfsup.graph import Graphs, network
+from selfsup.language import Language
+from selfsup.ragged import Ragged
 from selfsup.randomness import mix
 from selfsup.stems import Patches
 
@@ -22,16 +27,40 @@ METHODS = {
     "SimCLR": lambda e: methods.SimCLR(e, hidden=64, dim=16),
     "DINO": lambda e: methods.DINO(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
     "MAE": lambda e: methods.MAE(e, decoder_dim=32, decoder_depth=1, decoder_heads=2),
+    "TS2Vec": lambda e: methods.TS2Vec(e),
+    "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
+    "GraphMAE": lambda e: methods.GraphMAE(e),
+    "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
+    "MLM": methods.MLM,
+    "CLM": methods.CLM,
 }
-NO_TOKENS = {("MAE", "convolutional")}
-CASES = [(m, g) for m in METHODS for g in (*GRIDS, "convolutional") if (m, g) not in NO_TOKENS]
+NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
+NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
+KINDS = (*GRIDS, "convolutional", "dilated")
+NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
+WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
+ANY = ("SimCLR", "DINO")
+CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
+CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS)]
+CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
+CASES += [(m, "text") for m in (*ANY, *WORDS)]
 
 
 def build(name: str, kind: str):
     """A small method and eight samples of each of the views it asks for."""
     torch.manual_seed(0)
+    if kind in ("graphs", "nodes"):
+        encoder = network("gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2)
+        method = METHODS[name](encoder)
+        return method, [some_graphs(8, kind == "nodes") for _ in range(method.views.count)]
+    if kind == "text":
+        encoder = Language(16, 23, dim=24, depth=2, heads=2, causal=name == "CLM")
+        method = METHODS[name](encoder)
+        return method, texts(method.views.count, method.views.local)
     if kind == "convolutional":
         encoder, size, small = resnet("resnet18", 16, width=0.125), (16, 16), (8, 8)
+    elif kind == "dilated":
+        encoder, size, small = Dilated(32, 3, dim=24, hidden=16, depth=3), (32,), (16,)
     else:
         size, patch = GRIDS[kind]
         small = SMALLER[kind]
@@ -39,6 +68,28 @@ def build(name: str, kind: str):
     method = METHODS[name](encoder)
     sizes = [size] * (method.views.light + method.views.strong) + [small] * method.views.local
     return method, [torch.randn(8, 3, *s) for s in sizes]
+
+
+def some_graphs(count: int, nodes: bool) -> Graphs:
+    """Rings of different lengths; or one ring, of which so many nodes are the samples."""
+    sizes = torch.tensor([20] if nodes else [4 + i for i in range(count)])
+    n, graph = int(sizes.sum()), torch.arange(len(sizes)).repeat_interleave(sizes)
+    first = (sizes.cumsum(0) - sizes)[graph]
+    here = torch.arange(n)
+    edges = torch.stack([here, first + (here - first + 1) % sizes[graph]])
+    edges = torch.from_numpy(canonical(edges.numpy(), n))
+    rows = torch.randperm(n)[:count] if nodes else None
+    columns = torch.randint(12, (2 * n,))
+    return Graphs(2 * here, columns, torch.rand(2 * n), 12, edges, graph, len(sizes), rows)
+
+
+def texts(views: int, local: int = 0) -> list[Ragged]:
+    """Eight texts of 3 to 16 tokens, in as many views; local ones show the first half."""
+    lengths = [16, 3, 7, 16, 9, 5, 12, 4]
+    made = [torch.randint(3, 23, (n,)) for n in lengths]
+    whole = Ragged.of(made)
+    half = Ragged.of([row[: max(2, len(row) // 2)] for row in made])
+    return [whole] * (views - local) + [half] * local
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -137,7 +188,11 @@ def test_kept_encoder_gives_one_vector_a_sample_and_one_a_place(case):
     method, views = case
     encoder = method.kept.eval()
     assert encoder(views[0]).shape == (8, encoder.dim)
-    assert encoder.features(views[0]).shape == (8, prod(encoder.grid), encoder.dim)
+    found = encoder.features(views[0]).shape
+    if hasattr(encoder, "grid"):
+        assert found == (8, prod(encoder.grid), encoder.dim)
+    else:  # the largest graph says how many places there are
+        assert found[0] == 8 and found[2] == encoder.dim
 
 
 def test_masked_methods_refuse_an_encoder_without_tokens():
@@ -145,3 +200,10 @@ def test_masked_methods_refuse_an_encoder_without_tokens():
 
     with pytest.raises(SelfsupError, match="E202"):
         METHODS["MAE"](resnet("resnet18", 16, width=0.125))
+    with pytest.raises(SelfsupError, match="E202"):
+        METHODS["MAE"](Dilated(32, 3, dim=24, hidden=16, depth=3))
+    with pytest.raises(SelfsupError, match="E202"):
+        METHODS["TS2Vec"](resnet("resnet18", 16, width=0.125))
+    for name in NODES:
+        with pytest.raises(SelfsupError, match="E202"):
+            METHODS[name](resnet("resnet18", 16, width=0.125))

@@ -20,7 +20,9 @@ from selfsup import cli, distributed, methods
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
+from selfsup.language import Language
 from selfsup.optim import Optim
+from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
 from selfsup.stop import Stop
@@ -108,22 +110,32 @@ def make(name: str):
     if name == "DINO convolutional":
         encoder = resnet("resnet18", 8, width=0.125)
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    if name in ("MLM", "CLM"):
+        text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
+        return getattr(methods, name)(text)
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
     if name == "DINO":
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    if name == "TS2Vec":
+        return methods.TS2Vec(encoder)
+    if name == "Wav2Vec2":
+        return methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
     return methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
 
 
 class Pictures:
     """This rank's rows of the views of a step."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, text: bool = False):
+        self.count, self.text = count, text
 
     def __call__(self, step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
         shards = parts * distributed.world()
         rows, at = BATCH // shards, distributed.rank() * parts + part
+        if self.text:  # of very different lengths, the long ones all on one rank
+            made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
+            return [Ragged.of(made[at * rows : (at + 1) * rows])]
         views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
         return [x[at * rows : (at + 1) * rows] for x in views]
 
@@ -135,12 +147,13 @@ def short_run(name, shard=False, accumulate=1):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
+    samples = Pictures(method.views.count, name in ("MLM", "CLM"))
 
     def keep(step, *rest):
-        return Pictures(method.views.count)(step, *rest)
+        return samples(step, *rest)
 
     model = distributed.wrap(make(name), shard=shard)
-    views = Pictures(method.views.count)(0)
+    views = samples(0)
     torch.manual_seed(5)
     loss = sum(model(views, 0.5).values())
     loss.backward()
@@ -168,7 +181,9 @@ def close(found, expected, tolerance):
         assert error <= tolerance * scale, (key, float(error), float(scale))
 
 
-@pytest.mark.parametrize("name", ["SimCLR", "DINO", "DINO convolutional", "MAE"])
+@pytest.mark.parametrize(
+    "name", ["SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"]
+)
 def test_two_ranks_are_one_big_batch(name):
     expected = short_run(name)
     first, second = on_ranks(short_run, name=name)

@@ -105,3 +105,9 @@ def test_patches_tile_the_picture(side):
 
 def test_masked_methods_get_transformers():
     assert chosen({"method.name": "mae"})["encoder.name"].startswith("vit")
+
+
+def test_waves_get_encoders_of_waves():
+    sound = {"modality": "audio", "samples": 2000}
+    assert chosen(**sound)["encoder.name"].startswith("mel_")
+    assert chosen({"modality.form": "wave"}, **sound)["encoder.name"].startswith("wave_")

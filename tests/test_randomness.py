@@ -49,3 +49,11 @@ def test_numbers_are_uniform_and_independent():
 def test_mix_separates_its_parts():
     assert len({mix(a, b) for a in range(100) for b in range(100)}) == 10_000
     assert mix(1, 2) != mix(2, 1) and mix(0) != mix(0, 0) and mix(2**62) < 2**63
+
+
+def test_some_rows_get_what_they_get_among_all():
+    rows = torch.tensor([4, 1])
+    whole, some = Draws(0, torch.arange(6)), Draws(0, torch.arange(6))
+    whole.uniform()
+    some.uniform()
+    assert torch.equal(whole.uniform(n=3)[rows], some.of_rows(rows).uniform(n=3))

@@ -8,7 +8,7 @@ import pytest
 
 from recipes import RESULTS
 from recipes.__main__ import PAGE, page
-from selfsup import listing
+from selfsup import listing, modalities
 
 SAMPLES = 2000
 
@@ -22,7 +22,8 @@ def test_every_record_stands_beside_its_controls():
     assert {row["method"] for row in rows} <= set(listing.methods())
     for row in rows:
         for protocol in ("linear", "knn"):
-            assert set(row[protocol]) == {"pretrained", "untrained", "pixels + PCA"}
+            classical = modalities.find(row["modality"]).baseline_name
+            assert set(row[protocol]) == {"pretrained", "untrained", classical}
 
 
 @pytest.mark.skipif("SELFSUP_DATA" not in os.environ, reason="SELFSUP_DATA is not set")

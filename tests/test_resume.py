@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_graph import graphs
 from tiny import BATCH, Poisoned, Samples, Tiny, elsewhere, pretrain, tensors_hash, without_time
 
 from selfsup import faults, methods
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
+from selfsup.graph import network
+from selfsup.language import Language
+from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
 from selfsup.stop import Stop
@@ -160,12 +164,21 @@ def _stubborn(folder) -> int:
 def make(name: str):
     """Each method as small as it gets, with the views it asks for."""
     torch.manual_seed(0)
+    if name in ("GraphMAE", "GRACE"):
+        return of_graphs(name)
     if name == "SimCLR":
         method = methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
+    elif name in ("MLM", "CLM"):
+        text = Language(16, 23, dim=16, depth=1, heads=2, causal=name == "CLM")
+        method = getattr(methods, name)(text)
     else:
         encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2)
         if name == "MAE":
             method = methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+        elif name == "TS2Vec":
+            method = methods.TS2Vec(encoder)
+        elif name == "Wav2Vec2":
+            method = methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
         else:
             method = methods.DINO(encoder, prototypes=16, hidden=16, dim=8)
     count = method.views.count
@@ -173,6 +186,9 @@ def make(name: str):
     def batches(step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
         rows = BATCH // parts
+        if name in ("MLM", "CLM"):
+            texts = [torch.randint(3, 23, (4 + i,), generator=generator) for i in range(BATCH)]
+            return [Ragged.of(texts[part * rows : (part + 1) * rows])]
         return [
             torch.randn(BATCH, 3, 8, 8, generator=generator)[part * rows : (part + 1) * rows]
             for _ in range(count)
@@ -181,8 +197,21 @@ def make(name: str):
     return method, batches
 
 
+def of_graphs(name: str):
+    settings = {"drop": 0.2, "attention_drop": 0.1} if name == "GraphMAE" else {"norm": True}
+    kind = "gat" if name == "GraphMAE" else "gin"
+    method = getattr(methods, name)(network(kind, 6, dim=8, heads=2, **settings))
+
+    def batches(step, part=0, parts=1):
+        return [graphs((5,) * BATCH, seed=step + 100 * view) for view in range(method.views.count)]
+
+    return method, batches
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE"])
+@pytest.mark.parametrize(
+    "name", ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM"]
+)
 def test_each_method_resumes_bitwise(name, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):
         for limit in [*stops, 1000]:

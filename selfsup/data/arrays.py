@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
+from . import graphs
 from .base import Source
 from .files import read_file
 from .outcome import BadSample
@@ -83,7 +84,8 @@ def open_array(path: str) -> Source:
         if path.lower().endswith(".npy"):
             return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), place=path)
         with np.load(path, allow_pickle=False) as archive:
-            return from_dict({name: archive[name] for name in archive.files}, path)
+            arrays = {name: archive[name] for name in archive.files}
+        return graphs.open_arrays(arrays, path) or from_dict(arrays, path)
     except (ValueError, OSError, EOFError) as error:
         raise SelfsupError(
             "E106",

@@ -76,6 +76,7 @@ class Source(ABC):
         self.place = place
         self.problems = Problems()
         self.ignored: dict[str, int] = {}
+        self.notes: list[str] = []  # what a person should know of the data
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -110,6 +111,10 @@ class Source(ABC):
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         """Part (train, test ...) of each sample where the data says so, as `labels` does."""
         return None
+
+    def for_training(self) -> "Source":
+        """What pretraining may see: all of it, unless a later part is there to be foretold."""
+        return self
 
     @property
     def found(self) -> int:

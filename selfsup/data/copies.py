@@ -117,7 +117,9 @@ def content_print(sample: np.ndarray) -> bytes:
 
 
 def raw_print(raw: Any) -> bytes:
-    """A fingerprint of a sample as its source gives it: bytes, an array or a picture."""
+    """A fingerprint of a sample as its source gives it: bytes, text, an array or a picture."""
+    if isinstance(raw, str):
+        raw = raw.encode("utf-8", "surrogatepass")
     if isinstance(raw, bytes):
         return blake2b(raw, digest_size=16).digest()
     return content_print(np.asarray(raw))

@@ -224,13 +224,16 @@ class ListedFiles(FileSource):
         self.content = kinds.most_common(1)[0][0] if kinds else "nothing"
 
 
-def read_file(path: bytes, size: int, time: int) -> bytes:
-    """The whole file if it is still the one that was listed with this size and time (ns).
+def read_file(
+    path: bytes, size: int, time: int, start: int = 0, length: int | None = None
+) -> bytes:
+    """The file if it is still the one that was listed with this size and time (ns).
 
-    Raises BadSample with the code `changed` where it is not, `unreadable` or `io` where the
-    system refuses.
+    With `length`, that many bytes of it from `start` on, or what is left. Raises BadSample with the
+    code `changed` where it is not, `unreadable` or `io` where the system refuses.
     """
-    if size > LARGEST:
+    wanted = max(0, min(size - start, size if length is None else length))
+    if wanted > LARGEST:
         raise BadSample("too-large", REASONS["too-large"])
     try:
         # Not blocking, because what was a file may be a pipe by now, which would wait for ever.
@@ -248,9 +251,9 @@ def read_file(path: bytes, size: int, time: int) -> bytes:
             raise BadSample("changed", "no longer a regular file")
         if status.st_size != size or status.st_mtime_ns != time:
             raise BadSample("changed", "rewritten since the data was listed")
-        content = os.read(handle, size)
-        while len(content) < size:  # one read gives at most 2 GiB, and less on some file systems
-            more = os.read(handle, size - len(content))
+        content = os.pread(handle, wanted, start)
+        while len(content) < wanted:  # one read gives at most 2 GiB, and less on some file systems
+            more = os.pread(handle, wanted - len(content), start + len(content))
             if not more:
                 raise BadSample("changed", "cut short since the data was listed")
             content += more

@@ -14,8 +14,9 @@ _EXTENSIONS = {
     "image": "jpg jpeg jpe jfif png webp bmp dib gif tif tiff ppm pgm pbm pnm",
     "audio": "wav flac ogg oga mp3 opus aif aiff",
     "video": "mp4 avi mov mkv webm m4v mpg mpeg",
-    "text": "txt md html htm xml json jsonl yaml yml toml log py rst tex cls",
-    "table": "csv tsv parquet",
+    "text": "txt md html htm xml json jsonl ndjson yaml yml toml log py rst tex cls "
+    "c h cc cpp hpp cs java js go rs rb php pl lua r jl m swift kt scala hs sh sql css",
+    "table": "csv tsv parquet ts",
     "shard": "tar tgz tar.gz",
     "array": "npy npz",
 }

@@ -53,6 +53,7 @@ class Labelled(Source):
         )
         self.problems, self.ignored = source.problems, source.ignored
         self.lasting = source.lasting
+        self.notes = source.notes
         if not table.is_file():
             raise SelfsupError("E101", f"there is no table at {table}")
 

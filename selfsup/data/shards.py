@@ -23,7 +23,8 @@ from .base import LARGEST, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
-from .tables import LABEL_COLUMNS, encode, folder_labels, folder_splits
+from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode, folder_labels, folder_splits
+from .texts import LOOKED_AT, joined, text_columns
 
 MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
 CHUNK = 1 << 16
@@ -309,7 +310,10 @@ class GzipStream:
 
 
 class ParquetSource(Source):
-    """A column of encoded samples: binary, or a struct with `bytes` (as Hugging Face writes it)."""
+    """A column of encoded samples: binary, or a struct with `bytes` (as Hugging Face writes it).
+
+    Without one, columns of text, which are joined.
+    """
 
     kind = "parquet"
     sequential = True
@@ -338,7 +342,7 @@ class ParquetSource(Source):
                 firsts.append(firsts[-1] + file.metadata.row_group(group).num_rows)
         self._first = np.array(firsts, np.int64)
         self._stamps = stamps
-        self.column, self._nested = self._find_column()
+        self.columns, self._nested = self._find_columns()
         self._recent: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -351,9 +355,12 @@ class ParquetSource(Source):
         row += int(self._first[group]) - self._file_first[number]
         return f"{os.path.basename(self.paths[number])}#{row}"
 
-    def read(self, i: int) -> bytes:
+    def read(self, i: int) -> bytes | str:
         group, row = self._locate(i)
-        value = self._column(group)[row].as_py()
+        table = self._table(group)
+        if self.content == "text":
+            return joined(table.slice(row, 1).to_pylist()[0], self.columns)
+        value = table.column(0)[row].as_py()
         if isinstance(value, dict):
             value = value.get("bytes")
         if value is None:
@@ -362,7 +369,7 @@ class ParquetSource(Source):
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(b"parquet", digest_size=16)
-        digest.update(repr((self.column, self._stamps)).encode())
+        digest.update(repr((",".join(self.columns), self._stamps)).encode())
         for file in self._files:
             digest.update(repr([file.metadata.num_rows, str(file.schema_arrow)]).encode())
         digest.update(repr([os.path.basename(path) for path in self.paths]).encode())
@@ -375,14 +382,20 @@ class ParquetSource(Source):
         return np.repeat(stamp_of(sizes, times), rows)
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._named((*LABEL_COLUMNS, "labels"))
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._named(SPLIT_COLUMNS)
+
+    def _named(self, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
         names = {name.lower(): name for name in self._files[0].schema_arrow.names}
-        chosen = next((names[c] for c in (*LABEL_COLUMNS, "labels") if c in names), None)
+        chosen = next((names[c] for c in columns if c in names), None)
         if chosen is None:
             return None
         values = (v for f in self._files for v in f.read(columns=[chosen])[chosen].to_pylist())
         return encode(None if v is None or v == -1 else str(v) for v in values)
 
-    def _find_column(self) -> tuple[str, bool]:
+    def _find_columns(self) -> tuple[list[str], bool]:
         if not self._files:
             raise SelfsupError("E102", f"no parquet files in {self.place}")
         schema = self._files[0].schema_arrow
@@ -393,30 +406,41 @@ class ParquetSource(Source):
             elif pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
                 found[field.name] = True
         if not found:
+            strings = [
+                field.name
+                for field in schema
+                if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+            ]
+            rows = next(self._files[0].iter_batches(LOOKED_AT, columns=strings), None)
+            texts = text_columns(rows.to_pylist()) if rows is not None else []
+            if texts:
+                self.content = "text"
+                return texts, False
             raise SelfsupError(
-                "E104", f"{self.place} has no column of image bytes", where=self.place,
+                "E104", f"{self.place} has no column of image bytes or of text", where=self.place,
                 why=f"its columns are {', '.join(f'{f.name} ({f.type})' for f in schema)}"[:500],
-                do="store the encoded images in a binary column named 'image'",
+                do="store encoded images in a binary column named 'image', or text in one named "
+                "'text'",
             )  # fmt: skip
         usual = ("image", "img", "jpg", "jpeg", "png", "bytes", "data")
         name = next((n for n in found if n.lower() in usual), next(iter(found)))
-        return name, found[name]
+        return [name], found[name]
 
     def _locate(self, i: int) -> tuple[int, int]:
         group = int(np.searchsorted(self._first, i, side="right")) - 1
         return group, i - int(self._first[group])
 
-    def _column(self, group: int):
+    def _table(self, group: int):
         with self._lock:
             if group not in self._recent:
                 number, index = self._groups[group]
-                wanted = [f"{self.column}.bytes"] if self._nested else [self.column]
+                wanted = [f"{name}.bytes" if self._nested else name for name in self.columns]
                 try:
                     table = self._files[number].read_row_group(index, columns=wanted)
                 except (pa.ArrowException, OSError) as error:
                     reason = str(error).splitlines()[0]
                     raise BadSample("table-damaged", f"its row group: {reason}") from None
-                self._recent[group] = table.column(0)
+                self._recent[group] = table
                 while len(self._recent) > 2:
                     self._recent.popitem(last=False)
             self._recent.move_to_end(group)

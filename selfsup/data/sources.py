@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
+from . import graphs, series, smiles
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
 from .base import REASONS, Source
 from .files import FolderSource, ListedFiles, list_folder
@@ -21,8 +22,12 @@ from .kinds import CODES, KINDS, extension, sniff
 from .listed import CsvSource, Labelled
 from .names import text
 from .shards import open_shards
+from .tables import Table
+from .texts import open_rows, open_texts
 
 __all__ = ["Source", "open_source"]
+
+MOSTLY = 4  # times as many texts as pictures in a folder make it one of texts
 
 
 def open_source(
@@ -57,7 +62,7 @@ def _open(data: Any, follow_links: bool) -> Source:
             return _open_file(path, follow_links)
         matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
         if matches:
-            return open_shards(matches, place=str(path))
+            return open_rows(matches, str(path)) or open_shards(matches, place=str(path))
         raise _missing(path)
     if isinstance(data, np.ndarray):
         return ArraySource(data)
@@ -79,14 +84,17 @@ def _open(data: Any, follow_links: bool) -> Source:
 
 def _open_file(path: str, follow_links: bool) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
+    if last in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
+        return series.open_series(path)
     if last in (b"tar", b"tgz", b"tar.gz", b"parquet"):
         return open_shards([path], place=path)
     if last in (b"csv", b"tsv"):
-        return CsvSource(path)
+        return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
         return open_array(path)
     if last in CODES:
-        return ListedFiles([path])
+        listed = ListedFiles([path])
+        return open_texts(listed) if listed.content == "text" else listed
     with open(path, "rb") as file:
         kind = sniff(file.read(512))
     if kind is None:
@@ -98,24 +106,47 @@ def _open_file(path: str, follow_links: bool) -> Source:
     return open_shards([path], place=path) if kind == "shard" else ListedFiles([path])
 
 
+def _open_table(path: str) -> Source:
+    """A table of files, if it names one that is there; else of texts, if a column holds such."""
+    table = Table(Path(path))
+    if table.path_column is not None:
+        first = next((row[0] for row in table.rows()), b"")
+        if os.path.exists(os.path.join(os.path.dirname(os.fsencode(path)), first)):
+            return CsvSource(path)
+    return open_rows([path], path) or CsvSource(path)
+
+
 def _open_folder(path: str, follow_links: bool) -> Source:
+    found = graphs.open_folder(path)
+    if found is not None:
+        return found
     listing = list_folder(os.fsencode(path), follow_links)
     kinds = Counter(listing.kinds)
     samples = {code: n for code, n in kinds.items() if KINDS[code] in ("image", "audio", "video")}
     chosen = max(samples, key=lambda code: (samples[code], -code), default=None)
+    texts = KINDS.index("text")
+    if chosen is not None and kinds[texts] > MOSTLY * samples[chosen]:
+        chosen = texts  # documents with a few pictures
     if chosen is None:
         # No samples as files: shards in the folder are read instead, tables after archives.
         names = [text(name) for name in listing.names]
+        if (found := series.in_folder(path, names)) is not None:
+            found.problems = listing.problems
+            found.ignored = {name: n for name, n in listing.ignored.items() if n}
+            return found
         for suffixes in ((".tar", ".tgz", ".tar.gz"), (".parquet",)):
             shards = [os.path.join(path, n) for n in names if n.lower().endswith(suffixes)]
             if shards:
                 source = open_shards(shards, place=path)
                 break
         else:
-            source = FolderSource(path, listing, keep=None)
+            chosen = texts if kinds[texts] else None
+            source = FolderSource(path, listing, keep=chosen)
         source.problems = listing.problems
     else:
         source = FolderSource(path, listing, keep=chosen)
+    if chosen == texts:
+        source = open_texts(source)
     source.ignored = {name: n for name, n in listing.ignored.items() if n}
     for code, n in kinds.items():
         if code != chosen and source.kind == "folder":
@@ -164,5 +195,5 @@ def _empty(source: Source) -> SelfsupError:
     return SelfsupError(
         "E102", f"no samples in {source.place}", where=source.place, why=why,
         do="point to a folder with jpg, png, webp, bmp, gif or tiff files, or to shards, parquet, "
-        "csv or npy",
+        "csv or npy; or to text files, jsonl or a csv with a column of text",
     )  # fmt: skip

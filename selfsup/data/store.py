@@ -84,6 +84,7 @@ def open_store(
     ledger = Ledger() if ledger is None else ledger
     for problem in source.problems:
         ledger.skip(**problem)
+    modality.meet(source)
     return Store(source, modality, size, cache_folder(cache), ledger, workers, max_skipped)
 
 
@@ -102,7 +103,7 @@ class Store:
     ):
         self.source, self.modality, self.size = source, modality, size
         self.ledger, self.workers, self.max_skipped = ledger, workers, max_skipped
-        self.notes: list[str] = []
+        self.notes: list[str] = list(source.notes)
         self.mode, self.path = "stream", None
         self.shape: tuple[int, int, int] | None = None
         self._pool = Pool()

@@ -1,6 +1,6 @@
 """Frozen features of every labelled sample, by any encoder, from one decode-once store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import faults
+from ..data.batch import Batch
 from ..data.copies import content_print
 from ..data.store import Store
 from ..inference import Fast
@@ -17,7 +18,6 @@ from ..stop import stop
 
 BATCH = 256
 ROUNDED, MOST_ROUNDING = 64, 0.02  # samples, and error beside their deviation, that are tolerated
-COMPONENTS = 256  # of the principal component analysis of the baseline
 
 
 def readable(store: Store, tell: Callable[[str], None]) -> tuple[np.ndarray, list[bytes]]:
@@ -63,15 +63,19 @@ def baseline(
 ) -> tuple[Float[Tensor, "n p"], Float[Tensor, "m p"]]:
     """The modality's classical features, reduced to their principal components.
 
-    The components are those of the training part, as many as carry weight and at most 256.
+    The components are those of the training part, as many as carry weight and at most
+    `modality.baseline_components`.
     """
 
-    def plain(rows: np.ndarray) -> Tensor:
-        parts = []
+    def batches(rows: np.ndarray) -> Iterator[Batch]:
         for low in range(0, len(rows), BATCH):
             stop.check()
-            parts.append(modality.baseline(store.batch(rows[low : low + BATCH])).float().cpu())
-        return torch.cat(parts)
+            yield store.batch(rows[low : low + BATCH])
+
+    features = modality.fitted(batches(train))
+
+    def plain(rows: np.ndarray) -> Tensor:
+        return torch.cat([features(batch).float().cpu() for batch in batches(rows)])
 
     x = plain(train)
     mean = x.mean(0)
@@ -82,7 +86,7 @@ def baseline(
         variance, left = torch.linalg.eigh(_gram(x))
         axes = x.T.double() @ left / variance.clamp(min=1e-300).sqrt()
     keep = (variance > 1e-9 * variance.max().clamp(min=1e-30)).nonzero()[:, 0]
-    axes = axes[:, keep[-COMPONENTS:].flip(0)].float()  # eigh sorts upwards
+    axes = axes[:, keep[-modality.baseline_components :].flip(0)].float()  # eigh sorts upwards
     return x @ axes, (plain(test) - mean) @ axes
 
 

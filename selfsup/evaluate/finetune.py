@@ -113,7 +113,7 @@ class Classifier(nn.Module):
 
 def depth_of(name: str) -> int:
     """How far from the input a parameter of an encoder lies: stems 0, then blocks or stages."""
-    found = re.match(r"(?:trunk\.blocks\.|layer)(\d+)", name)
+    found = re.match(r"(?:trunk\.(?:blocks\.)?|layer)(\d+)", name)
     if found is None:
         return 10_000 if name.startswith("trunk.norm") else 0
     return int(found[1]) + name.startswith("trunk")

@@ -1,6 +1,7 @@
 """What a modality is: how to read one kind of data, and how to look at it more than once."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,9 @@ class Modality(ABC):
     name: ClassVar[str]
     contents: ClassVar[tuple[str, ...]]  # what `Source.content` calls such samples
     unit: ClassVar[str] = "px"  # that the size of a sample or of a view is counted in
+    raw_unit: ClassVar[str] = "pixels"  # of `describe`
     baseline_name: ClassVar[str]  # of the classical features, for tables and sentences
+    baseline_components: ClassVar[int] = 256  # of them that the control keeps, at most
     default_method: ClassVar[str]
     encoders: ClassVar[tuple[str, ...]]  # names for `encoder`, smallest first
     mean: ClassVar[tuple[float, ...]]
@@ -51,6 +54,16 @@ class Modality(ABC):
 
         It goes into `state`; labels are not looked at.
         """
+
+    def meet(self, source: Source) -> None:  # noqa: B027
+        """Take up what samples of a source share and each of them lacks: the graph of its nodes.
+
+        Called before samples of that source are read. Raises SelfsupError where they do not fit.
+        """
+
+    def method_for(self, encoder: str | None) -> str:
+        """The method where none was asked for; `encoder` is the one that was, if any."""
+        return self.default_method
 
     @property
     def state(self) -> dict[str, Any]:
@@ -84,9 +97,25 @@ class Modality(ABC):
     def picture(self, x: Float[Tensor, "b ..."]) -> UInt8[Tensor, "b 3 h w"]:
         """Views as a person can look at them."""
 
+    def thumbnail(self, sample: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+        """A sample as `read` gives it, as a person can look at it: 1, 3 or 4 channels."""
+        return sample
+
+    def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]] | None:
+        """Format, mode and extent (of two sides) of a raw sample; None where `scan` knows them."""
+        return None
+
+    def examples(self) -> list[Any]:
+        """Made-up samples, for all of preprocessing to take part; none where pictures will do."""
+        return []
+
     @abstractmethod
     def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
         """What was used before there were encoders: the control of every evaluation."""
+
+    def fitted(self, batches: Iterable[Batch]) -> Callable[[Batch], Float[Tensor, "b p"]]:
+        """`baseline`, with what it must know of the training part: a vocabulary, how rare it is."""
+        return self.baseline
 
     @abstractmethod
     def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:

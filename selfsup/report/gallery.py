@@ -90,6 +90,7 @@ class Studio:
         except SelfsupError as error:
             self.why["samples"] = _told(error)
             return
+        self.modality.meet(self.samples.source)
         if evaluated is not None:
             self.points = evaluated[1]
         elif "encoder" not in self.why:
@@ -145,18 +146,20 @@ class Studio:
             source, size = self.samples.source, self.card.size
             try:
                 array = self.modality.read(source.read(int(self.samples.indices[row])), size)
-                self._read[row] = _middle(self.modality.shrink(array, size))
+                array = self.modality.shrink(array, size)
+                self._read[row] = _middle(array) if array.shape[2] == 3 else array
             except BadSample:
                 self._read[row] = None
         return self._read[row]
 
     def batch(self, rows: Any) -> Batch:
-        """Samples by row; one that cannot be read is grey."""
+        """Samples by row; one that cannot be read is grey, or any other where that is no sample."""
         with ThreadPoolExecutor(2, "report") as threads:
             arrays = list(threads.map(self._decode, map(int, rows)))
         stop.check()
         grey = np.full((self.card.size, self.card.size, 3), 128, np.uint8)
-        return assemble([grey if array is None else array for array in arrays])
+        blank = next((a for a in arrays if a is not None and a.shape[2] != 3), grey)
+        return assemble([blank if array is None else array for array in arrays])
 
     def pictures(self, rows: Any, side: int = 128) -> np.ndarray:
         """The middle square of samples as the encoder gets it, (n, h, w, 3) uint8."""
@@ -434,7 +437,7 @@ def _short(name: str) -> str:
 def _inside(studio: Studio) -> Markup | None:
     """Where tokens look alike, and where they look."""
     encoder: Any = studio.loaded.encoder
-    shape = tuple(encoder.grid)
+    shape = tuple(getattr(encoder, "grid", ()))
     if len(shape) != 2 or prod(shape) < 16:
         return None  # a grid of a few cells shows nothing
     rows = studio.some(SHOWN, purpose=1)
@@ -547,4 +550,5 @@ def _middle(array: np.ndarray) -> np.ndarray:
 
 def _pictures(modality: Modality, x: torch.Tensor) -> np.ndarray:
     """Views as (n, h, w, 3) uint8."""
-    return modality.picture(x.float()).permute(0, 2, 3, 1).cpu().numpy()
+    x = x.float() if x.is_floating_point() else x
+    return modality.picture(x).permute(0, 2, 3, 1).cpu().numpy()

@@ -205,12 +205,12 @@ def test_nothing_there(tmp_path):
     with pytest.raises(SelfsupError) as error:
         open_source(tmp_path / "absent")
     assert (error.value.code, error.value.exit_code) == ("E101", 66)
-    for build in (lambda: None, lambda: (tmp_path / "only.txt").write_text("x")):
+    for build in (lambda: None, lambda: (tmp_path / "only.cls.json.lock").write_text("x")):
         build()
         with pytest.raises(SelfsupError) as error:
             open_source(tmp_path)
         assert (error.value.code, error.value.exit_code) == ("E102", 66)
-    assert "1 text" in error.value.why
+    assert "1 lock" in error.value.why
     with pytest.raises(SelfsupError) as error:
         open_source([])
     assert error.value.code == "E102"

@@ -31,6 +31,9 @@ class Counting:
     def shrink(self, array, size):
         return self.image.shrink(array, size)
 
+    def meet(self, source):
+        self.image.meet(source)
+
 
 @pytest.fixture
 def counting(image):

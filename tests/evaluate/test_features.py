@@ -22,7 +22,7 @@ def case(tmp_path_factory):
 @pytest.mark.parametrize("most", [5, 256])
 def test_principal_components_agree_with_scikit_learn(case, most, monkeypatch):
     encoder, store, _ = case
-    monkeypatch.setattr(features, "COMPONENTS", most)
+    monkeypatch.setattr(type(encoder.modality), "baseline_components", most)
     train, test = np.arange(50), np.arange(50, 70)
     x, z = features.baseline(encoder.modality, store, train, test)
     pixels = encoder.modality.baseline(store.batch(np.arange(70))).double().numpy()

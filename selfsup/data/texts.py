@@ -1,0 +1,384 @@
+"""Texts: files, which are cut where they are long, JSON lines, and columns of tables.
+
+Nothing is held in memory but where each text begins, so files may be larger than it.
+"""
+
+import csv
+import json
+import os
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SelfsupError
+from .base import Source
+from .files import FileSource, read_file
+from .outcome import BadSample
+from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
+
+WHOLE = 64 << 10  # bytes: up to here a file among others is one text
+PIECES = 1024  # a long text is cut into about so many, of 1 to 8 KiB
+SHORTEST, LONGEST = 1 << 10, 8 << 10
+TEXT_COLUMNS = ("text", "content", "sentence", "document", "body", "abstract", "review")
+LOOKED_AT = 200  # rows that show which columns hold prose
+LONGEST_CELL = 1 << 26  # characters
+LETTER = re.compile(r"[^\W\d_]")
+
+
+class Cut(bytes):
+    """A part of a longer text, at whose ends no document begins or ends."""
+
+
+class TextFiles(Source):
+    """Files of text. Long ones, and a single one, are cut into pieces at the ends of lines.
+
+    A piece ends with the first line that ends behind its share of the file, or with the first word
+    where lines are very long. Of a long file only the first piece has the file's label.
+    """
+
+    content = "text"
+
+    def __init__(self, files: FileSource):
+        super().__init__(files.place)
+        self.files, self.kind = files, files.kind
+        self.problems, self.ignored = files.problems, files.ignored
+        total = sum(files.size(i) for i in range(len(files)))
+        wanted = max(1, total // PIECES)
+        self.piece = min(max(SHORTEST, 1 << (wanted.bit_length() - 1)), LONGEST)
+        whole = WHOLE if len(files) > 1 else self.piece
+        self._file, self._start = array("q"), array("q")
+        for i in range(len(files)):
+            length = files.size(i)
+            # the last one is half as long as a piece or half as long again
+            starts = range(0, length - self.piece // 2, self.piece) if length > whole else range(1)
+            self._file.extend([i] * len(starts))
+            self._start.extend(starts)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def _is_last(self, i: int) -> bool:
+        return i + 1 == len(self) or self._file[i + 1] != self._file[i]
+
+    def _is_cut(self, i: int) -> bool:
+        return self._start[i] > 0 or not self._is_last(i)
+
+    def name(self, i: int) -> str:
+        name = self.files.name(self._file[i])
+        return f"{name}#{self._start[i]}" if self._is_cut(i) else name
+
+    def size(self, i: int) -> int:
+        return (
+            self.piece if not self._is_last(i) else self.files.size(self._file[i]) - self._start[i]
+        )
+
+    def read(self, i: int) -> bytes:
+        file, start = self._file[i], self._start[i]
+        if not self._is_cut(i):
+            return self.files.read(file)
+        path, size, time = self.files.path(file), self.files.size(file), self.files.times[file]
+        content = read_file(path, size, time, start, 2 * self.piece)
+        first = 0 if start == 0 else _break(content[: self.piece])
+        last = len(content)
+        if not self._is_last(i):
+            last = self.piece + _break(content[self.piece :])
+        return Cut(content[first:last])
+
+    def fingerprint(self) -> str:
+        return f"{self.files.fingerprint()}-{self.piece}"
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        found = self.files.labels()
+        if found is None:
+            return None
+        numbers = found[0][np.frombuffer(self._file, np.int64)].copy()
+        numbers[np.frombuffer(self._start, np.int64) > 0] = -1
+        return numbers, found[1]
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        found = self.files.splits()
+        return None if found is None else (found[0][np.frombuffer(self._file, np.int64)], found[1])
+
+
+def _break(content: bytes) -> int:
+    """Where a cut is made: behind the first line end, else the first blank, else a character."""
+    for mark in (b"\n", b" "):
+        place = content.find(mark)
+        if place >= 0:
+            return place + 1
+    return next((i for i, byte in enumerate(content[:4]) if byte & 0xC0 != 0x80), 0)
+
+
+# ---- rows ------------------------------------------------------------------------------------
+
+
+class RowSource(Source):
+    """Texts in the rows of files, each file indexed once and read at any row.
+
+    `columns` are those that make the text, one line each; names count rows from 1.
+    """
+
+    content = "text"
+
+    def __init__(self, paths: Sequence[str], place: str):
+        super().__init__(place)
+        self.paths = [os.path.abspath(path) for path in paths]
+        self._stamps: list[tuple[int, int]] = []
+        self._file, self._number = array("i"), array("q")
+        self._start, self._length = array("q"), array("q")
+        for file, path in enumerate(self.paths):
+            try:
+                status = os.stat(path)
+                self._stamps.append((status.st_size, status.st_mtime_ns))
+                for number, start, length in self._rows(path):
+                    self._file.append(file)
+                    self._number.append(number)
+                    self._start.append(start)
+                    self._length.append(length)
+            except OSError as error:
+                raise SelfsupError("E101", f"{path} cannot be opened", why=error.strerror) from None
+        rows = [row for row in (self._parsed(i) for i in range(min(len(self), LOOKED_AT))) if row]
+        self.columns = text_columns(rows)
+
+    def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
+        """(number, start, length) of each row that is not empty."""
+        raise NotImplementedError
+
+    def _parse(self, content: bytes) -> dict[str, Any]:
+        """Cells by the names of their columns. Raises ValueError."""
+        raise NotImplementedError
+
+    def _parsed(self, i: int) -> dict[str, Any] | None:
+        try:
+            return self._parse(self._bytes(i))
+        except (BadSample, ValueError):
+            return None
+
+    def _bytes(self, i: int) -> bytes:
+        file = self._file[i]
+        size, time = self._stamps[file]
+        if self._length[i] > LONGEST_CELL:
+            raise BadSample("too-large", f"a row of {self._length[i] >> 20} MiB")
+        return read_file(os.fsencode(self.paths[file]), size, time, self._start[i], self._length[i])
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def name(self, i: int) -> str:
+        return f"{os.path.basename(self.paths[self._file[i]])}#{self._number[i]}"
+
+    def read(self, i: int) -> str:
+        content = self._bytes(i)
+        try:
+            return joined(self._parse(content), self.columns)
+        except ValueError as error:
+            reason = f"row {self._number[i]} cannot be read: {error}"
+            raise BadSample("broken-row", reason) from None
+
+    def fingerprint(self) -> str:
+        from hashlib import blake2b
+
+        digest = blake2b(repr((self._stamps, self.columns)).encode(), digest_size=16)
+        digest.update(repr([os.path.basename(path) for path in self.paths]).encode())
+        return digest.hexdigest()
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._named((*LABEL_COLUMNS, "labels"))
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._named(SPLIT_COLUMNS) or file_splits(self.paths, self._file)
+
+    def _named(self, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
+        rows = [self._parsed(i) or {} for i in range(len(self))]
+        known = {name.strip().lower(): name for row in rows[:LOOKED_AT] for name in row}
+        column = next((known[name] for name in names if name in known), None)
+        if column is None or column in self.columns:
+            return None
+        values = (row.get(column) for row in rows)
+        return encode(None if v is None or str(v).strip() == "" else str(v).strip() for v in values)
+
+
+class JsonLines(RowSource):
+    """One JSON object (or string) a line."""
+
+    kind = "jsonl"
+
+    def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
+        from ..stop import stop
+
+        number, start, begun = 1, 0, 0  # of the line, and of the chunk
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                stop.check()
+                ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + begun
+                for end in ends.tolist():
+                    if end > start:
+                        yield number, start, end - start
+                    number, start = number + 1, end + 1
+                begun += len(chunk)
+        if begun > start:
+            yield number, start, begun - start
+
+    def _parse(self, content: bytes) -> dict[str, Any]:
+        row = json.loads(content.decode("utf-8-sig"))  # its errors are ValueErrors
+        if isinstance(row, str):
+            return {"text": row}
+        if not isinstance(row, dict):
+            raise ValueError(f"{type(row).__name__} is neither an object nor a string")
+        return row
+
+
+class TextTable(RowSource):
+    """CSV or TSV with a header. In a TSV quotes mean nothing unless they enclose a cell."""
+
+    kind = "csv"
+
+    def __init__(self, paths: Sequence[str], place: str):
+        self.headers: dict[str, list[str]] = {}
+        self._header: list[str] = []
+        super().__init__(paths, place)
+
+    def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
+        from ..stop import stop
+
+        place, number = 0, 0
+        with open(path, "rb") as file:
+
+            def lines() -> Iterator[str]:
+                nonlocal place
+                for line in file:
+                    place += len(line)
+                    yield line.decode("utf-8-sig" if place == len(line) else "utf-8", "replace")
+
+            try:
+                start = 0
+                for cells in _reader(lines(), path):
+                    if number == 0:
+                        self._note_header(path, cells)
+                    elif any(cells):
+                        yield number, start, place - start
+                    start, number = place, number + 1
+                    if number % 4096 == 0:
+                        stop.check()
+            except csv.Error as error:
+                raise SelfsupError(
+                    "E105", f"{path} is not a readable table: {error}", where=path
+                ) from None
+
+    def _note_header(self, path: str, cells: list[str]) -> None:
+        self._header = self._header or cells
+        if cells != self._header:
+            raise SelfsupError(
+                "E105",
+                f"{path} has other columns than the tables before it",
+                where=path,
+                why=f"{', '.join(cells)[:200]} instead of {', '.join(self._header)[:200]}",
+            )
+
+    def _parse(self, content: bytes) -> dict[str, Any]:
+        cells = next(_reader(iter([content.decode()]), self.paths[0]), [])
+        return dict(zip(self._header, cells, strict=False))
+
+
+def _reader(lines: Iterator[str], path: str) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST_CELL)
+    if not path.lower().endswith(".tsv"):
+        return csv.reader(lines)
+    plain = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return ([_unquoted(cell) for cell in cells] for cells in plain)
+
+
+def _unquoted(cell: str) -> str:
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"')
+    return cell
+
+
+def joined(row: Mapping[str, Any], columns: Iterable[str]) -> str:
+    """The text of a row: one line for each column that has one."""
+    cells = (row.get(column) for column in columns)
+    return "\n".join(str(cell) for cell in cells if cell is not None and str(cell).strip())
+
+
+def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns that hold text: one of the usual names, else all that look like prose."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    known = {name.strip().lower(): name for name in reversed(names)}
+    for usual in TEXT_COLUMNS:
+        if usual in known and _is_prose([row.get(known[usual]) for row in rows], words=1.0):
+            return [known[usual]]
+    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, "id"}
+    return [
+        name
+        for name in names
+        if name.strip().lower() not in others and _is_prose([row.get(name) for row in rows])
+    ]
+
+
+def _is_prose(cells: Sequence[Any], words: float = 3.0) -> bool:
+    """Strings of several words, mostly letters, that hardly repeat."""
+    found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    if not found or len(found) < 0.5 * len(cells):
+        return False
+    length = sum(map(len, found))
+    return (
+        sum(len(cell.split()) for cell in found) >= words * len(found)
+        and sum(len(LETTER.findall(cell)) for cell in found) >= 0.5 * length
+        and len(set(found)) >= min(0.5 * len(found), 10)
+    )
+
+
+def file_splits(paths: Sequence[str], file: Sequence[int]) -> tuple[np.ndarray, list[str]] | None:
+    """train, test ... from the names of several files: ag_news_train.csv, ag_news_test.csv."""
+    parts = []
+    for path in paths:
+        words = re.split(r"[^a-z]+", os.path.basename(path).lower())
+        parts.append(next((word for word in words if word in SPLITS), None))
+    if len(paths) < 2 or None in parts:
+        return None
+    return encode(parts[number] for number in file)
+
+
+# ---- which of them ---------------------------------------------------------------------------
+
+ROWS: dict[str, Callable[[Sequence[str], str], RowSource]] = {
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".csv": TextTable,
+    ".tsv": TextTable,
+}
+
+
+def open_rows(paths: Sequence[str], place: str) -> RowSource | None:
+    """Texts in rows, where the files have such; None for other tables.
+
+    Raises SelfsupError E105 for JSON lines without a text.
+    """
+    suffix = Path(paths[0]).suffix.lower()
+    if suffix not in ROWS or any(Path(path).suffix.lower() != suffix for path in paths):
+        return None
+    source = ROWS[suffix](paths, place)
+    if source.columns:
+        return source
+    if isinstance(source, JsonLines):
+        raise SelfsupError(
+            "E105",
+            f"{place} has no column of text",
+            where=place,
+            do=f"name one of them {', '.join(TEXT_COLUMNS[:3])}",
+        )
+    return None
+
+
+def open_texts(files: FileSource) -> Source:
+    """Files of text as they are, or the rows of those that hold one text a line."""
+    rows = [os.fsdecode(files.path(i)) for i in range(len(files))]
+    if rows and all(Path(path).suffix.lower() in (".jsonl", ".ndjson") for path in rows):
+        found = open_rows(rows, files.place)
+        assert found is not None
+        return found
+    return TextFiles(files)

@@ -1,0 +1,348 @@
+"""Forecasts from frozen features: what comes after a stretch of a recording, at several horizons.
+
+The vector of the last place of a stretch goes into one ridge regression a horizon, as TS2Vec does
+it (arXiv 2106.10466, section 4.2); its strength is chosen on the validation part. Errors are on
+values scaled by the mean and the deviation of the training part, as published. Beside each stand
+the same network untrained, a linear map of the stretch's own values (all that DLinear can express,
+arXiv 2205.13504: its moving average is linear too), and the last value, carried on.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..console import Console, columns, duration
+from ..data import open_source
+from ..data.fields import pack
+from ..data.series import Recordings, is_series
+from ..errors import SelfsupError
+from ..inference import assemble
+from ..load import LoadedEncoder, load
+from ..modalities.series import Series
+from ..randomness import mix, order
+from ..stop import stop
+from .controls import PRETRAINED, UNTRAINED, awake
+from .interval import Interval, over_samples
+
+HORIZONS = (24, 48, 168, 336, 720)
+LINEAR, LAST = "linear on values (DLinear)", "last value"
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+TEACH, CHOOSE, TEST = 1500, 200, 500  # stretches of each part, at most
+BLOCKS = 20  # in which neighbouring test stretches are resampled together
+NETWORKS = 2  # untrained ones
+BATCH = 64
+SEED = 0  # of the stretches that are drawn
+FORMAT = 1
+
+
+class Forecast:
+    """Errors at each horizon, each beside its controls, and what they mean in a sentence."""
+
+    def __init__(self, told: dict[str, Any]):
+        self._told = told
+
+    @property
+    def verdict(self) -> str:
+        return self._told["verdict"]["sentence"]
+
+    @property
+    def gain(self) -> bool:
+        return self._told["verdict"]["gain"]
+
+    def to_json(self) -> dict[str, Any]:
+        return self._told
+
+    def error(self, horizon: int, of: str = PRETRAINED, kind: str = "mse") -> float:
+        """KeyError where there is none."""
+        for row in self._told["scores"]:
+            if row["horizon"] == horizon and row["of"] == of:
+                return row[kind]
+        raise KeyError(f"no forecast of {of!r} at {horizon}")
+
+    def __str__(self) -> str:
+        subjects = (PRETRAINED, UNTRAINED, LINEAR, LAST)
+        rows = [["steps ahead, MSE / MAE", *subjects, "gain over the better control"]]
+        for horizon in self._told["horizons"]:
+            cells = [f"{self.error(horizon, of):.3f} / {self.error(horizon, of, 'mae'):.3f}"
+                     for of in subjects]  # fmt: skip
+            gain = next(g for g in self._told["gains"] if g["horizon"] == horizon)
+            half = (gain["high"] - gain["low"]) / 2
+            rows.append(
+                [str(horizon), *cells, f"{gain['value']:+.3f} ± {half:.3f} ({gain['control']})"]
+            )
+        return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
+
+    __repr__ = __str__
+
+
+def suits(modality: str, data: Any, labels: Any) -> bool:
+    """One recording without classes is to be foretold."""
+    path = str(data)
+    table = path.endswith((".csv", ".tsv", ".parquet")) and Path(path).is_file()
+    if labels is not None or modality != "series" or not table or not is_series(path):
+        return False
+    return isinstance(open_source(path), Recordings)
+
+
+def evaluate_task(
+    run: Any,
+    data: Any,
+    *,
+    horizons: Sequence[int] = HORIZONS,
+    seeds: int = NETWORKS,
+    follow_links: bool = False,
+    write: bool = True,
+    console: Console | None = None,
+    **others: Any,
+) -> Forecast:
+    """Judge an encoder by forecasts; in a run's folder, forecast.json keeps what was found.
+
+    Raises SelfsupError: E503 where there is no recording, or none that is long enough.
+    """
+    console = console or Console()
+    with stop.installed():
+        encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        source = open_source(data, follow_links=follow_links)
+        if not isinstance(source, Recordings) or not isinstance(encoder.modality, Series):
+            raise SelfsupError(
+                "E503",
+                f"{source.place} is no recording for this encoder to forecast",
+                where=source.place,
+                why="a forecast needs one long series, and an encoder of series",
+                do="give a table whose rows are steps of time",
+            )
+        found = Judge(encoder, source, tuple(horizons), min(seeds, NETWORKS), console).found()
+        folder = Path(getattr(run, "path", run)) if not isinstance(run, LoadedEncoder) else None
+        if write and folder is not None and (folder / "checkpoints").is_dir():
+            from ..run import Run
+
+            Run.open(folder).write_json("forecast.json", found)
+        return Forecast(found)
+
+
+class Judge:
+    """The steps of one evaluation; `origins` are (recording, step before which is known)."""
+
+    def __init__(
+        self,
+        encoder: LoadedEncoder,
+        source: Recordings,
+        horizons: tuple[int, ...],
+        networks: int,
+        console: Console,
+    ):
+        self.encoder, self.source, self.console = encoder, source, console
+        self.networks, self.started = networks, time.monotonic()
+        self.context, self.bounds = encoder.size, source.bounds
+        self.instance = isinstance(encoder.modality, Series) and encoder.modality.instance
+        self.series = []
+        for values, limits in zip(source.series, source.bounds, strict=True):
+            teaching = values[: limits[0]].astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                mean, spread = np.nanmean(teaching, 0), np.nanstd(teaching, 0)
+            spread = np.where(spread > 1e-9, spread, 1.0)
+            self.series.append(((values - mean) / spread).astype(np.float32))
+        self.horizons = tuple(h for h in horizons if len(self.origins(2, h)) >= BLOCKS)
+        self.horizons = tuple(h for h in self.horizons if len(self.origins(0, h)) >= 50)
+        if not self.horizons:
+            raise SelfsupError(
+                "E503",
+                f"no recording of {source.place} is long enough for a forecast",
+                where=source.place,
+                why=f"{self.context} steps and {min(horizons)} more must fit into each part",
+                do="give longer recordings, or an encoder of fewer steps",
+            )
+
+    def origins(self, part: int, horizon: int) -> list[tuple[int, int]]:
+        """Where the future of `horizon` steps lies in a part: train, val or test.
+
+        What comes before may reach into the part before, as it is known by then. Drawn at random,
+        because even steps would fall on the same hours of all days; those of a longer horizon are
+        among those of a shorter one, so that each stretch is encoded once.
+        """
+        every = [
+            (number, t, limits[part])
+            for number, limits in enumerate(self.bounds)
+            for t in range(max(limits[part - 1] if part else 0, self.context), limits[part])
+        ]
+        some = np.sort(order(SEED, part, len(every))[: (TEACH, CHOOSE, TEST)[part]])
+        drawn = (every[i] for i in some.tolist())
+        return [(number, t) for number, t, end in drawn if t + horizon <= end]
+
+    def found(self) -> dict[str, Any]:
+        scores, gains = [], []
+        cache: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}
+        networks = [(PRETRAINED, self.encoder)]
+        for i in range(self.networks):
+            fresh = awake(self.encoder.untrained(mix(0, i)).to(self.encoder.device))
+            networks.append((UNTRAINED, fresh))
+        for horizon in self.horizons:
+            parts = [self.origins(part, horizon) for part in range(3)]
+            futures = [self.future(origins, horizon) for origins in parts]
+            errors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+            for number, (of, encoder) in enumerate(networks):
+                known = cache.setdefault((of, number), {})
+                features = [self.features(encoder, o, known, of) for o in parts]
+                level = [self.level(o) for o in parts] if self.instance else None
+                guess = regress(features, futures, level)
+                errors.setdefault(of, []).append(wrong(guess, futures[2]))
+            errors[LINEAR] = [wrong(self.linear(parts, futures), futures[2])]
+            last = np.repeat(self.values(parts[2], 1), horizon, 1)
+            errors[LAST] = [wrong(np.nan_to_num(last), futures[2])]
+            for of, pairs in errors.items():
+                mse, mae = (float(np.mean([np.nanmean(p[k]) for p in pairs])) for k in (0, 1))
+                scores.append({"horizon": horizon, "of": of, "mse": mse, "mae": mae})
+            gains.append({"horizon": horizon, **self.gain(errors)})
+        counts = [len(self.origins(part, self.horizons[0])) for part in range(3)]
+        return {
+            "format": FORMAT,
+            "task": "forecast",
+            "verdict": verdict(gains, scores),
+            "horizons": list(self.horizons),
+            "scores": scores,
+            "gains": gains,
+            "origins": dict(zip(("train", "val", "test"), counts, strict=True)),
+            "data": {"place": self.source.place, "bounds": self.source.bounds},
+            "notes": [
+                f"The last {self.context} steps are known. {counts[0]} stretches teach, "
+                f"{counts[1]} choose the strength, {counts[2]} test, evenly over the parts.",
+                f"Errors are on scaled values. ± is half of a 95 % interval over {BLOCKS} blocks "
+                "of test stretches; at long horizons few of them are independent.",
+            ],
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
+
+    def gain(self, errors: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> dict[str, Any]:
+        """How much smaller the squared error is than the better control's, and than untrained."""
+        mean = {of: np.mean([pair[0] for pair in pairs], 0) for of, pairs in errors.items()}
+        ours = mean.pop(PRETRAINED)
+        control = min(mean, key=lambda of: np.nanmean(mean[of]))
+        gain, own = (_over_blocks(mean[of] - ours) for of in (control, UNTRAINED))
+        return {
+            "value": gain.value, "low": gain.low, "high": gain.high, "control": control,
+            "over_untrained": {"value": own.value, "low": own.low, "high": own.high},
+        }  # fmt: skip
+
+    # ---- stretches and what follows them ------------------------------------------------------
+
+    def values(self, origins: list[tuple[int, int]], steps: int) -> Float[np.ndarray, "n t c"]:
+        """The last steps before each origin, scaled."""
+        return np.stack([self.series[i][t - steps : t] for i, t in origins])
+
+    def future(self, origins: list[tuple[int, int]], horizon: int) -> Float[np.ndarray, "n h c"]:
+        return np.stack([self.series[i][t : t + horizon] for i, t in origins])
+
+    def level(self, origins: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of each channel before each origin, (n, 1, c) each."""
+        past = self.values(origins, self.context)
+        with np.errstate(invalid="ignore"):
+            mean, spread = np.nanmean(past, 1, keepdims=True), np.nanstd(past, 1, keepdims=True)
+        return np.nan_to_num(mean), np.nan_to_num(spread).clip(min=1e-2)
+
+    @torch.inference_mode()
+    def features(
+        self, encoder: LoadedEncoder, origins: list[tuple[int, int]], known: dict, of: str
+    ) -> Float[np.ndarray, "n d"]:
+        """The vector of the last place, as the encoder sees the raw stretch before each origin."""
+        todo = [origin for origin in origins if origin not in known]
+        for low in range(0, len(todo), BATCH):
+            stop.check()
+            some = todo[low : low + BATCH]
+            rows = [self.source.series[i][t - self.context : t] for i, t in some]
+            batch = assemble([pack({"values": r, "piece": np.array([True])}) for r in rows])
+            assert batch is not None
+            x = encoder.modality.plain(batch.to(encoder.device), self.context)
+            vectors = encoder.features(x)[:, -1].float().cpu().numpy().copy()  # lets go of the rest
+            known.update(zip(some, vectors, strict=True))
+            spent = duration(time.monotonic() - self.started)
+            self.console.progress(
+                f"forecast: features, {of} {low + len(some)}/{len(todo)}  {spent}"
+            )
+        return np.stack([known[origin] for origin in origins])
+
+    def linear(self, parts: list, futures: list[np.ndarray]) -> Float[np.ndarray, "n h c"]:
+        """One map from the values of a channel to its future, the same for all channels."""
+        past = [np.nan_to_num(self.values(o, self.context)).transpose(0, 2, 1) for o in parts]
+        flat = [p.reshape(-1, self.context) for p in past]
+        after = [f.transpose(0, 2, 1).reshape(-1, f.shape[1], 1) for f in futures]
+        guess = regress(flat, after)[:, :, 0]
+        n, horizon, channels = futures[2].shape
+        return guess.reshape(n, channels, horizon).transpose(0, 2, 1)
+
+
+def regress(
+    features: Sequence[np.ndarray],
+    futures: Sequence[np.ndarray],
+    level: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Float[np.ndarray, "n h c"]:
+    """Ridge regression: taught by the first part, its strength chosen on the second, for the third.
+
+    With `level` (mean and deviation before each origin) the future is foretold relative to it.
+    """
+    mean, spread = features[0].mean(0), features[0].std(0).clip(min=1e-6)
+    x = [torch.from_numpy((f - mean) / spread).double() for f in features]
+    y = [torch.from_numpy(f).double() for f in futures]
+    if level is not None:
+        scale = [(torch.from_numpy(m).double(), torch.from_numpy(s).double()) for m, s in level]
+        y = [(v - m) / s for v, (m, s) in zip(y, scale, strict=True)]
+    target = y[0].flatten(1)
+    whole = ~target.isnan().any(1)
+    x0, target = x[0][whole], target[whole]
+    middle = target.mean(0)
+    eigenvalues, axes = torch.linalg.eigh(x0.T @ x0)
+    inner = axes.T @ (x0.T @ (target - middle))
+    best: tuple[float, Tensor] | None = None
+    for strength in STRENGTHS:
+        weight = axes @ (inner / (eigenvalues.clamp(min=0) + strength)[:, None])
+        off = (x[1] @ weight + middle - y[1].flatten(1)).nan_to_num()
+        error = float(off.square().mean().sqrt() + off.abs().mean())  # as the authors choose
+        if best is None or error < best[0]:
+            best = error, weight
+    assert best is not None
+    guess = (x[2] @ best[1] + middle).unflatten(1, futures[2].shape[1:])
+    if level is not None:
+        guess = guess * scale[2][1] + scale[2][0]
+    return guess.numpy()
+
+
+def wrong(guess: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared and mean absolute error of each stretch, over the values that are known.
+
+    NaN for a stretch of which none is.
+    """
+    off = guess - truth
+    known = np.isfinite(off).sum((1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nansum(off**2, (1, 2)) / known, np.nansum(np.abs(off), (1, 2)) / known
+
+
+def _over_blocks(gain: np.ndarray) -> Interval:
+    """The mean over stretches; neighbours share most of their futures, so blocks are resampled."""
+    blocks = [part[np.isfinite(part)] for part in np.array_split(gain, BLOCKS)]
+    return over_samples(np.array([block.mean() for block in blocks if len(block)]))
+
+
+def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pretraining helps where the interval of the gain over the better control is above zero."""
+    sure = [str(g["horizon"]) for g in gains if g["low"] > 0]
+    own = [str(g["horizon"]) for g in gains if g["over_untrained"]["low"] > 0]
+    behind = {g["control"] for g in gains if g["high"] < 0}
+    first = gains[0]["horizon"]
+    at = {row["of"]: row["mse"] for row in scores if row["horizon"] == first}
+    shown = ", ".join(f"{value:.3f} {of}" for of, value in at.items())
+    told = "No clear gain in forecasts"
+    if sure:
+        told = f"Pretraining helps forecasts {', '.join(sure)} steps ahead"
+    elif own:
+        told = f"Pretraining helps forecasts {', '.join(own)} steps ahead over the same network "
+        told += "untrained, but frozen features are not what to forecast from here"
+    if behind:
+        told += f"; {' and '.join(sorted(behind))} is better"
+        told += " elsewhere" if sure else ""
+    return {"gain": bool(sure), "sentence": f"{told} (MSE {first} ahead: {shown})."}

@@ -1,0 +1,272 @@
+"""How well a causal encoder foretells text that it has not seen: perplexity and bits per byte.
+
+Bits per byte can be compared between vocabularies, and with models that have none. Beside the
+encoder stand the same network untrained and what the bytes of the training text tell by themselves.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn.functional import cross_entropy
+
+from .. import machine
+from .. import settings as schema
+from ..console import Console, columns
+from ..data import Source, open_source, open_store
+from ..data.outcome import BadSample
+from ..data.texts import Cut
+from ..errors import SelfsupError
+from ..load import LoadedEncoder, load
+from ..ragged import Ragged
+from ..randomness import mix
+from ..stems import END, SPECIAL
+from ..stop import stop
+from .controls import PRETRAINED, UNTRAINED
+from .interval import Interval, over_samples
+from .ngram import ORDER, Ngrams
+
+WINDOWS = 64  # at a time
+TAUGHT = 2 << 20  # bytes of training text that n-grams are counted in
+MOST_BYTES = 8 << 20  # of the text that tests
+LINE = 40  # characters: equal lines of that length are no accident
+UNIGRAM, NGRAM = "single bytes", f"{ORDER + 1}-grams of bytes"
+
+
+class Perplexity:
+    """Scores beside their controls, and the verdict."""
+
+    def __init__(self, told: dict[str, Any]):
+        self._told = told
+
+    @property
+    def verdict(self) -> str:
+        return self._told["verdict"]["sentence"]
+
+    @property
+    def gain(self) -> bool:
+        return self._told["verdict"]["gain"]
+
+    def to_json(self) -> dict[str, Any]:
+        return self._told
+
+    def __str__(self) -> str:
+        rows = [("", "bits per byte", "interval", "loss a token", "perplexity")]
+        for row in self._told["scores"]:
+            cells = [f"{row['bits_per_byte']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}"]
+            known = "loss" in row
+            cells += [f"{row['loss']:.4f}", f"{row['perplexity']:.2f}"] if known else ["", ""]
+            rows.append((row["of"], *cells))
+        return "\n".join([self.verdict, "", columns(rows, width=100), "", *self._told["notes"]])
+
+
+def suits(modality: str, data: Any, labels: Any) -> bool:
+    """Text without labels can only be foretold."""
+    if modality != "text" or labels is not None:
+        return False
+    found = open_source(data).labels()
+    return found is None or not (found[0] >= 0).any()
+
+
+def evaluate_task(
+    run: Any,
+    data: Any,
+    *,
+    seeds: int = 2,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    follow_links: bool = False,
+    console: Console | None = None,
+    **_: Any,
+) -> Perplexity:
+    """The encoder of `run` on the text in `data`, which should not have been trained on.
+
+    Windows as long as those of training, one after another: a token knows what came before it in
+    its window alone. Raises SelfsupError E202 for an encoder that foretells nothing.
+    """
+    console, began = console or Console(), time.monotonic()
+    with stop.installed():
+        encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        if not getattr(encoder.encoder, "causal", False):
+            raise SelfsupError(
+                "E202",
+                "this encoder does not foretell text",
+                why=f"it is {encoder.card.name}, made by {encoder.card.method or 'another method'}",
+                do="pretrain one with --method clm; or judge this one with labels",
+            )
+        source = open_source(data, follow_links=follow_links)
+        documents = [text.encode() for text in texts(source, encoder.modality, MOST_BYTES)]
+        scores: list[dict[str, Any]] = []
+        with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
+            streams = list(tokens(store, encoder.modality))
+            if sum(len(stream) > 1 for stream in streams) == 0:
+                raise SelfsupError("E503", f"no text to foretell in {source.place}")
+            console.progress("perplexity: the encoder")
+            scores.append(_of_network(PRETRAINED, encoder, streams))
+            for i in range(min(seeds, 2)):
+                console.progress("perplexity: an untrained network")
+                fresh = encoder.untrained(mix(seed, i)).to(encoder.device)
+                found = _of_network(UNTRAINED, fresh, streams)
+                if i == 0 or found["bits_per_byte"] < scores[-1]["bits_per_byte"]:
+                    scores = [*scores[:1], found]
+        told: dict[str, Any] = {"format": 1, "task": "perplexity", "time": time.time()}
+        notes = []
+        taught = _training_text(run, encoder)
+        if taught is None:
+            notes.append("the training text is not at hand: no n-grams to compare with")
+        else:
+            console.progress("perplexity: n-grams of the training text")
+            for of, order in ((UNIGRAM, 0), (NGRAM, ORDER)):
+                scores.append(_of_ngrams(of, Ngrams(taught, order), documents))
+            notes += _overlap(taught, documents)
+    told["scores"], told["notes"] = scores, notes
+    told["verdict"] = _verdict(scores)
+    told["data"] = {"place": source.place, "fingerprint": source.fingerprint()}
+    told["seconds"] = round(time.monotonic() - began, 1)
+    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
+    if home is not None and (home / "checkpoints").is_dir():
+        from ..run import Run
+
+        Run.open(home).write_json("perplexity.json", told)
+    return Perplexity(told)
+
+
+def texts(source: Source, modality: Any, most: int) -> Iterator[str]:
+    """Whole documents: pieces of one file are put together again. Up to `most` characters."""
+    parts: list[str] = []
+    name, seen = "", 0
+    for i in range(len(source)):
+        stop.check()
+        try:
+            raw = source.read(i)
+            text = modality.text(raw)
+        except BadSample:
+            continue
+        mine = source.name(i).rpartition("#")[0] if isinstance(raw, Cut) else f"{i}"
+        if mine != name and parts:
+            yield "".join(parts)
+            parts = []
+        name = mine
+        parts.append(text)
+        seen += len(text)
+        if seen > most:
+            break
+    if parts:
+        yield "".join(parts)
+
+
+def tokens(store: Any, modality: Any) -> Iterator[np.ndarray]:
+    """The tokens of whole documents; pieces that follow one another are one."""
+    stream: list[np.ndarray] = []
+    seen = 0
+    for low in range(0, len(store), WINDOWS):
+        stop.check()
+        batch = store.batch(np.arange(low, min(low + WINDOWS, len(store))))
+        for row in modality.rows(batch):
+            if (len(row) and row[0] == END) and stream:
+                yield np.concatenate(stream)
+                stream = []
+            stream.append(row)
+            seen += len(row)
+        if seen > MOST_BYTES:
+            break
+    if stream:
+        yield np.concatenate(stream)
+
+
+def losses(
+    encoder: LoadedEncoder, streams: list[np.ndarray], context: int
+) -> tuple[Float[np.ndarray, " t"], np.ndarray]:
+    """Nats and number of each token but the first of every document, in order."""
+    rows = []
+    for stream in streams:
+        for start in range(0, len(stream) - 1, context):
+            rows.append(torch.from_numpy(stream[start : start + context + 1]))
+    network: Any = encoder.encoder
+    device, found = encoder.device, []
+    precise = machine.choose_precision("auto", device.type) == "fp32"
+    half = torch.autocast(device.type, torch.bfloat16, enabled=not precise)
+    for low in range(0, len(rows), WINDOWS):
+        stop.check()
+        x = Ragged.of(rows[low : low + WINDOWS]).to(device)
+        followed = x.valid[:, 1:]
+        with torch.inference_mode(), half:
+            states = network.features(Ragged(x.values[:, :-1], followed))
+            logits = network.logits(states[followed])
+        wanted = x.values[:, 1:][followed]
+        found.append(cross_entropy(logits.float(), wanted, reduction="none").cpu())
+    targets = np.concatenate([stream[1:] for stream in streams])
+    return torch.cat(found).double().numpy(), targets
+
+
+def _of_network(of: str, encoder: LoadedEncoder, streams: list[np.ndarray]) -> dict[str, Any]:
+    nats, targets = losses(encoder, streams, max(1, encoder.size - 1))
+    modality: Any = encoder.modality
+    lengths = modality.codec.lengths()[targets]
+    lengths[(targets < SPECIAL) & (targets != END)] = 1  # of unknown characters: one byte at least
+    row = _score(of, nats / math.log(2), lengths)
+    return row | {"loss": float(nats.mean()), "perplexity": float(np.exp(nats.mean()))}
+
+
+def _of_ngrams(of: str, model: Ngrams, documents: list[bytes]) -> dict[str, Any]:
+    bits = [model.bits(document) for document in documents]
+    lengths = [np.append(np.ones(len(d), int), 0) for d in documents]
+    return _score(of, np.concatenate(bits), np.concatenate(lengths))
+
+
+def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    """Bits per byte, with an interval from stretches of the text as the samples."""
+    stretch = max(1, len(bits) // 200)
+    cuts = np.arange(0, len(bits), stretch)
+    bits_of, bytes_of = np.add.reduceat(bits, cuts), np.add.reduceat(lengths, cuts)
+    value = float(bits.sum() / max(1, lengths.sum()))
+    usual = max(1.0, float(bytes_of.mean()))
+    spread: Interval = over_samples((bits_of - value * bytes_of) / usual, 0)
+    return {
+        "of": of,
+        "bits_per_byte": value,
+        "low": value + spread.low - spread.value,
+        "high": value + spread.high - spread.value,
+        "tokens": len(bits),
+        "bytes": int(lengths.sum()),
+    }
+
+
+def _training_text(run: Any, encoder: LoadedEncoder) -> list[bytes] | None:
+    """A part of what the run was trained on, if that can be found."""
+    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
+    if home is None or not (home / "resolved.toml").is_file():
+        return None
+    try:
+        source = open_source(schema.load(home / "resolved.toml")["data.path"])
+    except SelfsupError:
+        return None
+    return [text.encode() for text in texts(source, encoder.modality, TAUGHT)]
+
+
+def _overlap(taught: list[bytes], documents: list[bytes]) -> list[str]:
+    known = {line for d in taught for line in d.split(b"\n") if len(line) >= LINE}
+    lines = [line for d in documents for line in d.split(b"\n") if len(line) >= LINE]
+    share = sum(line in known for line in lines) / max(1, len(lines))
+    if share < 0.01:
+        return []
+    return [f"{100 * share:.0f} % of the lines are in the training text too: these are not new"]
+
+
+def _verdict(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    ours = scores[0]
+    control = min(scores[1:], key=lambda row: row["bits_per_byte"])
+    gain = ours["high"] < control["low"]
+    saved = 100 * (1 - ours["bits_per_byte"] / control["bits_per_byte"])
+    told = f"{ours['bits_per_byte']:.3f} bits per byte (perplexity {ours['perplexity']:.2f})"
+    beside = f"{control['bits_per_byte']:.3f} of the best control, {control['of']}"
+    if gain:
+        sentence = f"Pretraining helped: {told} on this text, against {beside}"
+    else:
+        sentence = f"No gain: {told} on this text is not below {beside}"
+    return {"gain": gain, "sentence": sentence, "control": control["of"], "saved_percent": saved}

@@ -1,0 +1,101 @@
+"""The result of a published protocol: accuracies of several rounds, of each encoder and control."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..console import columns
+from ..load import LoadedEncoder
+from .controls import PRETRAINED, UNTRAINED
+from .interval import over_seeds
+
+
+class Rounds:
+    """Accuracy by round. The verdict is on the mean difference to the better control."""
+
+    def __init__(self, told: dict[str, Any]):
+        self._told = told
+
+    @property
+    def verdict(self) -> str:
+        return self._told["verdict"]["sentence"]
+
+    @property
+    def gain(self) -> bool:
+        return self._told["verdict"]["gain"]
+
+    def to_json(self) -> dict[str, Any]:
+        return self._told
+
+    def __str__(self) -> str:
+        rows = [("", "accuracy", "deviation")]
+        for row in self._told["scores"]:
+            deviation = np.std(row["values"], ddof=1) if len(row["values"]) > 1 else 0.0
+            rows.append((row["of"], f"{100 * row['value']:.1f}", f"{100 * deviation:.1f}"))
+        notes = "\n".join(self._told["notes"])
+        return f"{self.verdict}\n\n{columns(rows)}\n\n{self._told['statement']}\n{notes}".rstrip()
+
+    __repr__ = __str__
+
+
+def conclude(
+    task: str,
+    found: dict[str, list[float]],
+    paired: dict[str, list[float]],
+    statement: str,
+    notes: list[str],
+    encoder: LoadedEncoder,
+    place: str,
+    began: float,
+) -> Rounds:
+    """`found` are all accuracies of each subject, `paired` one a round, to be compared in pairs."""
+    controls = [of for of in paired if of != PRETRAINED]
+    control = max(controls, key=lambda of: np.mean(found[of]))
+    gain = over_seeds(
+        [a - b for a, b in zip(paired[PRETRAINED], paired[control], strict=True)]
+    )  # fmt: skip
+    ours = 100 * float(np.mean(found[PRETRAINED]))
+    theirs = 100 * float(np.mean(found[control]))
+    beside = f"{ours:.1f} %, beside {theirs:.1f} % of {_named(control)}"
+    if gain.low > 0:
+        sentence = f"Pretraining helped: {beside} (+{100 * gain.value:.1f} ± {100 * gain.half:.1f})"
+    elif gain.high < 0:
+        sentence = f"Pretraining did harm: {beside}"
+    else:
+        sentence = f"No gain that is certain: {beside} (± {100 * gain.half:.1f})"
+    scores = [
+        {"protocol": task, "of": of, "value": float(np.mean(values)), "values": values}
+        for of, values in found.items()
+    ]
+    return Rounds(
+        {
+            "task": task,
+            "time": time.time(),
+            "verdict": {"sentence": sentence, "gain": bool(gain.low > 0), "control": control},
+            "scores": scores,
+            "gain": gain._asdict(),
+            "statement": statement,
+            "notes": notes,
+            "data": {"place": place},
+            "encoder": encoder.card.to_json(),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+    )
+
+
+def _named(control: str) -> str:
+    return "the untrained network" if control == UNTRAINED else control
+
+
+def keep(run: Any, result: Rounds) -> None:
+    """evaluation-TASK.json in the run's folder, where there is one."""
+    from ..run import Run
+
+    if isinstance(run, LoadedEncoder):
+        return
+    home = Path(getattr(run, "path", run))
+    if (home / "checkpoints").is_dir():
+        told = result.to_json()
+        Run.open(home).write_json(f"evaluation-{told['task']}.json", told)

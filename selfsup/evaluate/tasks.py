@@ -1,0 +1,43 @@
+"""What an encoder can be judged by, beside classes: `selfsup evaluate RUN DATA --task NAME`.
+
+A task is a file here with `evaluate_task(run, data, **options)`, which gives something with
+`verdict`, `to_json()` and a text, and `suits(modality, data, labels)`: whether it is what the
+data are made for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from ..console import did_you_mean
+from ..errors import SelfsupError
+
+CLASSIFY = "classify"
+# name -> file
+TASKS = {
+    "forecast": "forecast",
+    "transcribe": "transcribe",
+    "perplexity": "perplexity",
+    "nodes": "nodes",
+    "folds": "folds",
+}
+
+
+def find(name: str) -> Any:
+    """The module of a task. Raises E201 for a name that is not there."""
+    if name not in TASKS:
+        known = (CLASSIFY, *TASKS)
+        raise SelfsupError(
+            "E201",
+            f"there is no task {name!r}",
+            why=f"known: {', '.join(known)}",
+            do=did_you_mean(name, known),
+        )
+    return import_module(f"{__package__}.{TASKS[name]}")
+
+
+def suggested(modality: str, data: Any, labels: Any) -> str:
+    """The task that the data are made for, as the tasks themselves say."""
+    for name in TASKS:
+        if find(name).suits(modality, data, labels):
+            return name
+    return CLASSIFY

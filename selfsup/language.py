@@ -1,0 +1,286 @@
+"""Encoders of tokens from a vocabulary: text, source code, proteins.
+
+The modern trunk: rotary positions (arXiv 2104.09864), normalisation before each part, gated units
+(arXiv 2002.05202), no biases. Documents of different lengths share rows, and no token looks at
+padding or at another document; with `causal` it looks at those before it alone.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Complex, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from .attention import attend
+from .errors import SelfsupError
+from .ragged import Ragged, mean
+from .stems import Vocabulary
+
+ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
+LENGTHS = 8  # rows are as long as a multiple of this: odd sizes are slow everywhere
+
+# Bidirectional for masked tokens, causal for the next token; the sizes are BERT's and GPT's
+BIDIRECTIONAL = {
+    "bert_micro": {"dim": 128, "depth": 4, "heads": 4},
+    "bert_mini": {"dim": 256, "depth": 4, "heads": 4},
+    "bert_small": {"dim": 384, "depth": 6, "heads": 6},
+    "bert_base": {"dim": 768, "depth": 12, "heads": 12},
+}
+CAUSAL = {
+    "gpt_micro": {"dim": 128, "depth": 4, "heads": 4},
+    "gpt_mini": {"dim": 256, "depth": 4, "heads": 4},
+    "gpt_small": {"dim": 384, "depth": 6, "heads": 6},
+    "gpt_base": {"dim": 768, "depth": 12, "heads": 12},
+}
+
+
+class Language(nn.Module):
+    """Vocabulary, trunk, and a vector for each token. `forward` is the mean over a document.
+
+    Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
+    that training shows; rotary positions take longer ones all the same.
+    """
+
+    def __init__(
+        self, size: int, vocabulary: int, *, dim: int, depth: int, heads: int, causal: bool
+    ):
+        super().__init__()
+        if dim % (2 * heads):
+            raise SelfsupError(
+                "E202", f"a width of {dim} with {heads} heads", why="heads have an even width"
+            )
+        self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
+        self.stem = Vocabulary(vocabulary, dim)
+        self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+        for block in self.blocks:  # GPT-2: what is added to the stream starts small
+            assert isinstance(block, Block)
+            for last in (block.proj, block.down):
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * depth))
+
+    def features(self, x: Ragged) -> Float[Tensor, "b n d"]:
+        """One vector for each token; zeros where there is padding."""
+        layout = Layout.of(x)
+        states = self._states(x, layout)
+        if layout is None:
+            return states
+        full = states.new_zeros(*x.shape[:2], self.dim)
+        full[x.valid] = states.flatten(0, 1)[layout.place]
+        return full
+
+    def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
+        """The vectors of some tokens that are there, in reading order."""
+        layout = Layout.of(x)
+        states = self._states(x, layout).flatten(0, 1)
+        if layout is None:
+            return states if bool(where.all()) else states[where.flatten()]
+        return states[layout.place[where[x.valid]]]
+
+    def forward(self, x: Ragged) -> Float[Tensor, "b d"]:
+        return mean(self.features(x), x.valid)
+
+    def logits(self, states: Float[Tensor, "*k d"]) -> Float[Tensor, "*k v"]:
+        """A score for each token of the vocabulary: by the vectors that tokens come in with."""
+        return nn.functional.linear(states, self.stem.tokens)
+
+    def step(self, tokens: Int64[Tensor, "b m"], cache: "Cache") -> Float[Tensor, "b m d"]:
+        """The vectors of further tokens of texts that `cache` holds, which grows by them."""
+        states = self.stem(tokens)
+        turns = rotations(cache.length, tokens.shape[1], self.blocks[0].width, states.device)
+        for number, block in enumerate(self.blocks):
+            states = block.step(states, turns, cache, number)
+        cache.length += tokens.shape[1]
+        return self.norm(states)
+
+    def _states(self, x: Ragged, layout: "Layout | None") -> Float[Tensor, "r w d"]:
+        if layout is None:
+            tokens, bias = x.values, None
+        else:
+            tokens, bias = layout.tokens(x), layout.bias(self.causal)
+        states = self.stem(tokens)
+        turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
+        for block in self.blocks:
+            states = block(states, turns, bias)
+        return self.norm(states)
+
+
+class Cache:
+    """Keys and values of the tokens so far, for each block."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def grow(self, number: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values (b, h, length, d / h) of a block, with the new ones."""
+        if number in self.kept:
+            before = self.kept[number]
+            k, v = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2)
+        self.kept[number] = k, v
+        return k, v
+
+
+class Block(nn.Module):
+    """Attention and gated units, each after a normalisation and added to the stream."""
+
+    def __init__(self, dim: int, heads: int, causal: bool):
+        super().__init__()
+        self.heads, self.width, self.causal = heads, dim // heads, causal
+        hidden = 16 * round(dim / 6)  # 8/3 of the width: as many weights as 4 without gates
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim, bias=False)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, bias=False)
+        self.up = nn.Linear(dim, 2 * hidden, bias=False)  # gates, then what they let through
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x, turns, bias):
+        q, k, v = self._split(x, turns)
+        mixed = attend(q, k, v, bias=bias, causal=self.causal and bias is None)
+        return self._rest(x, mixed)
+
+    def step(self, x, turns, cache: Cache, number: int):
+        q, k, v = self._split(x, turns)
+        k, v = cache.grow(number, k, v)
+        bias = None
+        if q.shape[2] > 1:  # several new tokens: each sees those before it
+            before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+            bias = hidden_where(~before.tril(k.shape[2] - q.shape[2]), q.dtype)[None, None]
+        return self._rest(x, attend(q, k, v, bias=bias))
+
+    def _split(self, x, turns) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, turned by their positions, and values: (b, h, n, d / h) each."""
+        b, n, _ = x.shape
+        return Turned.apply(self.qkv(self.norm1(x)).view(b, n, 3, self.heads, self.width), turns)
+
+    def _rest(self, x, mixed):
+        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
+        gate, value = self.up(self.norm2(x)).chunk(2, -1)
+        return x + self.down(gelu(gate) * value)
+
+
+def rotations(start: int, n: int, width: int, device: torch.device) -> Complex[Tensor, "n f"]:
+    """The turn of each pair of numbers at each position; f = width / 2."""
+    pairs = torch.arange(0, width, 2, device=device, dtype=torch.float64)
+    angles = torch.arange(start, start + n, device=device, dtype=torch.float64)
+    angles = angles[:, None] * ROTATION ** -(pairs / width)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+class Turned(torch.autograd.Function):
+    """Queries and keys turned by their positions (arXiv 2104.09864, equation 34), and values.
+
+    From (b, n, 3, h, d) to three of (b, h, n, d), each laid out as attention wants them. A product
+    of complex numbers takes a third of the time of its real form; backwards it turns back.
+    """
+
+    @staticmethod
+    def forward(ctx, qkv, turns):
+        ctx.save_for_backward(turns)
+        both = _turn(qkv[:, :, :2], turns).permute(2, 0, 3, 1, 4)  # (2, b, h, n, d)
+        q, k = both.to(qkv.dtype, memory_format=torch.contiguous_format).unbind(0)
+        return q, k, qkv[:, :, 2].transpose(1, 2).contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dq, dk, dv):
+        (turns,) = ctx.saved_tensors
+        b, h, n, d = dq.shape
+        grad = dq.new_empty(b, n, 3, h, d)
+        for place, part in enumerate((dq, dk)):
+            grad[:, :, place] = _turn(part.transpose(1, 2), turns.conj())
+        grad[:, :, 2] = dv.transpose(1, 2)
+        return grad, None
+
+
+def _turn(x: Float[Tensor, "b n *h d"], turns: Complex[Tensor, "n f"]) -> Float[Tensor, "..."]:
+    """Neighbours in the last axis as the parts of a complex number, which is multiplied."""
+    wide = x.dtype if x.dtype == torch.float64 else torch.float32
+    pairs = x.to(wide, memory_format=torch.contiguous_format).unflatten(-1, (-1, 2))
+    turns = turns.view(1, len(turns), *([1] * (x.ndim - 3)), -1)
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2)
+
+
+# ---- documents of different lengths ----------------------------------------------------------
+
+
+class Layout(NamedTuple):
+    """Documents laid out in rows, several in one where they fit: (r, w) places.
+
+    place: where each token that is there went, counted over all rows, in reading order.
+    document: (r, w), the number of the document at each place; -1 is padding.
+    """
+
+    place: Int64[Tensor, " t"]
+    document: Int64[Tensor, "r w"]
+
+    @classmethod
+    def of(cls, x: Ragged) -> "Layout | None":
+        """None where all rows are full, so that there is nothing to lay out."""
+        lengths = x.lengths.cpu().numpy()
+        if (lengths == x.shape[1]).all():
+            return None
+        width = LENGTHS * max(1, math.ceil(lengths.max(initial=0) / LENGTHS))
+        row, start = packed(lengths, width)
+        count = int(row.max(initial=0)) + 1
+        first = np.repeat(row * width + start, lengths)
+        within = np.arange(len(first)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        place = first + within
+        document = np.full(count * width, -1)
+        document[place] = np.repeat(np.arange(len(lengths)), lengths)
+        made = (torch.from_numpy(a).to(x.device) for a in (place, document.reshape(count, width)))
+        return cls(*made)
+
+    def tokens(self, x: Ragged) -> Int64[Tensor, "r w"]:
+        tokens = x.values.new_zeros(self.document.shape)
+        tokens.view(-1)[self.place] = x.values[x.valid]
+        return tokens
+
+    def bias(self, causal: bool) -> Float[Tensor, "r 1 w w"]:
+        """Minus infinity where a token must not look: another document, padding, later tokens.
+
+        Padding sees padding, since a softmax over nothing is not a number.
+        """
+        apart = self.document[:, :, None] != self.document[:, None, :]
+        if causal:
+            later = torch.ones(apart.shape[1:], dtype=torch.bool, device=apart.device).triu(1)
+            apart = apart | later
+        return hidden_where(apart, torch.float32)[:, None]
+
+
+def packed(lengths: Int64[np.ndarray, " b"], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and start of each document: the longest first, each into the first row with room."""
+    row, start = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    room = np.full(len(lengths), width, np.int64)
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        chosen = int((room >= lengths[i]).argmax())
+        row[i], start[i] = chosen, width - room[chosen]
+        room[chosen] -= lengths[i]
+    return row, start
+
+
+def hidden_where(hidden: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
+        hidden, -math.inf
+    )
+
+
+def language(
+    name: str,
+    size: int,
+    vocabulary: int,
+    *,
+    dim: int | None = None,
+    depth: int | None = None,
+    heads: int | None = None,
+) -> Language:
+    """A transformer over a vocabulary: bert_* sees both sides, gpt_* only what came before."""
+    shape = dict(BIDIRECTIONAL.get(name) or CAUSAL[name])
+    shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
+    return Language(size, vocabulary, **shape, causal=name in CAUSAL)

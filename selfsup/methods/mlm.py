@@ -1,0 +1,88 @@
+"""Masked language model (BERT). Devlin et al., 2018, https://arxiv.org/abs/1810.04805
+
+Hide some tokens of a text and name them from both sides. Of those that are chosen, 80 % are hidden,
+10 % exchanged for others and 10 % left, so that the encoder must know every token in its place.
+Vocabularies alone: text, source code, proteins; an encoder that sees both sides.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, gelu
+
+from .. import distributed, ragged
+from ..method import Method, Views, needs_vocabulary
+from ..optim import Optim
+from ..ragged import Ragged
+from ..stems import MASK, SPECIAL
+
+
+class MLM(Method):
+    views = Views(light=1)
+    # paper: lr 1e-4, betas 0.9 and 0.999; here those of ModernBERT, arXiv 2412.13663
+    optim = Optim("adamw", lr=8e-4, weight_decay=1e-2, betas=(0.9, 0.98), warmup=0.06, clip=1.0)
+
+    def __init__(self, encoder: Any, *, ratio: float = 0.3):
+        super().__init__(encoder)
+        needs_vocabulary("MLM", encoder, causal=False)
+        self.ratio = ratio  # paper: 0.15; here 0.3, as in ModernBERT (and arXiv 2202.08005)
+        self.dense = nn.Linear(encoder.dim, encoder.dim)
+        self.norm = nn.LayerNorm(encoder.dim)
+        self.bias = nn.Parameter(torch.zeros(encoder.stem.count))
+
+    def loss(self, views, progress):
+        (x,) = views
+        chosen = choose(x, self.ratio, self._draws(x))
+        seen = corrupt(x.values, chosen, self._draws(x), self._draws(x), self.encoder.stem.count)
+        states = self.encoder.features(Ragged(seen, x.valid))
+        logits = self.name(states[chosen])  # of scored tokens alone: most of the head's work
+        self.watch = {"embedding": ragged.mean(states.detach(), x.valid)}
+        self.chance = {"masked": math.log(self.encoder.stem.count)}
+        total = cross_entropy(logits.float(), x.values[chosen], reduction="sum")
+        # by the mean over ranks, whose texts have other lengths: every token counts the same
+        return {"masked": total / distributed.mean(chosen.sum().float()).clamp(min=1)}
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        chosen = choose(x, self.ratio, self._draws(x))
+        seen = x.values.masked_fill(chosen, MASK)
+        named = x.values.clone()
+        named[chosen] = self.name(self.encoder.features(Ragged(seen, x.valid))[chosen]).argmax(-1)
+        return {
+            "original": x,
+            "what the encoder sees": Ragged(seen, x.valid),
+            "the hidden tokens as it names them": Ragged(named, x.valid),
+        }
+
+    def name(self, states: Float[Tensor, "k d"]) -> Float[Tensor, "k v"]:
+        return self.encoder.logits(self.norm(gelu(self.dense(states)))) + self.bias
+
+    def _draws(self, x: Ragged) -> Float[Tensor, "b n"]:
+        # for the whole context, however long the longest text is here: so ranks draw alike
+        width = max(self.encoder.size, x.shape[1])
+        return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
+
+
+def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+    """`ratio` of each text's tokens, one at least; special tokens never."""
+    free = x.valid & (x.values >= SPECIAL)
+    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
+    wanted = (ratio * free.sum(1)).round().clamp(min=1)
+    return free & (rank < wanted[:, None])
+
+
+def corrupt(
+    tokens: Int64[Tensor, "b n"],
+    chosen: Bool[Tensor, "b n"],
+    fate: Float[Tensor, "b n"],
+    other: Float[Tensor, "b n"],
+    count: int,
+) -> Int64[Tensor, "b n"]:
+    """Section 3.1: of the chosen 80 % are MASK, 10 % any token by `other`, 10 % what they were."""
+    strange = SPECIAL + (other * (count - SPECIAL)).long().clamp(max=count - SPECIAL - 1)
+    tokens = torch.where(chosen & (fate < 0.9), strange, tokens)
+    return tokens.masked_fill(chosen & (fate < 0.8), MASK)

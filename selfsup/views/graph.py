@@ -1,0 +1,100 @@
+"""Looks at graphs: some edges, some nodes, some of what is known, each drawn for a whole batch."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ..graph import Graphs
+from ..randomness import Draws
+
+ROUNDS = 64  # hops from the first node of a part; what is farther counts as far
+
+
+def drawn(draws: Draws, x: Graphs, graph: Tensor, lane: Tensor) -> Float[Tensor, " m"]:
+    """A number in [0, 1) for each (graph, lane): the same for the two directions of an edge.
+
+    Where samples are nodes of one graph, all numbers are those of the first sample.
+    """
+    return draws.each(torch.zeros_like(graph) if x.rows is not None else graph, lane)
+
+
+def one_each(draws: Draws, x: Graphs) -> Float[Tensor, " count"]:
+    """A number for each graph."""
+    number = draws.uniform()
+    return number[:1].expand(x.count) if x.rows is not None else number
+
+
+def edge_lanes(x: Graphs) -> Int64[Tensor, " e"]:
+    """The same number for both directions of an edge, whatever batch its graph is in."""
+    sizes = torch.bincount(x.graph, minlength=x.count)
+    local = x.edges - (sizes.cumsum(0) - sizes)[x.graph[x.edges[1]]]
+    return local.amin(0) * (1 << 31) + local.amax(0)
+
+
+def node_lanes(x: Graphs) -> Int64[Tensor, " n"]:
+    """Places of nodes in their graphs."""
+    sizes = torch.bincount(x.graph, minlength=x.count)
+    return torch.arange(x.nodes, device=x.device) - (sizes.cumsum(0) - sizes)[x.graph]
+
+
+def fewer_edges(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
+    """Each edge stays with the probability that its graph has."""
+    graph = x.graph[x.edges[1]]
+    keep = drawn(draws, x, graph, edge_lanes(x)) < share[graph]
+    return replace(x, edges=x.edges[:, keep])
+
+
+def fewer_columns(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
+    """Each column stays, for all nodes of a graph, with the probability that the graph has."""
+    graph = x.graph[x.owner]
+    keep = drawn(draws, x, graph, x.columns) < share[graph]
+    return replace(x, values=x.values * keep)
+
+
+def fewer_known(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
+    """Nothing is known any more of some nodes."""
+    keep = drawn(draws, x, x.graph, node_lanes(x)) < share[x.graph]
+    return replace(x, values=x.values * keep[x.owner])
+
+
+def scattered(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Bool[Tensor, " n"]:
+    """Nodes drawn one by one, at least one of a graph."""
+    return _first(x, drawn(draws, x, x.graph, node_lanes(x)), share)
+
+
+def connected(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Bool[Tensor, " n"]:
+    """The nodes around one of them, nearest first: a part that hangs together."""
+    number = drawn(draws, x, x.graph, node_lanes(x))
+    first = _first(x, number, torch.zeros_like(share))
+    far = torch.where(first, 0, ROUNDS)
+    source, target = x.edges
+    for _ in range(ROUNDS):
+        nearer = far.scatter_reduce(0, target, far[source] + 1, "amin")
+        if torch.equal(nearer, far):
+            break
+        far = nearer
+    return _first(x, far + number, share)
+
+
+def _first(
+    x: Graphs, score: Float[Tensor, " n"], share: Float[Tensor, " count"]
+) -> Bool[Tensor, " n"]:
+    """The share of each graph's nodes with the lowest scores, at least one."""
+    by_score = score.argsort(stable=True)
+    order = by_score[x.graph[by_score].argsort(stable=True)]  # by graph, then by score
+    sizes = torch.bincount(x.graph, minlength=x.count)
+    wanted = (share * sizes).ceil().clamp(min=1)
+    rank = torch.empty_like(order)
+    rank[order] = node_lanes(x)  # graphs are ascending, so places in them are too
+    return rank < wanted[x.graph]
+
+
+def milder(share: float, local: bool) -> float:
+    """What methods ask for is meant for pictures; a graph loses its meaning sooner.
+
+    >>> milder(0.2, local=False), milder(0.25, local=True)
+    (0.6, 0.5)
+    """
+    return share**0.5 if local else (1 + share) / 2

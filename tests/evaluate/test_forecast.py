@@ -1,0 +1,112 @@
+"""Forecasts: the regression against scikit-learn's, and numbers that are known beforehand."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from selfsup.data import open_source
+from selfsup.errors import SelfsupError
+from selfsup.evaluate import forecast, tasks
+from selfsup.load import Card, LoadedEncoder, rebuild
+from selfsup.modalities.series import Series
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    """Two channels: a wave that anyone who sees the past can go on with, and noise."""
+    generator = np.random.Generator(np.random.Philox(0))
+    t = np.arange(1500)
+    wave = 10 + 3 * np.sin(2 * np.pi * t / 24)
+    noise = generator.normal(size=len(t))
+    path = tmp_path_factory.mktemp("waves") / "waves.csv"
+    path.write_text(
+        "wave,noise\n" + "".join(f"{a},{b}\n" for a, b in zip(wave, noise, strict=True))
+    )
+    return str(path)
+
+
+def encoder(waves) -> LoadedEncoder:
+    modality = Series()
+    modality.learn(open_source(waves).for_training())
+    card = Card("series", "dilated_small", 48, {"depth": 3}, (0.0,), (1.0,), state=modality.state)
+    return LoadedEncoder(rebuild(card, modality, 0), card, modality)
+
+
+def test_regression_is_ridge_at_the_strength_that_suits_the_middle_part():
+    generator = np.random.Generator(np.random.Philox(1))
+    weight = generator.normal(size=(5, 6))
+    x = [generator.normal(size=(n, 5)).astype(np.float32) for n in (60, 30, 20)]
+    y = [(f @ weight + generator.normal(size=(len(f), 6))).reshape(-1, 3, 2).astype(np.float32)
+         for f in x]  # fmt: skip
+    found = forecast.regress(x, y)
+    mean, spread = x[0].mean(0), x[0].std(0)
+    scaled = [(f - mean) / spread for f in x]
+    best = None
+    for strength in forecast.STRENGTHS:
+        ridge = Ridge(alpha=strength).fit(scaled[0], y[0].reshape(60, -1))
+        off = ridge.predict(scaled[1]) - y[1].reshape(30, -1)
+        error = np.sqrt((off**2).mean()) + np.abs(off).mean()
+        if best is None or error < best[0]:
+            best = error, ridge.predict(scaled[2]).reshape(20, 3, 2)
+    np.testing.assert_allclose(found, best[1], atol=1e-5)
+
+
+def test_errors_are_on_values_scaled_by_the_training_part(waves, monkeypatch):
+    monkeypatch.setattr(forecast, "TEACH", 200)
+    monkeypatch.setattr(forecast, "TEST", 60)
+    source = open_source(waves)
+    judge = forecast.Judge(encoder(waves), source, (12, 24), 2, forecast.Console(quiet=True))
+    teaching = source.series[0][:1050]
+    expected = (source.series[0] - teaching.mean(0)) / teaching.std(0)
+    np.testing.assert_allclose(judge.series[0], expected, atol=1e-5)
+    for part, (low, high) in enumerate([(48, 1050), (1050, 1200), (1200, 1500)]):
+        steps = [t for _, t in judge.origins(part, 24)]
+        assert low <= steps[0] and steps[-1] <= high - 24 and steps == sorted(set(steps))
+        assert len(steps) > 20 and len({t % 24 for t in steps}) > 15  # at all hours of a day
+        assert set(judge.origins(part, 100)) < set(judge.origins(part, 24))
+    found = forecast.Forecast(judge.found())
+    # a day later the wave is where it was, half a day later on the other side: mean of 2 * 2 * sin²
+    day = judge.future(judge.origins(2, 24), 24)[:, :, :1]
+    assert found.error(24, forecast.LINEAR) == pytest.approx(0.5, abs=0.1)  # the noise alone
+    last = judge.values(judge.origins(2, 24), 1)[:, :, :1]
+    wave = ((last - day) ** 2).mean()
+    noise = found.error(24, forecast.LAST) * 2 - wave
+    assert noise == pytest.approx(2.0, abs=0.7) and wave == pytest.approx(2.0, abs=0.4)
+    assert found.error(24, "untrained") < 0.75  # even untrained features hold the phase
+    assert found.error(24) < 0.75 and "MSE" in found.verdict and "24" in str(found)
+    json.dumps(found.to_json())
+
+
+def test_level_and_deviation_before_an_origin_are_given_back():
+    generator = np.random.Generator(np.random.Philox(2))
+    n = [40, 20, 10]
+    x = [generator.normal(size=(k, 3)).astype(np.float32) for k in n]
+    level = [(generator.normal(size=(k, 1, 2)) * 50, np.full((k, 1, 2), 3.0)) for k in n]
+    y = [(f[:, None, :2] * s + m).astype(np.float32) for f, (m, s) in zip(x, level, strict=True)]
+    np.testing.assert_allclose(forecast.regress(x, y, level), y[2], atol=0.5)
+    assert np.abs(forecast.regress(x, y) - y[2]).mean() > 5
+
+
+def test_missing_futures_are_neither_learned_nor_counted():
+    generator = np.random.Generator(np.random.Philox(3))
+    x = [generator.normal(size=(40, 2)).astype(np.float32) for _ in range(3)]
+    y = [f[:, None, :].copy() for f in x]
+    y[0][3], y[2][4] = np.nan, np.nan
+    guess = forecast.regress(x, y)
+    assert np.isfinite(guess).all()
+    mse, mae = forecast.wrong(guess, y[2])
+    assert np.isnan(mse).tolist() == [i == 4 for i in range(40)] and np.nanmax(mae) < 0.1
+
+
+def test_the_task_is_suggested_by_the_data_and_short_ones_are_refused(waves, tmp_path):
+    assert tasks.suggested("series", waves, None) == "forecast"
+    assert tasks.suggested("series", waves, "labels.csv") == "classify"
+    assert tasks.suggested("series", str(tmp_path), None) == "classify"
+    with pytest.raises(SelfsupError, match="E201"):
+        tasks.find("forcast")
+    short = tmp_path / "short.csv"
+    short.write_text("wave,noise\n" + "1,2\n2,1\n" * 50)
+    with pytest.raises(SelfsupError, match="E503"):
+        forecast.evaluate_task(encoder(waves), str(short))

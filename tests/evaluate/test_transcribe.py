@@ -1,0 +1,167 @@
+"""Error rates, decoding and the label curve of speech recognition."""
+
+import io
+from functools import cache
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from selfsup.errors import SelfsupError
+from selfsup.evaluate import tasks
+from selfsup.evaluate.transcribe import (
+    Recogniser,
+    collapse,
+    conclude,
+    distance,
+    evaluate_task,
+    rates,
+    transcripts,
+)
+
+
+def slow_distance(a, b):
+    @cache
+    def d(i, j):
+        if i == 0 or j == 0:
+            return i + j
+        return min(d(i - 1, j) + 1, d(i, j - 1) + 1, d(i - 1, j - 1) + (a[i - 1] != b[j - 1]))
+
+    return d(len(a), len(b))
+
+
+def test_distance_against_its_definition():
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        a, b = ("".join(random.choice(list("abc"), random.integers(0, 9))) for _ in range(2))
+        assert distance(a, b) == slow_distance(a, b), (a, b)
+    assert distance("kitten", "sitting") == 3
+    assert distance(["a", "word"], ["a", "bird"]) == 1
+
+
+def test_greedy_decoding():
+    letters = [" ", "a", "b"]
+    assert collapse([0, 2, 2, 0, 2, 3, 3, 0, 1, 1, 3], letters) == "aab b"
+    assert collapse([0, 0, 1, 1], letters) == ""
+
+
+def test_ctc_against_all_alignments():
+    """-log of the sum over every path that collapses to the text."""
+    from itertools import product
+
+    torch.manual_seed(0)
+    letters, text = ["a", "b"], "ab"
+    scores = torch.randn(1, 4, 3).log_softmax(-1)
+    job = Recogniser.__new__(Recogniser)
+    job.number = {"a": 1, "b": 2}
+    total = sum(
+        np.exp(sum(scores[0, t, k].item() for t, k in enumerate(path)))
+        for path in product(range(3), repeat=4)
+        if collapse(path, letters) == text
+    )
+    found = job.ctc(scores, [text]).item()
+    assert found == pytest.approx(-np.log(total) / len(text), abs=1e-5)  # torch: a letter's share
+
+
+def test_rates_are_errors_over_letters_with_an_interval():
+    counts = np.array([[1, 10], [0, 30], [5, 10]])
+    found = rates(counts)
+    assert found.value == pytest.approx(6 / 50) and found.low <= found.value <= found.high
+
+
+def test_the_verdict_needs_an_interval_above_zero():
+    same = np.tile([3.0, 10, 1, 2], (20, 1))
+    better = np.tile([1.0, 10, 1, 2], (20, 1))
+    told = conclude({("pretrained", 1.0): better, ("from scratch", 1.0): same}, [1.0])
+    assert told["gain"] and "spares transcription" in told["sentence"]
+    told = conclude({("pretrained", 1.0): same, ("from scratch", 1.0): same}, [1.0])
+    assert not told["gain"] and "does not" in told["sentence"]
+
+
+@pytest.fixture(scope="module")
+def melodies(tmp_path_factory):
+    """Words of two letters, each letter a tone: speech that is learned in seconds."""
+    folder = tmp_path_factory.mktemp("melodies")
+    random, rows = np.random.default_rng(0), ["file\ttext\tsplit"]
+    t = np.arange(1200) / 8000
+    for i in range(60):
+        text = " ".join("".join(random.choice(list("ab"), 2)) for _ in range(2))
+        parts = [np.sin(2 * np.pi * {"a": 500, "b": 1500, " ": 0}[c] * t) for c in text]
+        sound = 0.3 * np.concatenate(parts) + 0.01 * random.standard_normal(1200 * len(text))
+        file = io.BytesIO()
+        soundfile.write(file, sound, 8000, format="WAV")
+        (folder / f"{i}.wav").write_bytes(file.getvalue())
+        rows.append(f"{i}.wav\t{text}\t{'test' if i % 5 == 0 else 'train'}")
+    (folder / "said.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(melodies, tmp_path_factory):
+    import os
+
+    import selfsup
+
+    os.environ["SELFSUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+    run = selfsup.pretrain(
+        melodies,
+        method={"name": "mae", "decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2},
+        encoder={"name": "mel_tiny", "dim": 48, "depth": 1, "heads": 2},
+        modality={"name": "audio", "mels": 16},
+        steps=2,
+        batch=8,
+        resolution=80,
+        out=tmp_path_factory.mktemp("run") / "run",
+        quiet=True,
+    )
+    yield run
+    os.environ.pop("SELFSUP_CACHE")
+
+
+def test_a_whole_evaluation(melodies, encoder, tmp_path):
+    found = evaluate_task(
+        encoder.path,
+        melodies,
+        labels=melodies / "said.tsv",
+        amounts=(0.05, 1),
+        seeds=1,
+        minutes=0.05,
+        cache=tmp_path,
+    )
+    told = found.to_json()
+    assert [(row["minutes"], row["of"]) for row in told["curve"]] == [
+        (0.05, "pretrained"), (0.05, "from scratch"), (told["curve"][2]["minutes"], "pretrained"),
+        (told["curve"][3]["minutes"], "from scratch"),
+    ]  # fmt: skip
+    assert told["letters"] == " ab" and "12 to test" in told["statement"]
+    assert "transcribed" in str(found) and found.verdict in str(found)
+    assert (encoder.path / "transcription.json").exists()
+    for row in told["curve"]:
+        assert row["cer"]["low"] <= row["cer"]["value"] <= row["cer"]["high"]
+    assert tasks.suggested("audio", melodies, melodies / "said.tsv") == "transcribe"
+    assert tasks.suggested("audio", melodies, None) == "classify"
+
+
+def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, tmp_path):
+    table = tmp_path / "long.csv"
+    table.write_text("file,text\n" + "".join(f"{i}.wav,{'ab' * 40}\n" for i in range(60)))
+    with pytest.raises(SelfsupError, match="E202"):
+        evaluate_task(encoder.path, melodies, labels=table, cache=tmp_path, minutes=0.01)
+
+
+def test_missing_transcripts_are_an_error(melodies, tmp_path):
+    from selfsup.data import open_source
+
+    table = tmp_path / "wrong.csv"
+    table.write_text("file,label\n1.wav,2\n")
+    with pytest.raises(SelfsupError, match="E501"):
+        transcripts(open_source(melodies), table)
+    texts, parts = transcripts(open_source(melodies), melodies / "said.tsv")
+    assert len(texts) == 60 and set(parts) == {"train", "test"}
+
+
+def test_unknown_tasks_are_named():
+    with pytest.raises(SelfsupError, match="transcribe"):
+        tasks.find("transcripe")

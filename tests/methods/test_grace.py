@@ -1,0 +1,46 @@
+"""GRACE against a slow reading of equations 1 and 2."""
+
+import math
+
+import torch
+from test_graph import WIDTH, graphs
+from torch.nn.functional import cosine_similarity
+
+from selfsup.graph import network
+from selfsup.methods import GRACE
+from selfsup.methods.grace import contrast
+
+
+def slow(u, v, temperature):
+    def one(a, b, i):
+        def theta(x, y):
+            return torch.exp(cosine_similarity(x, y, dim=0) / temperature)
+
+        total = sum(theta(a[i], b[k]) for k in range(len(a)))
+        total = total + sum(theta(a[i], a[k]) for k in range(len(a)) if k != i)
+        return -torch.log(theta(a[i], b[i]) / total)
+
+    return sum(one(u, v, i) + one(v, u, i) for i in range(len(u))) / (2 * len(u))
+
+
+def test_loss_and_gradient_are_those_of_the_equations():
+    u, v = (torch.randn(7, 4, dtype=torch.double, requires_grad=True) for _ in range(2))
+    found, expected = contrast(u, v, 0.4), slow(u, v, 0.4)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    ours = torch.autograd.grad(3 * found, (u, v))
+    theirs = torch.autograd.grad(3 * expected, (u, v))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_parts_of_the_similarities_give_the_same(monkeypatch):
+    u, v = torch.randn(30, 8), torch.randn(30, 8)
+    whole = contrast(u, v, 0.4)
+    monkeypatch.setattr("selfsup.methods.grace.ROWS", 7)
+    torch.testing.assert_close(contrast(u, v, 0.4), whole)
+
+
+def test_large_batches_are_thinned_and_chance_is_told():
+    torch.manual_seed(0)
+    method = GRACE(network("gcn", WIDTH, dim=8), hidden=8, dim=4, most=10)
+    loss = method([graphs((30,)), graphs((30,))], 0.0)["contrast"]
+    assert method.chance["contrast"] == math.log(19) and loss.isfinite()

@@ -1,0 +1,70 @@
+"""GraphMAE: what is hidden stays hidden, and the loss is the paper's."""
+
+import torch
+from test_graph import WIDTH, graphs
+from torch.nn.functional import cosine_similarity
+
+from selfsup.graph import network
+from selfsup.methods import GraphMAE
+from selfsup.methods.graphmae import scaled_cosine
+
+
+def method(**settings) -> GraphMAE:
+    torch.manual_seed(0)
+    return GraphMAE(network("gat", WIDTH, dim=8, heads=2), **settings)
+
+
+def test_loss_is_equation_2():
+    z, x = torch.randn(5, 7), torch.randn(5, 7)
+    slow = 0.0
+    for a, b in zip(z, x, strict=True):
+        slow += (1 - (a @ b / (a.norm() * b.norm()))) ** 3 / 5
+    found = scaled_cosine(cosine_similarity(z, x), 3.0)
+    torch.testing.assert_close(found, slow, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_have_the_sizes_of_the_paper():
+    x = graphs((60,))
+    model = method(ratio=0.5, noise=0.1)
+    hidden, blank, shown = model.mask(x)
+    assert hidden.sum() == 30 and blank.sum() == 27 and not (blank & ~hidden).any()
+    noisy = hidden & ~blank
+    changed = (shown.dense() != x.dense()).any(1)
+    assert not (changed & ~noisy).any()  # all others show what is known of themselves
+    for n in (1, 2, 3):
+        hidden, _, _ = method(ratio=0.9).mask(graphs((n,)))
+        assert hidden.sum() >= 1 and (n == 1 or not hidden.all())
+
+
+def test_what_is_hidden_is_never_seen():
+    """Neither the encoder nor the decoder may know the values that are to be found out."""
+    x = graphs((40,))
+    model = method(noise=0.0).eval()
+    torch.manual_seed(1)
+    hidden, blank, shown = model.mask(x)
+    values = x.values.clone().requires_grad_()
+    from dataclasses import replace
+
+    again = replace(shown, values=values)
+    h = model.between(model.encoder.nodes(again, blank, model.token)) * ~hidden[:, None]
+    predicted = model.decoder(h, x)[hidden]
+    (gradient,) = torch.autograd.grad(predicted.sum(), values)
+    assert not gradient[hidden[x.owner]].any() and gradient[~hidden[x.owner]].any()
+
+
+def test_the_decoder_never_gets_the_code_of_a_hidden_node():
+    x = graphs((40,))
+    model = method(noise=0.0).eval()
+    seen = {}
+    original = model.decoder.cosine
+
+    def spy(h, graphs):
+        seen["h"] = h
+        return original(h, graphs)
+
+    model.decoder.cosine = spy
+    torch.manual_seed(1)
+    model([x], 0.0)
+    torch.manual_seed(1)
+    hidden, _, _ = model.mask(x)
+    assert not seen["h"][hidden].any() and seen["h"][~hidden].any()
