@@ -219,6 +219,7 @@ def test_ngrams_against_a_slow_reading():
 
 def short(folder, table) -> None:
     """A run of eight steps with a checkpoint after each; continued where it is there."""
+    torch.set_num_threads(1)  # sums depend on how many there are
     selfsup.pretrain(
         table, method="mlm", steps=8, batch=16, out=folder, quiet=True,
         encoder={"name": "bert_micro", "dim": 32, "depth": 1, "heads": 2},
