@@ -179,8 +179,10 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.local_views": 2,
         "method.momentum": 0.98,
         "method.teacher_temperature_end": 0.04,
-        "optim.lr": 2e-3,
-        "optim.weight_decay_end": 0.04,
+        "optim.name": "muon",
+        "optim.lr": 1e-2,
+        "optim.weight_decay": 0.01,
+        "optim.weight_decay_end": 0.01,
     },
     "wav2vec2": {
         "method.span": 4,
