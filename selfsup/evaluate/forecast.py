@@ -29,6 +29,7 @@ from ..randomness import mix, order
 from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import Interval, over_samples
+from .result import Told
 
 HORIZONS = (24, 48, 168, 336, 720)
 LINEAR, LAST = "linear on values (DLinear)", "last value"
@@ -41,22 +42,8 @@ SEED = 0  # of the stretches that are drawn
 FORMAT = 1
 
 
-class Forecast:
+class Forecast(Told):
     """Errors at each horizon, each beside its controls, and what they mean in a sentence."""
-
-    def __init__(self, told: dict[str, Any]):
-        self._told = told
-
-    @property
-    def verdict(self) -> str:
-        return self._told["verdict"]["sentence"]
-
-    @property
-    def gain(self) -> bool:
-        return self._told["verdict"]["gain"]
-
-    def to_json(self) -> dict[str, Any]:
-        return self._told
 
     def error(self, horizon: int, of: str = PRETRAINED, kind: str = "mse") -> float:
         """KeyError where there is none."""
@@ -77,8 +64,6 @@ class Forecast:
                 [str(horizon), *cells, f"{gain['value']:+.3f} ± {half:.3f} ({gain['control']})"]
             )
         return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
-
-    __repr__ = __str__
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:

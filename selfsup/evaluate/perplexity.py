@@ -30,6 +30,7 @@ from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED
 from .interval import Interval, over_samples
 from .ngram import ORDER, Ngrams
+from .result import Told
 
 WINDOWS = 64  # at a time
 TAUGHT = 2 << 20  # bytes of training text that n-grams are counted in
@@ -38,22 +39,8 @@ LINE = 40  # characters: equal lines of that length are no accident
 UNIGRAM, NGRAM = "single bytes", f"{ORDER + 1}-grams of bytes"
 
 
-class Perplexity:
+class Perplexity(Told):
     """Scores beside their controls, and the verdict."""
-
-    def __init__(self, told: dict[str, Any]):
-        self._told = told
-
-    @property
-    def verdict(self) -> str:
-        return self._told["verdict"]["sentence"]
-
-    @property
-    def gain(self) -> bool:
-        return self._told["verdict"]["gain"]
-
-    def to_json(self) -> dict[str, Any]:
-        return self._told
 
     def __str__(self) -> str:
         rows = [("", "bits per byte", "interval", "loss a token", "perplexity")]

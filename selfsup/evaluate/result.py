@@ -4,6 +4,7 @@ evaluation.json is described in docs/evaluation.md; `format` grows when a reader
 """
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,8 +45,8 @@ def score(
     return row | more
 
 
-class Evaluation:
-    """Scores beside their controls, and the verdict.
+class Told(ABC):
+    """What was found, beside its controls, and the verdict.
 
     `verdict` is the sentence, `gain` whether pretraining helped, `to_json()` everything; printing
     it gives the table.
@@ -64,6 +65,16 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         return self._told
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Evaluation(Told):
+    """Scores of every protocol."""
 
     def score(
         self, protocol: str, of: str = PRETRAINED, shots: int | None = None
@@ -119,8 +130,6 @@ class Evaluation:
 
     def __str__(self) -> str:
         return f"{self.verdict}\n\n{self.table()}"
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         head, *body = self.rows()

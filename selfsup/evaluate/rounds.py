@@ -10,24 +10,11 @@ from ..console import columns
 from ..load import LoadedEncoder
 from .controls import PRETRAINED, UNTRAINED
 from .interval import over_seeds
+from .result import Told
 
 
-class Rounds:
+class Rounds(Told):
     """Accuracy by round. The verdict is on the mean difference to the better control."""
-
-    def __init__(self, told: dict[str, Any]):
-        self._told = told
-
-    @property
-    def verdict(self) -> str:
-        return self._told["verdict"]["sentence"]
-
-    @property
-    def gain(self) -> bool:
-        return self._told["verdict"]["gain"]
-
-    def to_json(self) -> dict[str, Any]:
-        return self._told
 
     def __str__(self) -> str:
         rows = [("", "accuracy", "deviation")]
@@ -36,8 +23,6 @@ class Rounds:
             rows.append((row["of"], f"{100 * row['value']:.1f}", f"{100 * deviation:.1f}"))
         notes = "\n".join(self._told["notes"])
         return f"{self.verdict}\n\n{columns(rows)}\n\n{self._told['statement']}\n{notes}".rstrip()
-
-    __repr__ = __str__
 
 
 def conclude(

@@ -29,6 +29,7 @@ from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
 from .controls import PRETRAINED, SCRATCH
+from .result import Told
 from .split import TEST, TRAIN
 
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
@@ -51,22 +52,8 @@ class Rate:
     high: float
 
 
-class Transcription:
+class Transcription(Told):
     """The label curve, and what it means in a sentence."""
-
-    def __init__(self, told: dict[str, Any]):
-        self._told = told
-
-    @property
-    def verdict(self) -> str:
-        return self._told["verdict"]["sentence"]
-
-    @property
-    def gain(self) -> bool:
-        return self._told["verdict"]["gain"]
-
-    def to_json(self) -> dict[str, Any]:
-        return self._told
 
     def __str__(self) -> str:
         rows = [("transcribed", "network", "characters wrong", "words wrong")]
