@@ -219,7 +219,8 @@ class ListedFiles(FileSource):
             sizes.append(status.st_size)
             times.append(status.st_mtime_ns)
             kinds[KINDS[CODES.get(extension(os.path.basename(name)), 0)]] += 1
-        super().__init__(place or f"{len(names)} files", root, names, sizes, times)
+        told = f"{len(names)} files" if len(names) != 1 else os.fsdecode(names[0])
+        super().__init__(place or told, root, names, sizes, times)
         self.problems = problems
         self.content = kinds.most_common(1)[0][0] if kinds else "nothing"
 
