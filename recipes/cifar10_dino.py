@@ -2,7 +2,10 @@
 
     SELFSUP_DATA=... python -m recipes.cifar10_dino
 
-Not measured yet.
+Seed 0, Intel Xeon with AMX, 2 cores, bfloat16, other programs beside it: 228,480 samples seen by a
+quarter-width ResNet-18. Linear probe on 50,000 labels 49.2 (48.1 to 50.1); untrained 31.5 (28.9 to
+34.1), pixels + PCA 41.1. kNN 44.9 (43.9 to 45.9); untrained 28.2, pixels + PCA 46.6.
+One seed so far; a figure is reproduced when it has two.
 """
 
 import selfsup
