@@ -407,7 +407,7 @@ def doctor(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs/demo"),
-    seconds: Annotated[float, typer.Option(help="time for pretraining", min=1)] = 20.0,
+    seconds: Annotated[float, typer.Option(help="time for pretraining", min=1)] = 17.0,
     quiet: Quiet = False,
     as_json: AsJson = False,
     debug: Debug = False,

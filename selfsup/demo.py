@@ -23,7 +23,7 @@ class Shown(NamedTuple):
 
 
 def demo(
-    *, out: Path = Path("runs/demo"), seconds: float = 20.0, console: Console | None = None
+    *, out: Path = Path("runs/demo"), seconds: float = 17.0, console: Console | None = None
 ) -> Shown:
     """Pretrain on digits for `seconds`, judge, write the report. The data land beside `out`."""
     from .evaluate import evaluate
@@ -53,7 +53,7 @@ def demo(
         return Shown(done.result, done.text, done.exit_code)
 
     console.say(f"3. did it help? selfsup evaluate {out} {data} --shots 1,10")
-    left = max(10.0, 46.0 - (time.monotonic() - began))
+    left = max(10.0, 53.0 - (time.monotonic() - began))
     with stop.installed():
         found = evaluate(out, data, shots=LABELS, seeds=5, minutes=left / 60, console=console)
         page = report(out)
