@@ -53,7 +53,7 @@ def demo(
         return Shown(done.result, done.text, done.exit_code)
 
     console.say(f"3. did it help? selfsup evaluate {out} {data} --shots 1,10")
-    left = max(10.0, 53.0 - (time.monotonic() - began))
+    left = max(10.0, 49.0 - (time.monotonic() - began))
     with stop.installed():
         found = evaluate(out, data, shots=LABELS, seeds=5, minutes=left / 60, console=console)
         page = report(out)
