@@ -12,7 +12,9 @@ last value:
     336  0.893, 0.930; 0.987; 0.460; 1.302
     720  1.071, 1.069; 1.146; 0.480; 1.298
 
-Better than untrained at every horizon and seed, worse than linear at every horizon and seed.
+Measured by `selfsup pretrain` and `evaluate` with these settings, on 495 stretches drawn from the
+test part; this file itself has not been run. Better than untrained at every horizon and seed, worse
+than linear at every horizon and seed.
 """
 
 import os

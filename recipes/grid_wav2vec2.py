@@ -3,7 +3,7 @@
     SELFSUP_DATA=... python -m recipes.grid_wav2vec2
 
 Wanted: fewer transcribed minutes than from scratch. Pretraining hears all 49.6 minutes without
-their text, those that test too; 100 sentences test. Measured on one busy core (AMD EPYC, Zen 5),
+their text, those that test too; 100 sentences test. Measured on one busy core (Intel Xeon, AMX),
 one seed, 300 steps of CTC at 0.001, characters wrong:
     5 minutes: wav2vec 2.0 36.8 % (34.7 to 38.7), MAE 44.2 % (42.3 to 46.0), scratch 35.5 % (33.4 to
     37.7); 1 minute: wav2vec 2.0 59.8 % (57.7 to 61.9), scratch 59.5 % (57.6 to 61.3).

@@ -1,8 +1,8 @@
 """Causal language model (GPT). Radford et al., 2018, https://openai.com/index/language-unsupervised
 
 Name every next token from those before it.
-Vocabularies alone: text, source code, proteins; a causal encoder, whose own vectors of tokens name
-the next one, so that it can go on with a text after training.
+Any data whose tokens come from a vocabulary; a causal encoder, whose own vectors of tokens name
+the next one, so that it can go on with a document after training.
 """
 
 import math
@@ -28,14 +28,14 @@ class CLM(Method):
 
     def loss(self, views, progress):
         (x,) = views
-        followed = x.valid[:, 1:]  # the last token of a text has nothing to name
+        followed = x.valid[:, 1:]  # the last token of a document has nothing to name
         seen = Ragged(x.values[:, :-1], followed)
         states = self.encoder.features(seen)
         logits = self.encoder.logits(states[followed])
         self.watch = {"embedding": ragged.mean(states.detach(), followed)}
         self.chance = {"next": math.log(self.encoder.stem.count)}
         total = cross_entropy(logits.float(), x.values[:, 1:][followed], reduction="sum")
-        # by the mean over ranks, whose texts have other lengths: every token counts the same
+        # by the mean over ranks, whose documents have other lengths: every token counts the same
         return {"next": total / distributed.mean(followed.sum().float()).clamp(min=1)}
 
     @torch.no_grad()

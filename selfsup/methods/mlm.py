@@ -1,8 +1,9 @@
 """Masked language model (BERT). Devlin et al., 2018, https://arxiv.org/abs/1810.04805
 
-Hide some tokens of a text and name them from both sides. Of those that are chosen, 80 % are hidden,
-10 % exchanged for others and 10 % left, so that the encoder must know every token in its place.
-Vocabularies alone: text, source code, proteins; an encoder that sees both sides.
+Hide some tokens of a document and name them from both sides. Of those that are chosen, 80 % are
+hidden, 10 % exchanged for others and 10 % left, so that the encoder must know every token in its
+place.
+Any data whose tokens come from a vocabulary; an encoder that sees both sides.
 """
 
 import math
