@@ -5,17 +5,17 @@ again ends with the same weights, bit for bit, as one that was left alone.
 """
 
 import importlib.util
+import multiprocessing
 import os
 import platform
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from importlib import metadata
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +80,10 @@ class Checks:
 
 
 def examine(console: Console | None = None, *, self_test: bool = True) -> Checks:
-    """Look at everything; about ten seconds, most of them the self-test."""
+    """Look at everything; about five seconds, most of them the self-test."""
     console = console or Console()
+    if self_test:
+        _processes()  # they load while we look around
     checks = [_python(), _torch(), _device(), _bfloat16(), _memory()]
     checks += [_disk("disk here", Path.cwd()), _disk("disk for the cache", _cache())]
     checks += [_shared_memory(), *_decoders(), *_extras(), _privacy()]
@@ -291,63 +293,86 @@ def _kill_and_compare(folder: Path) -> tuple[str, int]:
     data = folder / "pictures.npy"
     np.save(data, pictures)
     alone, killed = folder / "alone", folder / "killed"
-    processes = [_train(data, alone), _train(data, killed)]
+    processes = [_start(data, alone), _start(data, killed)]
     try:
         step = _kill_half_way(processes[1], killed)
-        _finish(processes[0])
-        processes.append(_train(data, killed))
-        _finish(processes[2])
+        _finish(processes[0], alone)
+        processes.append(_start(data, killed))
+        _finish(processes[2], killed)
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+            process.kill()
+            process.join()
     return _differences(alone, killed), step
 
 
-def _train(data: Path, out: Path) -> subprocess.Popen:
-    """The command that users give, in a process of its own, which a kill signal can end."""
-    command = [sys.executable, "-m", "selfsup", "pretrain", str(data), "--out", str(out)]
-    command += ["--steps", str(STEPS), "--batch", "16", "--resolution", "16", "--method", "simclr"]
-    command += ["--encoder", "resnet18", "--set", "encoder.width=0.125", "--json"]
-    command += ["--set", "checkpoint.every_minutes=0.00001"]  # at every step
-    command += ["--cache", str(out.parent / "cache")]
-    root = Path(__file__).resolve().parent.parent
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SELFSUP_")}
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+def _processes() -> Any:
+    """Where processes come from that have PyTorch loaded, and nothing of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["selfsup.pretrain", "selfsup.methods", "torch._dynamo"])
+    forkserver.ensure_running()
+    return context
+
+
+def _start(data: Path, out: Path) -> Any:
+    process = _processes().Process(target=_train, args=(data, out))
+    process.start()
+    return process
+
+
+def _train(data: Path, out: Path) -> None:
+    """What users call, in a process of its own, which a kill signal can end."""
+    import torch
+
+    from .pretrain import pretrain
+
+    with open(_log(out), "w", encoding="utf-8") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    for key in [key for key in os.environ if key.startswith("SELFSUP_")]:
+        del os.environ[key]
+    os.environ["SELFSUP_CACHE"] = str(out.parent / "cache")
+    torch.set_num_threads(1)
+    pretrain(
+        data,
+        out=out,
+        steps=STEPS,
+        batch=16,
+        resolution=16,
+        method="simclr",
+        encoder={"name": "resnet18", "width": 0.125},
+        checkpoint={"every_minutes": 1e-5},  # at every step
     )
 
 
-def _kill_half_way(process: subprocess.Popen, run: Path) -> int:
+def _log(out: Path) -> Path:
+    return out.with_suffix(".log")
+
+
+def _kill_half_way(process: Any, run: Path) -> int:
     """SIGKILL as soon as something trained is saved: nothing in the process can soften that."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         names = [path.name for path in (run / "checkpoints").glob("step-*[0-9]")]
         saved = max((int(name.removeprefix("step-")) for name in names), default=0)
         if saved > 0:  # step 0 is what every run starts from
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
             return saved
-        if process.poll() is not None:
-            _finish(process)
+        if not process.is_alive():
+            _finish(process, run)
             break
         time.sleep(0.005)
     raise SelfsupError("E208", "the self-test saved no checkpoint")
 
 
-def _finish(process: subprocess.Popen) -> None:
-    try:
-        _, errors = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:
-        raise SelfsupError("E208", f"the self-test took more than {PATIENCE:.0f} s") from error
-    if process.returncode:
-        last = " / ".join(errors.strip().splitlines()[-4:])
-        raise SelfsupError(
-            "E208", f"the self-test ended with exit code {process.returncode}: {last}"
-        )
+def _finish(process: Any, run: Path) -> None:
+    process.join(PATIENCE)
+    if process.exitcode is None:
+        raise SelfsupError("E208", f"the self-test took more than {PATIENCE:.0f} s")
+    if process.exitcode:
+        last = " / ".join(_log(run).read_text(encoding="utf-8").strip().splitlines()[-4:])
+        raise SelfsupError("E208", f"the self-test ended with exit code {process.exitcode}: {last}")
 
 
 def _differences(one: Path, other: Path) -> str:

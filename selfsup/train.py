@@ -31,7 +31,7 @@ from .teacher import Teacher
 BAD_IN_A_ROW = 3  # steps with numbers that are not finite, before going back to a checkpoint
 ROLLBACKS = 3  # times that a run goes back before it gives up
 FIRST_PLAN = 20  # steps after which a run of `minutes` first knows its speed
-PLANS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97)  # progress at which such a run plans its steps again
+PLANS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)  # progress at which such a run plans its steps again
 EVALUATIONS = 10  # times that `online` is called, evenly over the run
 
 
