@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .compare import compare
     from .embed import embed
     from .encoder import build
     from .errors import SelfsupError
@@ -35,6 +36,7 @@ _HOME = {
     "SelfsupError": "errors",
     "Views": "method",
     "build": "encoder",
+    "compare": "compare",
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
@@ -52,6 +54,7 @@ __all__ = [
     "SelfsupError",
     "Views",
     "build",
+    "compare",
     "embed",
     "evaluate",
     "export",

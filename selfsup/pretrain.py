@@ -123,11 +123,13 @@ def start(
     dry_run: bool = False,
     print_config: bool = False,
     allow_change: bool = False,
+    until: float = 1.0,
     console: Console | None = None,
 ) -> Done:
     """Begin a run, continue it, or say that it is finished.
 
-    `given` is what settings.gather found; `data` is an object that has no path, if any.
+    `given` is what settings.gather found; `data` is an object that has no path, if any. The run
+    stops, to be continued, once its progress has come to `until`.
     """
     console = console or Console()
     stop.signal = None  # a run that was stopped before, in the same process, is over
@@ -161,7 +163,7 @@ def start(
         _keep_apart(out, settings)
         run = Run(out)
         with run.lock() if distributed.rank() == 0 else nullcontext():
-            return _train(run, settings, text, source, allow_change, console)
+            return _train(run, settings, text, source, allow_change, until, console)
 
 
 # ---- one job: everything that a step needs ---------------------------------------------------
@@ -498,6 +500,7 @@ def _train(
     text: str,
     source: Source,
     allow_change: bool,
+    until: float,
     console: Console,
 ) -> Done:
     lead = distributed.rank() == 0
@@ -533,6 +536,7 @@ def _train(
                 batch=job.batch,
                 steps=job.steps,
                 minutes=settings.plain().get("train.minutes"),
+                until=until,
                 optim=job.optim,
                 run=run,
                 seed=job.seed,

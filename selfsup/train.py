@@ -31,7 +31,15 @@ from .teacher import Teacher
 BAD_IN_A_ROW = 3  # steps with numbers that are not finite, before going back to a checkpoint
 ROLLBACKS = 3  # times that a run goes back before it gives up
 FIRST_PLAN = 20  # steps after which a run of `minutes` first knows its speed
-PLANS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99)  # progress at which such a run plans its steps again
+PLANS = (
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    0.9,
+    0.97,
+    0.99,
+)  # progress at which such a run plans its steps again
 EVALUATIONS = 10  # times that `online` is called, evenly over the run
 
 
@@ -95,6 +103,7 @@ def train(
     batch: int,
     steps: int | None = None,
     minutes: float | None = None,
+    until: float = 1.0,
     optim: Optim | None = None,
     run: Run | None = None,
     seed: int = 0,
@@ -122,7 +131,7 @@ def train(
     goes to `watch`. `online(encoder)` gives numbers to add, ten times in a run. `capture(step)`
     says which samples a batch holds, for when something goes wrong with it, `alike()` whether those
     of the last one were all the same. `average` keeps a moving average of the encoder with that
-    momentum, saved in its place.
+    momentum, saved in its place. With `until` it stops, saved, once progress has come so far.
 
     Raises SelfsupError: E206 out of memory, E302 run in use, E303 disk full, E304 other settings
     than before, E801 batch and ranks do not fit.
@@ -160,7 +169,7 @@ def train(
         counts = lead and device.type == "cpu" and distributed.one_machine()
         clock = _Clock(state, Meter.find() if counts else None)
         rows: deque[Row] = deque(maxlen=1000)
-        (leave,) = distributed.agree(stop.requested)
+        (leave,) = distributed.agree(stop.requested or state.progress >= until)
 
         # ---- training ---------------------------------------------------------------------------
         while state.step < state.steps and not leave:
@@ -231,7 +240,7 @@ def train(
                 _plan(state, minutes, events)
             state.monitor = monitor.save()
             due = clock.since_save() >= checkpoint_seconds
-            leave, save = distributed.agree(stop.requested, due)
+            leave, save = distributed.agree(stop.requested or state.progress >= until, due)
             if run and (leave or state.step >= state.steps or (save and not state.bad)):
                 store.save(state)
                 clock.saved()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.base import Source
 from ..data.batch import Batch
+from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
 
@@ -36,6 +37,8 @@ class Modality(ABC):
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
+    operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
+
     rules: str = ""
 
     @abstractmethod
@@ -48,6 +51,19 @@ class Modality(ABC):
     def shrink(self, array: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "h2 w2 c"]:
         """The form in which a sample is stored: its shorter side `size`, or less if it has less."""
         return array
+
+    def left_out(self, without: str) -> tuple[str, ...]:
+        """The `operations` that a setting names, parted by commas. Raises E201 for others."""
+        names = tuple(name.strip() for name in without.split(",") if name.strip())
+        for name in names:
+            if name not in self.operations:
+                raise SelfsupError(
+                    "E201",
+                    f"views of this modality have no operation {name!r}",
+                    where="modality.without",
+                    do=f"leave out some of: {', '.join(self.operations)}",
+                )
+        return names
 
     def learn(self, source: Source) -> None:  # noqa: B027  most have nothing to learn
         """Find out what must be known of all data before one sample is read: a vocabulary, a scale.

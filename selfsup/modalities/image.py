@@ -73,6 +73,7 @@ class Image(Modality):
 
     `keep_truncated` uses pictures whose file ends early; the part that is missing stays black.
     `mirror` says that a picture and its mirror image mean the same: not so for writing.
+    `without` names what views leave out, such as "colour,blur".
     `notes` counts what was odd about pictures that were used all the same.
     """
 
@@ -85,8 +86,11 @@ class Image(Modality):
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, *, keep_truncated: bool = False, mirror: bool = True):
+    operations = looks.OPERATIONS
+
+    def __init__(self, *, keep_truncated: bool = False, mirror: bool = True, without: str = ""):
         self.keep_truncated, self.mirror = keep_truncated, mirror
+        self.without = self.left_out(without)
         self.notes: Counter[str] = Counter()
 
     @property
@@ -201,13 +205,15 @@ class Image(Modality):
             side, share = (small, spec.local_share) if local else (size, spec.share)
             own = draws.of_view(number)
             boxes = looks.draw_boxes(own, height, width, share)
-            if not self.mirror:
+            if "crop" in self.without:
+                boxes = _middle(batch)._replace(mirrored=boxes.mirrored)
+            if not self.mirror or "mirror" in self.without:
                 boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
             if number < spec.light:
                 views.append(looks.light(batch.pixels, boxes, side, self.mean, self.std))
                 continue
             recipe = looks.recipe(number - spec.light, side, spec.alike, local)
-            look = looks.draw_looks(own, recipe)
+            look = looks.draw_looks(own, looks.leave_out(recipe, self.without))
             views.append(looks.strong(batch.pixels, boxes, look, side, self.mean, self.std))
         return views
 

@@ -13,7 +13,7 @@ from typing import Any
 from .. import faults
 from ..errors import SelfsupError
 
-__all__ = ["report"]
+__all__ = ["report", "write"]
 
 LIMIT = 10_000_000  # bytes of the file, as mail servers count
 
@@ -80,10 +80,10 @@ def report(run: Any) -> Path:
         tag("footer", "One file, no network, no scripts: it can be mailed, archived and printed."),
     ]
     html = document(f"selfsup report: {clean(name, 120)}", body, generator=f"selfsup {__version__}")
-    return _write(path / "report.html", html.encode())
+    return write(path / "report.html", html.encode())
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write(path: Path, content: bytes) -> Path:
     """Replace the file as a whole, so that whoever has it open never sees half of it."""
     temporary = None
     try:

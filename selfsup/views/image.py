@@ -8,8 +8,8 @@ PIL pipelines, and numbers in [0, 1] from there on; unlike PIL, nothing after th
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -49,6 +49,10 @@ class Recipe:
     solarise: float = 0.0
 
 
+# What the setting `without` of the image modality leaves out of views
+OPERATIONS = ("crop", "mirror", "colour", "gray", "blur", "solarise")
+
+
 def recipe(view: int, size: int, alike: bool, local: bool = False) -> Recipe:
     """What strong view number `view`, `size` pixels wide, is made by.
 
@@ -68,6 +72,12 @@ def recipe(view: int, size: int, alike: bool, local: bool = False) -> Recipe:
     if view == 0:
         return Recipe(strength, blur=0.0 if small else 1.0)
     return Recipe(strength, blur=0.0 if small else 0.1, solarise=0.2)
+
+
+def leave_out(recipe: Recipe, names: Collection[str]) -> Recipe:
+    """The recipe without some of its disturbances."""
+    fields = {"colour": "jitter", "gray": "gray", "blur": "blur", "solarise": "solarise"}
+    return replace(recipe, **{fields[name]: 0.0 for name in names if name in fields})
 
 
 class Boxes(NamedTuple):

@@ -577,3 +577,26 @@ def test_without_mirror_a_whole_picture_stays_as_it_is():
     boxed = (same == pixels).flatten(1).all(1)
     turned = (Image().picture(mirrored) == pixels.flip(-1)).flatten(1).all(1)
     assert boxed.any() and turned.any() and not (same == pixels.flip(-1)).flatten(1).all(1).any()
+
+
+def test_what_views_leave_out():
+    batch = Batch(
+        torch.from_numpy(photograph(48, 48)).permute(2, 0, 1)[None].repeat(64, 1, 1, 1),
+        None,
+        torch.arange(64),
+        torch.arange(64),
+    )
+
+    def made(without: str) -> torch.Tensor:
+        draws = Draws(0, batch.samples)
+        return Image(without=without).views(batch, Views(strong=2, alike=False), draws, 48)[1]
+
+    names = Image.operations
+    plain = Image().plain(batch, 48)
+    torch.testing.assert_close(made(",".join(names)), plain)
+    for name in names:  # each of them alone changes some of the 64 samples
+        others = ",".join(other for other in names if other != name)
+        assert not torch.equal(made(others), plain), name
+    with pytest.raises(SelfsupError, match="rotation") as raised:
+        Image(without="colour,rotation")
+    assert "crop" in raised.value.do

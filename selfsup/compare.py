@@ -1,0 +1,233 @@
+"""Which method for my data: the same budget for all, losers stopped early, one leaderboard.
+
+Successive halving (Jamieson and Talwalkar, 2015, https://arxiv.org/abs/1502.07943): all contenders
+train a quarter of a full run, the better half goes on to a half of it, the better half of those to
+its end. Each is an ordinary run, paused and continued exactly, so that none is trained twice.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import settings as schema
+from .console import Console
+from .data import open_source, open_store
+from .errors import SelfsupError
+from .evaluate import controls, linear
+from .evaluate.features import extract, readable
+from .evaluate.interval import over_samples
+from .evaluate.quality import quality
+from .evaluate.split import split
+from .leaderboard import BY_PROBE, BY_QUALITY, Comparison, full_minutes, kept, length, ranked
+from .listing import find
+from .load import LoadedEncoder, load
+from .logs import replace
+from .randomness import order
+from .report.compared import compared
+from .run import Run
+from .settings import Given
+from .stop import Stopped, stop
+
+FORMAT = 1
+RUNGS = (0.25, 0.5, 1.0)  # of a full run, at which the worse half is stopped
+
+
+def compare(
+    data: Any,
+    *,
+    methods: Sequence[str] = (),
+    vary: str | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    labels: Any = None,
+    out: str | Path,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Train several contenders on the same unlabelled data and rank them.
+
+    Contenders are `methods`, or with `vary="views"` the views of one method, whole and with one of
+    their operations left out each. `minutes` is for all training together, 30 where nothing is
+    given; `steps` is the length of one full run instead. `labels` are labelled data, of which only
+    the training part is looked at: a linear probe on a held-out fifth of it ranks. Without them
+    effective rank, stability under augmentation and agreement of neighbours do. `settings` are
+    those of `pretrain`, by dotted key, for all. The same call with the same `out` goes on where it
+    was.
+
+    Raises SelfsupError: E201 what is asked for makes no sense, E304 `out` holds another comparison,
+    and what `pretrain` and `evaluate` raise.
+    """
+    console, out = console or Console(), Path(out)
+    common = {"data.path": str(Path(data).absolute()), "train.seed": seed} | dict(settings or {})
+    contenders = _contenders(data, tuple(methods), vary, common)
+    rungs = RUNGS if vary is None else RUNGS[-1:]  # each operation is to get its number
+    budget = {"steps": steps} if steps else {"minutes": minutes or 30.0}
+    told = _begin(out, contenders, budget, rungs, labels)
+    whole = {"train.steps": steps} if steps else {"train.minutes": full_minutes(told)}
+    alive = list(contenders)
+    for rung in rungs:
+        for name in alive:
+            if _score(told, name, rung) is None:
+                given = common | whole | contenders[name]
+                console.say(f"{name}: training to {rung:.0%} of {length(told)}")
+                row = {"name": name, "rung": rung, **_train(out / name, given, rung, console)}
+                row |= _judge(out / name, labels, seed, console)
+                told["scores"].append(row)
+                replace(out / "compare.json", (json.dumps(told, indent=1) + "\n").encode())
+        alive = _better_half(told, alive, rung) if rung < 1 else alive
+    compared(out, Comparison(told).to_json())
+    return Comparison(told)
+
+
+# ---- who takes part --------------------------------------------------------------------------
+
+
+def _contenders(
+    data: Any, methods: tuple[str, ...], vary: str | None, common: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Name -> the settings in which it differs from the others."""
+    if vary not in (None, "views"):
+        raise SelfsupError("E201", f"--vary {vary} is not known", do="--vary views")
+    if vary is None:
+        if len(set(methods)) < 2:
+            raise SelfsupError(
+                "E201",
+                "fewer than two methods to compare",
+                do="--methods simclr,dino,mae: see selfsup list methods",
+            )
+        return {find("methods", name).name: {"method.name": name} for name in methods}
+    if len(methods) > 1:
+        raise SelfsupError("E201", "--vary views compares the views of one method", do="name one")
+    from . import modalities
+
+    name = common.get("modality.name") or modalities.of_content(open_source(data).content)
+    operations = modalities.find(name).operations
+    if not operations:
+        raise SelfsupError(
+            "E201",
+            f"the views of {name} cannot be taken apart yet",
+            do="compare methods: --methods simclr,dino",
+        )
+    method = {"method.name": methods[0]} if methods else {}
+    found = {"all-views": method}
+    return found | {f"without-{o}": {**method, "modality.without": o} for o in operations}
+
+
+def _begin(
+    out: Path,
+    contenders: Mapping[str, Any],
+    budget: dict[str, Any],
+    rungs: tuple[float, ...],
+    labels: Any,
+) -> dict[str, Any]:
+    """What is known so far: of an earlier call, or nothing."""
+    asked = {
+        "format": FORMAT,
+        "contenders": dict(contenders),
+        "budget": budget,
+        "rungs": list(rungs),
+        "by": BY_QUALITY if labels is None else BY_PROBE,
+    }
+    path = out / "compare.json"
+    if not path.exists():
+        return asked | {"scores": []}
+    told = json.loads(path.read_text("utf-8"))
+    if {key: told.get(key) for key in asked} != asked:
+        raise SelfsupError(
+            "E304",
+            "--out holds a comparison of other things",
+            where=str(path),
+            why="contenders, budget or labels differ from what it was begun with",
+            do="give the same command to go on with it, or another --out",
+        )
+    return told
+
+
+# ---- one contender ---------------------------------------------------------------------------
+
+
+def _train(path: Path, given: dict[str, Any], rung: float, console: Console) -> dict[str, Any]:
+    from .pretrain import start
+
+    quiet = Console(quiet=True)
+    made = {key: Given(value, "compare") for key, value in given.items()}
+    done = start(made, out=path, until=rung, console=quiet)
+    if stop.requested:
+        raise Stopped("the run is saved")
+    run = Run(path)
+    *_, last = run.metrics.read()
+    encoder = done.result["settings"]["encoder.name"] if "settings" in done.result else ""
+    console.say(f"  {done.result.get('step')} steps, {done.result.get('verdict')}")
+    return {
+        "encoder": encoder,
+        "step": done.result.get("step"),
+        "seconds": last.get("time"),
+        "samples_per_second": last.get("speed/samples_per_second"),
+        "health": done.result.get("verdict"),
+    }
+
+
+def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, Any]:
+    """Label-free quality, and a probe beside its controls where there are labels."""
+    encoder = load(path)
+    settings = schema.load(path / "resolved.toml")
+    cache = settings["data.cache"]
+    source = open_source(settings["data.path"]).for_training()
+    with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
+        some = order(seed, 0, len(store))[:1000]
+        some = store.batch(some).indices.numpy()  # those that can be read
+        console.progress("quality without labels ...")
+        found: dict[str, Any] = {"quality": quality(encoder, store, some, seed)._asdict()}
+    if labels is not None:
+        console.progress("linear probe ...")
+        found["probe"] = _probe(encoder, labels, seed, cache)
+    return found
+
+
+def _probe(encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None) -> dict[str, Any]:
+    """A linear probe on four fifths of the labels' training part, judged on the rest of it."""
+    source = open_source(labels)
+    known = source.labels()
+    if known is None or not (known[0] >= 0).any():
+        raise SelfsupError(
+            "E501",
+            f"no labels in {source.place}",
+            do="sort the files into one folder per class, or give a CSV (columns path,label)",
+        )
+    with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
+        usable, prints = readable(store, lambda text: None)
+        teaching = split(source, known[0], usable, prints, drop_leaks=True, seed=seed).train
+        teaching = teaching[order(seed, 1, len(teaching))]
+        held = max(1, len(teaching) // 5)
+        train, test = teaching[held:], teaching[:held]
+        names, y = np.unique(known[0][teaching], return_inverse=True)
+        target = torch.from_numpy(y)
+        pairs = {
+            controls.PRETRAINED: (extract(encoder, store, train), extract(encoder, store, test)),
+            controls.UNTRAINED: controls.untrained(
+                encoder, store, train, test, seed, lambda text: None
+            ),
+            encoder.modality.baseline_name: controls.classical(encoder, store, train, test),
+        }
+        found: dict[str, Any] = {"train": len(train), "test": len(test)}
+        for of, (a, b) in pairs.items():
+            scale = linear.scale_of(a, common=of == encoder.modality.baseline_name)
+            plane, _ = linear.probe(a, target[held:], len(names), scale=scale, seed=seed)
+            right = (plane(scale(b)).argmax(1) == target[:held]).double().numpy()
+            found[of] = over_samples(right)._asdict()
+    return found
+
+
+def _score(told: dict[str, Any], name: str, rung: float) -> dict[str, Any] | None:
+    found = (row for row in told["scores"] if (row["name"], row["rung"]) == (name, rung))
+    return next(found, None)
+
+
+def _better_half(told: dict[str, Any], alive: list[str], rung: float) -> list[str]:
+    scores = [row for row in told["scores"] if row["rung"] == rung and row["name"] in alive]
+    return [row["name"] for row in ranked(told, scores)[: kept(len(alive))]]

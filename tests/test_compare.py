@@ -1,0 +1,221 @@
+"""compare: paused runs are exact, losers stop early, and the leaderboard is arithmetic."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import tensors_hash
+
+import selfsup
+from selfsup import cli, leaderboard
+from selfsup.compare import RUNGS, _better_half, compare
+from selfsup.console import Console
+from selfsup.demo import digits
+from selfsup.errors import SelfsupError
+from selfsup.evaluate.quality import agreement, stability
+from selfsup.pretrain import start
+from selfsup.run import Run
+from selfsup.settings import Given
+
+SETTINGS = {
+    "encoder.name": "resnet18",
+    "encoder.width": 0.125,
+    "data.resolution": 8,
+    "train.batch": 64,
+    "method.hidden": 32,
+    "method.dim": 16,
+}
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same digits after a pause, whatever else runs
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return SETTINGS | {"data.cache": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def found(pictures, settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "a"
+    told = compare(
+        pictures / "train",
+        methods=("simclr", "dino"),
+        steps=8,
+        labels=pictures,
+        out=out,
+        settings=settings,
+        console=QUIET,
+    )
+    return out, told.to_json()
+
+
+# ---- runs ------------------------------------------------------------------------------------
+
+
+def test_a_paused_run_ends_as_one_that_was_not(pictures, settings, tmp_path):
+    given = {**settings, "data.path": pictures / "train", "train.steps": 8, "method.name": "simclr"}
+    given = {key: Given(value, "test") for key, value in given.items()}
+    straight, paused = tmp_path / "straight", tmp_path / "paused"
+    start(given, out=straight, console=QUIET)
+    done = start(given, out=paused, until=0.25, console=QUIET)
+    assert (done.result["step"], done.result["status"], done.exit_code) == (2, "stopped", 0)
+    assert not Run(paused).done
+    start(given, out=paused, console=QUIET)
+    assert Run(paused).done
+    assert tensors_hash(Run(paused).checkpoint) == tensors_hash(Run(straight).checkpoint)
+
+
+def test_losers_stop_early_and_the_winner_comes_to_the_end(found):
+    out, told = found
+    assert [row["rung"] for row in told["scores"]] == [0.25, 0.25, 0.5, 1.0]
+    assert [row["step"] for row in told["scores"]] == [2, 2, 4, 8]
+    first, second = told["leaderboard"]
+    assert first["name"] == told["best"] and (first["rung"], second["rung"]) == (1.0, 0.25)
+    assert Run(out / told["best"]).done and not Run(out / second["name"]).done
+    early = {row["name"]: row["probe"]["pretrained"]["value"] for row in told["scores"][:2]}
+    assert told["best"] == max(early, key=early.get)
+    assert {"untrained", "pixels + PCA"} < set(first["probe"])
+
+
+def test_labels_of_the_test_part_are_not_used(found, pictures):
+    probe = found[1]["scores"][0]["probe"]
+    train = len(list((pictures / "train").rglob("*.png")))
+    assert probe["train"] + probe["test"] <= train
+
+
+def test_the_page_says_it_without_network(found):
+    out, told = found
+    page = (out / "report.html").read_text()
+    assert told["best"] in page and "stability" in page and "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_same_command_goes_on_where_it_was(found, pictures, settings, monkeypatch, capsys):
+    monkeypatch.delenv("SELFSUP_CACHE", raising=False)
+    out, told = found
+    lost = json.loads((out / "compare.json").read_text())
+    last = lost["scores"].pop()
+    (out / "compare.json").write_text(json.dumps(lost))
+    words = ["--methods", "simclr,dino", "--steps", "8", "--labels", str(pictures), "--json"]
+    words += [f"--set={key}={value}" for key, value in settings.items()]
+    command = ["compare", str(pictures / "train"), *words, "--out", str(out)]
+    assert cli.main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["scores"][-1]["probe"] == last["probe"] and again["best"] == told["best"]
+    command[command.index("8")] = "9"
+    assert cli.main(command) == 2
+    assert "E304" in capsys.readouterr().out
+
+
+def test_views_are_taken_apart(pictures, settings, tmp_path):
+    told = compare(
+        pictures / "train",
+        methods=("simclr",),
+        vary="views",
+        steps=2,
+        out=tmp_path / "views",
+        settings=settings,
+        console=QUIET,
+    ).to_json()
+    names = {row["name"] for row in told["scores"]}
+    operations = selfsup.modalities.find("image").operations
+    assert names == {"all-views", *(f"without-{name}" for name in operations)}
+    assert told["by"] == leaderboard.BY_QUALITY and all(r["rung"] == 1 for r in told["scores"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"methods": ("simclr",)}, "fewer than two"),
+        ({"methods": ("simclr", "simclear")}, "simclear"),
+        ({"methods": ("simclr", "dino"), "vary": "views"}, "views of one method"),
+        ({"vary": "weather"}, "weather"),
+    ],
+)
+def test_what_makes_no_sense(pictures, tmp_path, wrong, said):
+    with pytest.raises(SelfsupError, match=said):
+        compare(pictures / "train", out=tmp_path / "x", console=QUIET, **wrong)
+    assert not (tmp_path / "x").exists()
+
+
+# ---- arithmetic ------------------------------------------------------------------------------
+
+
+def score(name, rung, probe, rank, stability, agreement, health="healthy"):
+    told = {"pretrained": {"value": probe, "low": probe - 0.1, "high": probe + 0.1}}
+    told |= {"untrained": {"value": 0.2, "low": 0.1, "high": 0.3}, "train": 8, "test": 2}
+    quality = {"rank": rank, "stability": stability, "agreement": agreement}
+    return {"name": name, "rung": rung, "probe": told, "quality": quality, "health": health,
+            "seconds": 1.0, "samples_per_second": 9.0}  # fmt: skip
+
+
+def told(by, *scores):
+    names = dict.fromkeys(row["name"] for row in scores)
+    return {"contenders": names, "rungs": list(RUNGS), "by": by, "scores": list(scores),
+            "budget": {"minutes": 30.0}}  # fmt: skip
+
+
+SCORES = (
+    score("a", 0.25, 0.6, 0.1, 0.1, 0.1),
+    score("b", 0.25, 0.5, 0.9, 0.9, 0.2),
+    score("c", 0.25, 0.9, 0.8, 0.8, 0.8, health="collapsed"),
+)
+
+
+def test_ranking_by_probe_by_quality_and_what_collapsed():
+    by_probe, by_quality = (
+        told(by, *SCORES) for by in (leaderboard.BY_PROBE, leaderboard.BY_QUALITY)
+    )
+    assert [row["name"] for row in leaderboard.leaderboard(by_probe)] == ["a", "b", "c"]
+    assert [row["name"] for row in leaderboard.leaderboard(by_quality)] == ["b", "a", "c"]
+    assert _better_half(by_probe, ["a", "b", "c"], 0.25) == ["a", "b"]
+    assert "does not clearly beat" not in leaderboard.sentence(by_probe)
+    assert "b is within the interval" in leaderboard.sentence(by_probe)
+
+
+def test_the_budget_is_for_all_training():
+    """Four methods: 4 quarters, 2 quarters and 1 half of a run are two whole runs."""
+    names = dict.fromkeys("abcd")
+    four = {"contenders": names, "rungs": [0.25, 0.5, 1.0], "budget": {"minutes": 30.0}}
+    assert leaderboard.full_minutes(four) == pytest.approx(15.0)
+    assert leaderboard.full_minutes({**four, "rungs": [1.0]}) == pytest.approx(7.5)
+
+
+def test_correlation_with_the_probe():
+    rising = [score(str(i), 0.25, i / 10, i / 10, 1 - i / 10, 0.5) for i in range(5)]
+    found = leaderboard.agreement(told(leaderboard.BY_PROBE, *rising))
+    assert found["correlation"]["rank"] == pytest.approx(1)
+    assert found["correlation"]["stability"] == pytest.approx(-1)
+    assert "agreement" not in found["correlation"]  # a constant correlates with nothing
+    assert leaderboard.agreement(told(leaderboard.BY_PROBE, *rising[:2])) == {}
+
+
+def test_label_free_numbers_against_a_slow_reading():
+    draws = torch.Generator().manual_seed(0)
+    first = torch.randn(40, 6, generator=draws)
+    second = first + 0.8 * torch.randn(40, 6, generator=draws)
+
+    def around(x, i):
+        similar = torch.cosine_similarity(x[i][None], x, dim=-1)
+        similar[i] = -2
+        return set(similar.argsort(descending=True)[:10].tolist())
+
+    own = [torch.cosine_similarity(x[None], second, dim=-1).argmax() for x in first]
+    right = np.mean([int(found) == i for i, found in enumerate(own)])
+    assert 0 < right < 1 and stability(first, second) == pytest.approx(right)
+    kept = np.mean([len(around(first, i) & around(second, i)) / 10 for i in range(40)])
+    assert agreement(first, second) == pytest.approx(kept)
+    assert stability(first, first) == 1 and agreement(first, first) == 1
