@@ -118,7 +118,7 @@ def sentence(told: dict[str, Any]) -> str:
     if told["by"] == BY_QUALITY:
         return (
             f"{first['name']} is ahead by what can be said without labels; give --labels to know "
-            "more"
+            "more."
         )
     scores = {k: v for k, v in first["probe"].items() if isinstance(v, dict)}
     best = scores.pop(controls.PRETRAINED)
@@ -128,8 +128,8 @@ def sentence(told: dict[str, Any]) -> str:
     if rivals and rivals[0]["probe"][controls.PRETRAINED]["high"] >= best["low"]:
         text += f"; {rivals[0]['name']} is within the interval"
     if max(found["high"] for found in scores.values()) >= best["low"]:
-        text += ". It does not clearly beat its controls"
-    return text
+        text += "; it does not clearly beat its controls"
+    return text + "."
 
 
 def rows(told: dict[str, Any]) -> list[list[str]]:

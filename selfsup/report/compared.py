@@ -29,7 +29,7 @@ def compared(out: Path, told: dict[str, Any]) -> Path:
                 ),
                 tag("ul", [tag("li", note) for note in boards.notes(told)]),
             ),
-            section("way", "On the way", _curves(told)),
+            section("way", "On the way", tag("div", _curves(told), class_="charts")),
             section("runs", "Runs", _runs(told)),
         ),
         tag("footer", "One file, no network, no scripts: it can be mailed, archived and printed."),
