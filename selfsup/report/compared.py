@@ -30,7 +30,7 @@ def compared(out: Path, told: dict[str, Any]) -> Path:
                 tag("ul", [tag("li", note) for note in boards.notes(told)]),
             ),
             section("way", "On the way", tag("div", _curves(told), class_="charts")),
-            section("runs", "Runs", _runs(told)),
+            section("runs", "Runs", _runs(out, told)),
         ),
         tag("footer", "One file, no network, no scripts: it can be mailed, archived and printed."),
     ]
@@ -61,10 +61,10 @@ def _curve(told: dict[str, Any], title: str, value: Any) -> Any:
     return plots.lines(title, series, x_label="seconds of training", percent=True)
 
 
-def _runs(told: dict[str, Any]) -> Any:
+def _runs(out: Path, told: dict[str, Any]) -> Any:
     """What each contender was, and the command that judges it further."""
     rows = [
-        [row["name"], row["encoder"], f"{row['step']:,}", f"selfsup report OUT/{row['name']}"]
+        [row["name"], row["encoder"], f"{row['step']:,}", f"selfsup report {out / row['name']}"]
         for row in told["leaderboard"]
     ]
     return table(["", "encoder", "steps", "more"], rows, caption="Each is an ordinary run")
