@@ -23,7 +23,7 @@ from ..teacher import Teacher
 
 class MSN(Method):
     views = Views(strong=2, local=10, share=(0.3, 1.0), local_share=(0.05, 0.3))
-    optim = Optim("adamw", lr=1e-3, per=1024, weight_decay=0.04, weight_decay_end=0.4,
+    optim = Optim("adamw", lr=2.5e-4, per=256, weight_decay=0.04, weight_decay_end=0.4,
                   betas=(0.9, 0.999), warmup=0.05, clip=3.0, final=0.001)  # fmt: skip
     across_batch = True
 
