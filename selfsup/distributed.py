@@ -43,6 +43,11 @@ def gather(x: Tensor) -> Tensor:
     return rows.reshape(-1, *x.shape[1:])
 
 
+def own(x: Tensor, rows: int) -> Tensor:
+    """This rank's rows, so many, of what was gathered."""
+    return x[rank() * rows : (rank() + 1) * rows]
+
+
 def mean(x: Tensor) -> Tensor:
     """The mean over ranks, without gradients."""
     if not running():

@@ -73,9 +73,12 @@ class Encoder(nn.Module):
         """The last block's attention weights; prefix tokens first."""
         return self.trunk.attention(self.tokens(x))
 
-    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
-        tokens = self.tokens(x)
+    def pooled(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
+        """One vector a sample, from what the trunk gets: all tokens, or those that are seen."""
         return self.trunk.cls(tokens) if self.pool == "cls" else self.trunk(tokens).mean(1)
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
+        return self.pooled(self.tokens(x))
 
 
 class ResNet(nn.Module):

@@ -42,6 +42,7 @@ class Method(nn.Module, ABC):
     views: Views
     optim: ClassVar[Optim]
     across_batch: ClassVar[bool] = False  # a sample's loss depends on the others in its batch
+    steady: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
 
     encoder: Any  # an Encoder or a ResNet, or what has as many of their parts as the method uses
 

@@ -34,21 +34,23 @@ class Optim:
     final: float = 0.0
 
 
-def build(method: nn.Module, optim: Optim, batch: int) -> Optimizer:
+def build(method: nn.Module, optim: Optim, batch: int, steady: tuple[str, ...] = ()) -> Optimizer:
     """The optimizer of a method's trainable parameters, for `batch` samples a step.
 
-    Two groups: what decays, and what does not (biases, norms, positions and other tokens). Each
-    remembers its peak learning rate and its decay; `set_progress` moves them.
+    Groups: what decays, and what does not (biases, norms, positions and other tokens); of each, the
+    parts of the method called `steady` for themselves, whose learning rate stays at its peak.
+    `set_progress` moves the others.
     """
-    decayed, plain = [], []
-    for name, parameter in method.named_parameters():
-        if parameter.requires_grad:
-            (decayed if decays(name, parameter) else plain).append(parameter)
     lr = optim.lr * batch / optim.per
     groups = [
-        {"params": decayed, "weight_decay": optim.weight_decay, "decays": True, "lr": lr},
-        {"params": plain, "weight_decay": 0.0, "decays": False, "lr": lr},
-    ]
+        {"params": [], "weight_decay": optim.weight_decay if d else 0.0, "decays": d, "lr": lr,
+         "steady": s}
+        for s in (False, True) for d in (True, False)
+    ]  # fmt: skip
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            stays = name.partition(".")[0] in steady
+            groups[2 * stays + (not decays(name, parameter))]["params"].append(parameter)
     groups = [group for group in groups if group["params"]]
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, fused=True)
@@ -81,7 +83,7 @@ def set_progress(
     if optim.weight_decay_end is not None:
         decay = schedules.cosine(optim.weight_decay, optim.weight_decay_end)(progress)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = peak if group["steady"] else lr
         group["weight_decay"] = decay if group["decays"] else 0.0
     return lr
 

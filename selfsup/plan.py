@@ -157,12 +157,30 @@ BATCHES = {
     "mlm": 64,
     "clm": 32,
 }
+# Methods that want of encoder and batch what another one wants
+LIKE = {
+    "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
+    "dino": ("mocov3", "swav", "lejepa"),
+    "mae": ("msn",),
+}
+for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
+    for model, names in LIKE.items():
+        for key in [key for key in table if key.rpartition(".")[2] == model]:
+            for name in names:
+                table[key.replace(model, name)] = table[key]
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
 
 # The papers' settings are for hundreds of passes over a million pictures. On processor cores a run
 # has one or two thousand steps: small heads, quick teachers, and Muon, which on CIFAR-10 learns
 # more from 130 steps than AdamW does from 200 (docs/LOG.md).
+QUICK = {
+    "optim.name": "muon",
+    "optim.lr": 2e-2,
+    "optim.weight_decay": 0.01,
+    "optim.betas": (0.9, 0.99),
+    "optim.warmup": 0.1,
+}
 SHORT: dict[str, dict[str, Any]] = {
     "simclr": {
         "method.hidden": 512,
@@ -170,6 +188,54 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.lr": 2e-2,
         "optim.weight_decay": 0.01,
         "optim.betas": (0.9, 0.99),
+    },
+    "moco": {
+        **QUICK,
+        "method.hidden": 512,
+        "method.queue": 4096,
+        "method.momentum": 0.98,
+        "method.momentum_end": 0.98,
+    },
+    "mocov3": {
+        **QUICK,
+        "method.hidden": 512,
+        "method.dim": 128,
+        "method.layers": 2,
+        "method.momentum": 0.98,
+    },
+    "byol": {**QUICK, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.97},
+    "simsiam": {**QUICK, "method.hidden": 512, "method.bottleneck": 128},
+    "barlowtwins": {**QUICK, "method.dim": 512},
+    "vicreg": {**QUICK, "method.dim": 512},
+    "swav": {
+        **QUICK,
+        "method.prototypes": 256,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.local_views": 2,
+        "method.queue": 1024,
+    },
+    "nnclr": {
+        **QUICK,
+        "method.hidden": 512,
+        "method.dim": 128,
+        "method.predictor_hidden": 512,
+        "method.queue": 4096,
+    },
+    "tico": {**QUICK, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.97},
+    "lejepa": {
+        **QUICK,
+        "method.hidden": 512,
+        "method.slices": 256,
+        "method.local_views": 2,
+    },
+    "msn": {
+        **QUICK,
+        "method.prototypes": 256,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
     },
     "dino": {
         "method.prototypes": 1024,

@@ -155,7 +155,7 @@ def train(
     model = distributed.wrap(method, shard=shard)
     if compile:
         model = torch.compile(model)
-    optimizer = optims.build(method, optim, batch)
+    optimizer = optims.build(method, optim, batch, method.steady)
     lead = distributed.rank() == 0
     events = Events(run.path if run and lead else None)
     store = _Store(run, method, optimizer, slow, keep)

@@ -33,13 +33,26 @@ METHODS = {
     "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
     "MLM": methods.MLM,
     "CLM": methods.CLM,
+    "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
+    "MoCoV3": lambda e: methods.MoCoV3(e, hidden=64, dim=16, momentum=0.9),
+    "BYOL": lambda e: methods.BYOL(e, hidden=64, dim=16, momentum=0.9),
+    "SimSiam": lambda e: methods.SimSiam(e, hidden=64, bottleneck=16),
+    "BarlowTwins": lambda e: methods.BarlowTwins(e, dim=32),
+    "VICReg": lambda e: methods.VICReg(e, dim=32),
+    "SwAV": lambda e: methods.SwAV(e, prototypes=32, hidden=64, dim=16, queue=16),
+    "NNCLR": lambda e: methods.NNCLR(e, queue=24, hidden=64, dim=16, predictor_hidden=64),
+    "TiCo": lambda e: methods.TiCo(e, hidden=64, dim=16, momentum=0.9),
+    "LeJEPA": lambda e: methods.LeJEPA(e, hidden=64, dim=8, slices=32),
+    "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
+NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
-ANY = ("SimCLR", "DINO")
+ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
+       "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
 CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS)]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
@@ -98,11 +111,13 @@ def case(request):
 
 
 def run(method, views, steps, lr=3e-3, time_stands=False):
-    """The plainest loop there is; the loss of each step. Schedules and teachers may stand still."""
+    """The plainest loop there is; the loss of each step. What moves without gradients (schedules,
+    teachers, queues) may stand still."""
     optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), lr=lr)
     seen = []
     for step in range(steps):
         torch.manual_seed(mix(0, step))
+        buffers = [buffer.clone() for buffer in method.buffers()]
         progress = 0.5 if time_stands else step / steps
         loss = sum(method(views, progress).values())
         loss.backward()
@@ -110,6 +125,9 @@ def run(method, views, steps, lr=3e-3, time_stands=False):
         optimizer.zero_grad()
         if not time_stands:
             method.after_step(progress)
+        else:
+            for now, before in zip(method.buffers(), buffers, strict=True):
+                now.data.copy_(before)
         seen.append(loss.item())
     return seen
 

@@ -1,0 +1,58 @@
+"""What losses share. All look over the whole batch: gather before."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, relu
+
+
+def info_nce(
+    queries: Float[Tensor, "b d"],
+    keys: Float[Tensor, "b d"],
+    temperature: float,
+    negatives: Float[Tensor, "m d"] | None = None,
+) -> Tensor:
+    """-log p(a query's own key | all keys), averaged; similarities are cosines over `temperature`.
+
+    With `negatives` the other candidates are these, and not the keys of others.
+    """
+    q, k = normalize(queries, dim=-1), normalize(keys, dim=-1)
+    if negatives is None:
+        similarity = q @ k.T  # (b, b)
+        own = torch.arange(len(q), device=q.device)
+    else:
+        own_similarity = (q * k).sum(-1, keepdim=True)
+        similarity = torch.cat([own_similarity, q @ normalize(negatives, dim=-1).T], 1)
+        own = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    return cross_entropy(similarity.float() / temperature, own)
+
+
+@torch.no_grad()
+def sinkhorn(scores: Float[Tensor, "b k"], rounds: int = 3) -> Float[Tensor, "b k"]:
+    """Probabilities for each row, near exp(scores), by which all columns are used alike.
+
+    Sinkhorn-Knopp as in SwAV (arXiv 2006.09882, appendix A.1), on logarithms: nothing overflows.
+    """
+    scores = scores.float()
+    for _ in range(rounds):
+        scores = scores - scores.logsumexp(0, keepdim=True)
+        scores = scores - scores.logsumexp(1, keepdim=True)
+    return scores.exp()
+
+
+def variance(z: Float[Tensor, "b d"], target: float = 1.0) -> Tensor:
+    """How far the deviation of each dimension is below `target` (VICReg, arXiv 2105.04906, (1))."""
+    return relu(target - (z.var(0) + 1e-4).sqrt()).mean()
+
+
+def covariance(z: Float[Tensor, "b d"]) -> Tensor:
+    """The squared covariances of different dimensions, summed, over d (VICReg, (3) and (4))."""
+    z = z - z.mean(0)
+    with torch.autocast(z.device.type, enabled=False):
+        return off_diagonal(z.T @ z / (len(z) - 1)).square().sum() / z.shape[1]
+
+
+def off_diagonal(x: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
+    """All d * (d - 1) entries beside the diagonal."""
+    d = len(x)
+    return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
