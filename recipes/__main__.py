@@ -1,19 +1,27 @@
-"""`python -m recipes` writes docs/methods.md from the records in results.json."""
+"""`python -m recipes` writes docs/methods.md from the records in results.json, and from those of
+`python -m benchmarks.methods`, whose way over time it draws in docs/methods.html."""
 
 import json
 from pathlib import Path
 
-from selfsup import listing
+import numpy as np
+
+from benchmarks import methods as budgets
+from selfsup import __version__, listing
+from selfsup.report import plots
+from selfsup.report.page import document, section, tag
 
 from . import RESULTS
 
+PLOTS = Path(__file__).parent.parent / "docs" / "methods.html"
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 HEAD = """# Methods, and on which data they were shown to learn
 
 Written by `python -m recipes` from `recipes/results.json`, where each recipe puts what it
 measured. All figures are of the final step, in percent, with half the width of a 95 % interval; the
 controls are the same encoder untrained (several initialisations) and the classical features of the
-kind of data, judged by the same probe on the same split.
+kind of data, judged by the same probe on the same split. "runs" says that the contract test trains
+the method on such data, and that no record is there yet.
 
 """
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
@@ -21,6 +29,7 @@ GRIDS = ("audio", "image", "series")
 # Methods that ask for more than views: where they run, and what others lack
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
+    "msn": (GRIDS, "has no patches of numbers"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),
@@ -40,7 +49,7 @@ def page() -> str:
         for kind in kinds:
             found = {r["recipe"] for r in rows if (r["method"], r["modality"]) == (name, kind)}
             where, lack = NEEDS.get(name, (kinds, ""))
-            none = "runs (contract test); no record yet" if kind in where else lack
+            none = "runs" if kind in where else lack
             cells.append(", ".join(sorted(found)) or none)
         lines.append(f"| [{method.title.rstrip('.')}]({method.link}) | {' | '.join(cells)} |")
     lines += ["", "## Records", ""]
@@ -59,9 +68,61 @@ def page() -> str:
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += ["", "Verdicts, word for word:", ""]
     lines += [f"- {row['recipe']}, seed {row['seed']}: {row['verdict']}" for row in rows]
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join(lines + side_by_side()) + "\n"
+
+
+def side_by_side() -> list[str]:
+    """All methods under one budget: a table for each data set and budget, best first."""
+    lines: list[str] = []
+    for name, budget in sorted({(r["set"], r["budget"]) for r in budgets.rows()}):
+        rows = [r for r in budgets.rows() if (r["set"], r["budget"]) == (name, budget)]
+        rows.sort(key=lambda r: -r["linear"]["pretrained"][0])
+        lines += ["", f"## {name}, {budget} of training each", ""]
+        lines += [
+            "`python -m benchmarks.methods`; drawn over time in [methods.html](methods.html).",
+            "",
+        ]
+        head = ["method", "seed", "encoder", "linear probe", "untrained", "classical", "kNN",
+                "untrained", "rank", "samples/s", "passes", "memory", "health"]  # fmt: skip
+        lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * 9 + "---|"]
+        for row in rows:
+            own = [f"{k} {v}" for k, v in row["encoder"].items() if k != "name"]
+            cells = [row["method"], row["seed"], f"{row['encoder']['name']} ({', '.join(own)})"]
+            linear, knn = row["linear"], row["knn"]
+            cells += [
+                f"{value} ± {(high - low) / 2:.1f}"
+                for value, low, high in (linear[of] for of in sorted(linear, key=_place))
+            ]
+            cells += [f"{knn[of][0]}" for of in OWN]
+            cells += [row["effective_rank"], row["samples_per_second"], row["epochs"]]
+            cells += [f"{row['memory_gib']} GiB", row["health"]]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def _place(of: str) -> int:
+    return (*OWN, of).index(of)
+
+
+def drawing() -> str:
+    """Online kNN over seconds of training, a curve for each method, seed 0."""
+    figures = []
+    for name, budget in sorted({(r["set"], r["budget"]) for r in budgets.rows()}):
+        series = [
+            plots.Series(r["method"], *np.array(r["knn_over_seconds"]).T / [[1], [100]], colour=i)
+            for i, r in enumerate(budgets.rows())
+            if (r["set"], r["budget"], r["seed"]) == (name, budget, 0) and r["knn_over_seconds"]
+        ]
+        title = f"{name}, {budget}: kNN accuracy"
+        figures.append(
+            plots.lines(title, series, x_label="seconds", percent=True, width=900, height=560)
+        )
+    body = tag("main", section("time", "Accuracy over time", figures))
+    return document("selfsup methods", body, generator=f"selfsup {__version__}")
 
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    if budgets.rows():
+        PLOTS.write_text(drawing())
     print(PAGE)
