@@ -1,7 +1,7 @@
-"""MoCo v2. Chen, Fan, Girshick, He, 2020, https://arxiv.org/abs/2003.04297 (v1: 1911.05722)
+"""MoCo v2. Chen, Fan, Girshick, He, 2020, https://arxiv.org/abs/2003.04297
 
 A view must find the other view of its sample, encoded by a slow copy of the encoder, among a queue
-of samples seen before: many negatives, however small the batch.
+of samples seen before (MoCo, arXiv 1911.05722): many negatives, however small the batch.
 Any modality; any encoder that gives one vector per sample.
 """
 

@@ -47,6 +47,7 @@ class TiCo(Method):
         h = self.encoder(x)
         z1, z2 = normalize(self.projector(h).float(), dim=-1).chunk(2)
         t1, t2 = normalize(self.teacher_projector(self.teacher(x)).float(), dim=-1).chunk(2)
+        # Departure: both ways, as BYOL; one covariance matrix for both
         z, t = torch.cat([gather(z1), gather(z2)]), torch.cat([gather(t2), gather(t1)])
         with torch.autocast(z.device.type, enabled=False):
             b = (z.T @ z).detach() / len(z)
