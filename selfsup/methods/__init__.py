@@ -4,6 +4,7 @@ from .clm import CLM as CLM
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .jepa import JEPA as JEPA
 from .mae import MAE as MAE
 from .mlm import MLM as MLM
 from .simclr import SimCLR as SimCLR
