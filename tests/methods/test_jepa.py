@@ -142,5 +142,7 @@ def test_next_learns_and_small_grids_are_refused():
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
     with pytest.raises(SelfsupError, match="E202"):
         masks.multiblock(4, (0.15, 0.2), (1, 1), (1, 1))(2, (3,))
+    with pytest.raises(SelfsupError, match="E201"):
+        masks.multiblock(4, (0.5, 0.6), (1, 1), (0.5, 1))
     with pytest.raises(SelfsupError, match="E202"):
         masks.following()(2, (1, 1))
