@@ -74,6 +74,12 @@ def multiblock(
     would leave less than a sixteenth to see falls upon the first. What exceeds the fewest tokens of
     a row is left out by chance. Paper: the last are left out.
     """
+    if context[0] <= scale[1]:
+        raise SelfsupError(
+            "E201",
+            f"a block takes up to {scale[1]}, what is seen from {context[0]} on",
+            why="a block could hide all that is to be seen",
+        )
 
     def mask(batch, grid, device=None):
         plane = grid[-2:] if len(grid) > 1 else (1, *grid)

@@ -34,7 +34,7 @@ MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
 LONGEST_SIDE = 2  # of a stored frame, in shorter sides
 UNASKED = 128  # shorter side where no size is asked for
 SLOWEST = 4.0  # frames a second that views have at least, where the data allow it
-LOOKED_AT = 64  # files whose headers tell rate, length and size
+LOOKED_AT = 16  # files whose headers tell rate, length and size
 # Of the time that a header promises, at most: of the clip itself, of the longest thing in the file
 MISSING, MISSING_OF_ALL = 0.02, 0.1
 EXACT = 1e-3  # seconds that times of frames are rounded by
