@@ -25,11 +25,12 @@ the method on such data, and that no record is there yet.
 
 """
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
-GRIDS = ("audio", "image", "series")
+GRIDS = ("audio", "image", "series", "video")
 # Methods that ask for more than views: where they run, and what others lack
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
     "msn": (GRIDS, "has no patches of numbers"),
+    "jepa": (GRIDS, "has no grid of tokens"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),

@@ -208,6 +208,9 @@ def evaluate(
     finetune: Annotated[
         bool, typer.Option("--finetune/--no-finetune", help="also fine-tune (slower)")
     ] = True,
+    attentive: Annotated[
+        bool, typer.Option("--attentive", help="also a probe that learns where to look (slower)")
+    ] = False,
     minutes: Annotated[
         float, typer.Option(help="for fine-tuning and training from scratch, in all", min=0.01)
     ] = 10.0,
@@ -248,6 +251,7 @@ def evaluate(
         shots=wanted,
         seeds=seeds,
         finetune=finetune,
+        attentive=attentive,
         minutes=minutes,
         drop_leaks=drop_leaks,
         console=Console(quiet=quiet),

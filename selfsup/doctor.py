@@ -27,7 +27,7 @@ STEPS = 12  # of the self-test
 PATIENCE = 120.0  # seconds that one process of the self-test may take
 
 # extra of this package -> modules that it brings
-EXTRAS = {"track": ("tensorboard", "wandb"), "umap": ("umap",)}
+EXTRAS = {"video": ("av",), "track": ("tensorboard", "wandb"), "umap": ("umap",)}
 
 
 @dataclass(frozen=True)

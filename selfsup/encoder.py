@@ -158,6 +158,7 @@ def vit(
     size: int | tuple[int, ...],
     *,
     patch: int | None = None,
+    tubelet: int = 2,
     channels: int = 3,
     dim: int | None = None,
     depth: int | None = None,
@@ -166,13 +167,18 @@ def vit(
     registers: int = 0,
     pool: str = "mean",
 ) -> Encoder:
-    """A ViT for inputs of `size`; `patch` defaults to the largest that gives 8 along a side."""
+    """A ViT for inputs of `size`; `patch` defaults to the largest that gives 8 along a side.
+
+    Of three axes the first is time, and patches are `tubelet` long there (arXiv 2103.15691).
+    """
     size = (size, size) if isinstance(size, int) else tuple(size)
+    side = size[-2:][0]
     if patch is None:
-        patch = max(p for p in (1, 2, 4, 8, 16) if size[0] % p == 0 and p <= max(size[0] // 8, 1))
+        patch = max(p for p in (1, 2, 4, 8, 16) if side % p == 0 and p <= max(side // 8, 1))
     shape = dict(TRANSFORMERS[name])
     shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
-    stem = Patches(size, (patch,) * len(size), channels, shape["dim"])
+    cut = (tubelet, patch, patch) if len(size) == 3 else (patch,) * len(size)
+    stem = Patches(size, cut, channels, shape["dim"])
     return Encoder(stem, **shape, cls=cls, registers=registers, pool=pool)
 
 

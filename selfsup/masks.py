@@ -1,4 +1,7 @@
-"""Masks over a token grid. True means hidden; every row hides the same number of tokens."""
+"""Masks over a token grid. True means hidden; every row hides the same number of tokens.
+
+Those of latent prediction come in pairs: what is seen, and what is to be foretold from it.
+"""
 
 from collections.abc import Callable
 from math import prod
@@ -8,9 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from .distributed import rand
+from .distributed import gather, rand
+from .errors import SelfsupError
 
 Mask = Callable[[int, tuple[int, ...], torch.device | None], Bool[Tensor, "batch n"]]
+Pair = tuple[Bool[Tensor, "batch n"], Bool[Tensor, "batch n"]]
+Pairs = Callable[[int, tuple[int, ...], torch.device | None], Pair]
 
 
 def random(ratio: float) -> Mask:
@@ -41,6 +47,103 @@ def spans(ratio: float, length: int) -> Mask:
         return (first * n + place).argsort(1).argsort(1) < hidden
 
     return mask
+
+
+def tube(ratio: float) -> Mask:
+    """Hide the same places all along the first axis (VideoMAE, arXiv 2203.12602)."""
+    across = random(ratio)
+
+    def mask(batch, grid, device=None):
+        if len(grid) < 2:
+            raise _no_room("tubes need a second axis", grid)
+        return across(batch, grid[1:], device).repeat(1, grid[0])
+
+    return mask
+
+
+def multiblock(
+    blocks: int,
+    scale: tuple[float, float],
+    aspect: tuple[float, float],
+    context: tuple[float, float],
+) -> Pairs:
+    """Blocks to foretell, and the rest of one large block to see (arXiv 2301.08243, section 3).
+
+    A block covers a share in `scale` of the last two axes, all along an axis before them (V-JEPA,
+    arXiv 2404.08471); of a single axis it is a stretch. Blocks of a batch are of one size; one that
+    would leave less than a sixteenth to see falls upon the first. What exceeds the fewest tokens of
+    a row is left out by chance. Paper: the last are left out.
+    """
+    if context[0] <= scale[1]:
+        raise SelfsupError(
+            "E201",
+            f"a block takes up to {scale[1]}, what is seen from {context[0]} on",
+            why="a block could hide all that is to be seen",
+        )
+
+    def mask(batch, grid, device=None):
+        plane = grid[-2:] if len(grid) > 1 else (1, *grid)
+        n = prod(plane)
+        if n < 4:
+            raise _no_room("blocks need four places or more", grid)
+        sizes = torch.rand(3)  # the same on all ranks: their generators agree
+        share = (scale[0] + (scale[1] - scale[0]) * sizes[0]).item() * n
+        stretch = (aspect[0] + (aspect[1] - aspect[0]) * sizes[1]).item()
+        large = (context[0] + (context[1] - context[0]) * sizes[2]).item() * n
+        draws = rand(batch, 2 * (blocks + 1), device).view(batch, blocks + 1, 2)
+        seen = _block(draws[:, 0], plane, large, 1.0)
+        foretold = first = _block(draws[:, 1], plane, min(share, n / 2), stretch)
+        seen = seen & ~first
+        for number in range(2, blocks + 1):
+            block = _block(draws[:, number], plane, min(share, n / 2), stretch)
+            enough = ((seen & ~block).sum(1, keepdim=True) >= max(1, n // 16)).expand_as(seen)
+            block = torch.where(enough, block, first)
+            seen, foretold = seen & ~block, foretold | block
+        along = prod(grid) // n
+        return tuple(_fewest(part.repeat(1, along)) for part in (seen, foretold))
+
+    return mask
+
+
+def following() -> Pairs:
+    """See what comes before a place on the first axis that is longer than one; foretell it."""
+
+    def mask(batch, grid, device=None):
+        axis = next((i for i, cells in enumerate(grid) if cells > 1), None)
+        if axis is None:
+            raise _no_room("what follows needs two places on an axis", grid)
+        now = 1 + int(torch.rand(()) * (grid[axis] - 1))  # the same on all ranks
+        shape = [-1 if i == axis else 1 for i in range(len(grid))]
+        at = torch.arange(grid[axis], device=device).view(shape).expand(grid).flatten()
+        return (at < now).expand(batch, -1), (at == now).expand(batch, -1)
+
+    return mask
+
+
+def _block(
+    at: Float[Tensor, "b 2"], plane: tuple[int, int], area: float, aspect: float
+) -> Bool[Tensor, "b n"]:
+    """One block of about `area` places for each row, by where it lies in what it has to move."""
+    height = min(max(round((area * aspect) ** 0.5), 1), plane[0])
+    width = min(max(round(area / height), 1), plane[1])
+    inside = []
+    for side, length, place in zip(plane, (height, width), at.unbind(1), strict=True):
+        first = (place * (side - length + 1)).long()[:, None]
+        cells = torch.arange(side, device=at.device)
+        inside.append((cells >= first) & (cells < first + length))
+    return (inside[0][:, :, None] & inside[1][:, None]).flatten(1)
+
+
+def _fewest(where: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+    """As many in each row as the row with the fewest has, over all ranks."""
+    fewest = gather(where.sum(1, keepdim=True).float()).min()
+    rank = rand(*where.shape, where.device).masked_fill(~where, 2.0).argsort(1).argsort(1)
+    return rank < fewest
+
+
+def _no_room(what: str, grid: tuple[int, ...]) -> SelfsupError:
+    told = " x ".join(map(str, grid))
+    return SelfsupError("E202", f"{what}, and the tokens are {told}", do="choose another mask")
 
 
 def take(tokens: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"]) -> Float[Tensor, "b k d"]:

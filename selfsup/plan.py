@@ -107,6 +107,7 @@ CANDIDATES = {
     "simclr": CONVOLUTIONAL,
     "dino": CONVOLUTIONAL,
     "mae": TRANSFORMERS,
+    "jepa": TRANSFORMERS,
     "ts2vec": DILATED,
     "series.simclr": DILATED,
     "series.dino": DILATED,
@@ -121,8 +122,11 @@ CANDIDATES = {
     "audio.simclr": FRAMES,
     "audio.dino": FRAMES,
     "audio.mae": FRAMES,
+    "audio.jepa": FRAMES,
     "audio.wav2vec2": FRAMES,
     "audio.wave": WAVES,
+    "video.simclr": TRANSFORMERS,
+    "video.dino": TRANSFORMERS,
     "mlm": BIDIRECTIONAL,
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
@@ -132,12 +136,15 @@ GPU_CANDIDATES = {
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
     "dino": (Candidate("vit_small"), Candidate("vit_tiny")),
     "mae": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
+    "jepa": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
+    "video.simclr": (Candidate("vit_small"), Candidate("vit_tiny")),
     "ts2vec": (Candidate("dilated"),),
     "series.simclr": DILATED,
     "series.dino": DILATED,
     "audio.simclr": FRAMES,
     "audio.dino": FRAMES,
     "audio.mae": FRAMES,
+    "audio.jepa": FRAMES,
     "audio.wav2vec2": FRAMES,
     "audio.wave": (Candidate("wave_base"), *WAVES),
     "mlm": (Candidate("bert_base"), *BIDIRECTIONAL[:2]),
@@ -150,6 +157,11 @@ BATCHES = {
     "audio.simclr": 128,
     "dino": 128,
     "mae": 128,
+    "jepa": 128,
+    "video.simclr": 64,
+    "video.dino": 32,
+    "video.mae": 32,
+    "video.jepa": 32,
     "wav2vec2": 64,
     "ts2vec": 8,
     "graphmae": 128,
@@ -262,6 +274,15 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.decoder_heads": 3,
         "optim.lr": 4e-3,
     },
+    "jepa": {
+        "method.predictor_dim": 96,
+        "method.predictor_depth": 2,
+        "method.predictor_heads": 3,
+        "method.momentum": 0.98,
+        "optim.lr": 3.2e-2,
+        "optim.weight_decay_end": 0.04,
+        "optim.warmup": 0.1,
+    },
     "text.simclr": {
         "method.hidden": 256,
         "optim.name": "adamw",
@@ -271,6 +292,12 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "mlm": {"optim.lr": 3e-3},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
+}
+
+# What a method needs for data whose samples hold nearly the same many times over, on any machine
+SUITED: dict[str, dict[str, Any]] = {
+    "video.mae": {"method.mask": "tube", "method.ratio": 0.9},
+    "video.jepa": {"method.blocks": 8, "method.scale": (0.15, 0.15)},
 }
 
 Rate = Callable[[Mapping[str, Any]], float]  # settings so far -> samples per second
@@ -298,6 +325,8 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
 
     choose("method.name", *_method(default_method, facts))
     method = known["method.name"]
+    for key, value in SUITED.get(f"{facts.modality}.{method}", {}).items():
+        choose(key, value, "neighbouring frames hold nearly the same")
     choose("data.resolution", facts.size, facts.size_reason)
     choose("train.batch", *_batch(method, facts))
     known["train.batch"] = min(known["train.batch"], facts.samples)

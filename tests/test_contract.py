@@ -27,6 +27,9 @@ METHODS = {
     "SimCLR": lambda e: methods.SimCLR(e, hidden=64, dim=16),
     "DINO": lambda e: methods.DINO(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
     "MAE": lambda e: methods.MAE(e, decoder_dim=32, decoder_depth=1, decoder_heads=2),
+    "JEPA": lambda e: methods.JEPA(
+        e, predictor_dim=24, predictor_depth=1, predictor_heads=2, momentum=0.9
+    ),
     "TS2Vec": lambda e: methods.TS2Vec(e),
     "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
     "GraphMAE": lambda e: methods.GraphMAE(e),
@@ -48,6 +51,7 @@ METHODS = {
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
+NO_TOKENS |= {("JEPA", "convolutional"), ("JEPA", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary

@@ -138,6 +138,10 @@ def make(name: str):
         return methods.TS2Vec(encoder)
     if name == "Wav2Vec2":
         return methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
+    if name == "JEPA":
+        return methods.JEPA(
+            encoder, predictor_dim=16, predictor_depth=1, predictor_heads=2, momentum=0.9
+        )
     return methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
 
 
@@ -205,7 +209,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN"),
+        *(*JOINT, "MSN", "JEPA"),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

@@ -22,7 +22,7 @@ from selfsup.train import train
 
 torch.set_num_threads(1)
 BATCH = 32
-NAMES = ["SimCLR", "DINO", "MAE"]
+NAMES = ["SimCLR", "DINO", "MAE", "JEPA"]
 
 
 def vit() -> Encoder:
@@ -36,6 +36,9 @@ def make(name: str, **settings) -> Method:
     if name == "DINO":
         small = {"prototypes": 32, "hidden": 64, "dim": 16, "momentum": 0.99}
         return methods.DINO(vit(), **(small | settings))
+    if name == "JEPA":
+        small = {"predictor_dim": 32, "predictor_depth": 1, "predictor_heads": 2}
+        return methods.JEPA(vit(), **(small | settings))
     return methods.MAE(vit(), decoder_dim=32, decoder_depth=1, decoder_heads=2, **settings)
 
 
@@ -204,6 +207,14 @@ def test_mae_whose_encoder_is_blind():
     outcome, _rows, alarms = look(method, Digits(1), 80, Optim(lr=1e-9, per=BATCH))
     assert outcome.verdict == "collapsed"
     assert "same embedding" in alarms[-1]["message"] or "guessing" in alarms[-1]["message"]
+
+
+def test_jepa_that_follows_itself():
+    """Without a slow teacher latents that are easily foretold win: the same for all."""
+    method = make("JEPA", momentum=0.0)
+    optim = Optim("adamw", lr=1e-2, per=BATCH, weight_decay=0.0, clip=3.0)
+    outcome, _rows, alarms = look(method, Digits(1), 150, optim)
+    assert outcome.verdict == "collapsed" and "same embedding" in alarms[-1]["message"]
 
 
 def test_masked_methods_may_have_a_low_rank():

@@ -192,6 +192,8 @@ def make(name: str):
             method = SMALL[name](encoder)
         elif name == "MAE":
             method = methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+        elif name == "JEPA":
+            method = methods.JEPA(encoder, predictor_dim=16, predictor_depth=1, predictor_heads=2)
         elif name == "TS2Vec":
             method = methods.TS2Vec(encoder)
         elif name == "Wav2Vec2":
@@ -228,7 +230,10 @@ def of_graphs(name: str):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM", *SMALL],
+    [
+        *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM", "JEPA"),
+        *SMALL,
+    ],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):

@@ -18,7 +18,8 @@ from .tables import encode
 class ArraySource(Source):
     """Samples along the first axis of an array, which is used where it lies and never copied.
 
-    (n, h, w), (n, h, w, c), or (n, c, h, w) where c is 1 or 3 and the last axis is not a channel.
+    (n, h, w), (n, h, w, c), or (n, c, h, w) where c is 1 or 3 and the last axis is not a channel;
+    clips (n, t, h, w, c).
     """
 
     kind = "array"
@@ -40,6 +41,8 @@ class ArraySource(Source):
             )
         if samples.ndim == 4 and samples.shape[1] in (1, 3) and samples.shape[-1] not in (1, 3, 4):
             samples = samples.transpose(0, 2, 3, 1)  # (n, c, h, w) -> (n, h, w, c), a view
+        if samples.ndim == 5:
+            self.content = "video"
         if labels is not None and len(labels) != len(samples):
             raise SelfsupError(
                 "E105", f"{len(labels)} labels for {len(samples)} samples", where=place

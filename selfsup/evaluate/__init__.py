@@ -23,7 +23,7 @@ from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix
 from ..stop import stop
-from . import controls, finetune, knn, linear, retrieval, shots, structure, verdict
+from . import attentive, controls, finetune, knn, linear, retrieval, shots, structure, verdict
 from .controls import PRETRAINED, SCRATCH, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, difference, over_samples, over_seeds
@@ -46,6 +46,7 @@ def evaluate(
     shots: tuple[int, ...] = (1, 10, 100),
     seeds: int = 5,
     finetune: bool = True,
+    attentive: bool = False,
     minutes: float = 10.0,
     neighbours: int = knn.NEIGHBOURS,
     temperature: float = knn.TEMPERATURE,
@@ -61,7 +62,8 @@ def evaluate(
 
     `run` is a run, its folder, an export or a loaded encoder; `data` anything with labels:
     sub-folders, a table (`labels`), arrays. train/ and test/ (or val/) folders are the split.
-    `shots` are labels per class of the few-label curve, drawn `seeds` times. `finetune` also
+    `shots` are labels per class of the few-label curve, drawn `seeds` times. `attentive` adds a
+    probe that learns which places of a sample to look at. `finetune` also
     trains networks on the labels, pretrained and from scratch, for about `minutes` in all.
 
     Raises SelfsupError: E501 no labels, E502 a sample in both parts (`drop_leaks` takes it out of
@@ -88,6 +90,8 @@ def evaluate(
             judge.prepare(drop_leaks)
             judge.frozen(neighbours, temperature)
             judge.few(tuple(shots))
+            if attentive:
+                judge.attentive()
             if finetune:
                 judge.trained(minutes)
             told = judge.conclude(run)
@@ -98,6 +102,7 @@ def evaluate(
             "seeds": seeds,
             "seed": seed,
             "finetune": finetune,
+            "attentive": attentive,
             "minutes": minutes,
             "neighbours": neighbours,
             "temperature": temperature,
@@ -225,6 +230,30 @@ class Judge:
             value = float(np.mean(balanced))
             self.scores.append(score("linear_balanced", of, interval, value, len(self.y)))
         self._took("linear")
+
+    def attentive(self) -> None:
+        """The attentive probe; plain features have no places, so their linear probe stands in."""
+        encoder, split, n = self.encoder, self.split, len(self.split.train)
+        rows = np.concatenate([split.train, split.test])
+        if not attentive.fits(encoder, len(rows)):
+            self.notes.append("the attentive probe is left out: no places, or more than memory has")
+            return
+        for of, count in ((PRETRAINED, 1), (UNTRAINED, self.networks)):
+            outcomes = []
+            for i in range(count):
+                one = encoder
+                if of == UNTRAINED:
+                    fresh = encoder.untrained(mix(self.seed, i)).to(encoder.device)
+                    one = controls.awake(fresh)
+                tell = self._tell(f"attentive probe, {of} {i + 1} of {count},")
+                x = attentive.places(one, self.store, rows, tell)
+                heads = attentive.probe(x[:n], self.y, self.classes, self.seed)
+                found = attentive.predict(heads, x[n:])[0]
+                outcomes.append((found == self.y_test).double().numpy())
+            self._add("attentive", of, np.stack(outcomes))
+        self.outcomes["attentive", self.baseline] = self.outcomes["linear", self.baseline]
+        self._compare("attentive")
+        self._took("attentive probe")
 
     def _balanced(self, right: Tensor) -> float:
         """Accuracy with every class that is tested counted the same."""

@@ -20,6 +20,12 @@ BATCH = 256
 ROUNDED, MOST_ROUNDING = 64, 0.02  # samples, and error beside their deviation, that are tolerated
 
 
+def batch_size(encoder: LoadedEncoder) -> int:
+    """Fewer samples at once where each has many places, so that memory stays bounded."""
+    places = int(np.prod(getattr(encoder.encoder, "grid", 1)))
+    return max(8, BATCH // max(1, places // 128))
+
+
 def readable(store: Store, tell: Callable[[str], None]) -> tuple[np.ndarray, list[bytes]]:
     """The numbers of the samples that can be read, and a fingerprint of each one's content."""
     usable, prints = [], []
@@ -47,10 +53,10 @@ def extract(
 ) -> Float[Tensor, "n d"]:
     """One vector for each of these samples, float32 on the CPU, of the view without chance."""
     fast = faithful(encoder, store, rows)
-    out = torch.empty(len(rows), encoder.dim)
-    for low in range(0, len(rows), BATCH):
+    out, size = torch.empty(len(rows), encoder.dim), batch_size(encoder)
+    for low in range(0, len(rows), size):
         stop.check()
-        batch = store.batch(rows[low : low + BATCH])
+        batch = store.batch(rows[low : low + size])
         x = encoder.modality.plain(batch.to(fast.device), encoder.size)
         out[low : low + len(x)] = fast(x).cpu()
         faults.at("evaluate.features")

@@ -18,6 +18,7 @@ TITLES = {
     "knn": ("kNN accuracy", True),
     "linear": ("linear probe accuracy", True),
     "linear_balanced": ("linear probe, classes equal", True),
+    "attentive": ("attentive probe accuracy", True),
     "finetune": ("fine-tuned accuracy", True),
     "retrieval_recall_1": ("retrieval recall@1", True),
     "retrieval_recall_5": ("retrieval recall@5", True),

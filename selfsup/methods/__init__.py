@@ -6,6 +6,7 @@ from .clm import CLM as CLM
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .jepa import JEPA as JEPA
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
 from .mlm import MLM as MLM

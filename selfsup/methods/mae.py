@@ -1,10 +1,12 @@
 """MAE. He et al., 2021, https://arxiv.org/abs/2111.06377
 
 Hide most of the tokens, encode only the rest, rebuild the hidden patches with a small decoder.
-Any modality whose stem gives patches of real values.
+Any modality whose stem gives patches of real values. With mask="tube" the same places are hidden
+all along the first axis (VideoMAE, https://arxiv.org/abs/2203.12602): where neighbours on it hold
+nearly the same, there is nothing to copy.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,13 +28,14 @@ class MAE(Method):
         encoder: Any,
         *,
         ratio: float = 0.75,
+        mask: Literal["random", "tube"] = "random",
         decoder_dim: int = 512,
         decoder_depth: int = 8,
         decoder_heads: int = 16,
     ):
         super().__init__(encoder)
         needs_tokens("MAE", encoder)
-        self.mask = masks.random(ratio)
+        self.mask = {"random": masks.random, "tube": masks.tube}[mask](ratio)
         self.narrow = nn.Linear(encoder.dim, decoder_dim)
         self.blank = nn.Parameter(0.02 * torch.randn(decoder_dim))  # the mask token
         self.register_buffer("positions", sincos(encoder.grid, decoder_dim))  # fixed

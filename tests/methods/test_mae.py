@@ -1,8 +1,10 @@
+import pytest
 import torch
 from test_contract import build
 
 from selfsup import masks
-from selfsup.methods.mae import normalise
+from selfsup.errors import SelfsupError
+from selfsup.methods.mae import MAE, normalise
 
 
 def test_loss_against_a_slow_reading():
@@ -73,3 +75,15 @@ def test_random_mask_hides_the_same_number_everywhere_and_each_token_equally_oft
     assert (hidden.sum(1) == 12).all()
     assert (hidden.float().mean(0) - 0.75).abs().max() < 0.03
     assert (masks.random(1.0)(2, (4, 4)).sum(1) == 15).all()
+
+
+def test_tubes_hide_the_same_places_at_all_times():
+    hidden = masks.tube(0.75)(16, (3, 4, 4)).view(16, 3, 16)
+    assert (hidden == hidden[:, :1]).all() and (hidden.sum(2) == 12).all()
+    assert len(hidden[:, 0].unique(dim=0)) > 8
+    with pytest.raises(SelfsupError, match="E202"):
+        masks.tube(0.75)(2, (8,))
+    method, (x,) = build("MAE", "video")
+    tubes = MAE(method.encoder, mask="tube", decoder_dim=32, decoder_depth=1, decoder_heads=2)
+    seen = tubes.show([x])["what the encoder sees"]
+    assert torch.equal((seen[:, :, :2] == 0).all(2), (seen[:, :, 2:] == 0).all(2))

@@ -1,0 +1,106 @@
+"""I-JEPA. Assran et al., 2023, https://arxiv.org/abs/2301.08243
+
+From a part of a sample foretell what a slow teacher, which sees all of it, makes of the rest: not
+values but latents. A narrow predictor is told where, and what it foretells needs no disturbed view.
+Any modality whose stem gives tokens on a grid: on three axes the blocks go all along the first one,
+as in V-JEPA (https://arxiv.org/abs/2404.08471). With mask="next" it foretells what comes next on
+the first axis from all that came before.
+"""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, smooth_l1_loss
+
+from .. import masks, schedules
+from ..encoder import sincos
+from ..method import Method, Views, needs_tokens
+from ..optim import Optim
+from ..teacher import Teacher
+from ..trunks import Transformer
+
+
+class JEPA(Method):
+    views = Views(light=1, share=(0.3, 1.0))  # mirrored, where the modality does; the paper's not
+    optim = Optim("adamw", lr=1e-3, per=2048, weight_decay=0.04, weight_decay_end=0.4,
+                  betas=(0.9, 0.999), warmup=0.13, final=0.001)  # fmt: skip
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        mask: Literal["blocks", "next"] = "blocks",
+        blocks: int = 4,
+        scale: tuple[float, float] = (0.15, 0.2),
+        aspect: tuple[float, float] = (0.75, 1.5),
+        context: tuple[float, float] = (0.85, 1.0),
+        predictor_dim: int = 384,
+        predictor_depth: int = 12,
+        predictor_heads: int = 12,
+        momentum: float = 0.996,
+    ):
+        super().__init__(encoder)
+        needs_tokens("JEPA", encoder)
+        self.mask = masks.multiblock(blocks, scale, aspect, context)
+        if mask == "next":
+            self.mask = masks.following()
+        self.teacher = Teacher(encoder)
+        self.predictor = Predictor(encoder, predictor_dim, predictor_depth, predictor_heads)
+        self.momentum = schedules.linear(momentum, 1.0)
+
+    @property
+    def kept(self):
+        return self.teacher.slow
+
+    def loss(self, views, progress):
+        (x,) = views
+        seen, foretold = self.mask(len(x), self.encoder.grid, x.device)
+        with torch.no_grad():
+            latents = self.teacher.slow.features(x).float()  # (b, n, d)
+            target = masks.take(layer_norm(latents, latents.shape[-1:]), foretold)
+        z = self.encoder.trunk(masks.take(self.encoder.tokens(x), seen))
+        predicted = self.predictor(z, seen, foretold)
+        self.watch = {"embedding": latents.mean(1)}
+        return {"prediction": smooth_l1_loss(predicted.float(), target)}
+
+    @torch.no_grad()
+    def after_step(self, progress):
+        self.teacher.follow(self.encoder, self.momentum(progress))
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        stem = self.encoder.stem
+        seen, foretold = self.mask(len(x), self.encoder.grid, x.device)
+        patches = stem.patches(x)
+        return {
+            "original": x,
+            "what the encoder sees": stem.unpatch(patches * seen[..., None]),
+            "whose latents it foretells": stem.unpatch(patches * foretold[..., None]),
+        }
+
+
+class Predictor(nn.Module):
+    """A narrow transformer on what was seen and on blank tokens, each with its place.
+
+    Departure: all blocks in one pass, as in V-JEPA, instead of one pass each. Blank tokens hold
+    nothing but their places, so they have little to tell each other.
+    """
+
+    def __init__(self, encoder: Any, dim: int, depth: int, heads: int):
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(encoder.dim, dim), nn.Linear(dim, encoder.dim)
+        self.blank = nn.Parameter(0.02 * torch.randn(dim))
+        self.register_buffer("positions", sincos(encoder.grid, dim))  # fixed
+        self.trunk = Transformer(dim, depth, heads)
+
+    def forward(
+        self, z: Float[Tensor, "b s d"], seen: Bool[Tensor, "b n"], foretold: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b f d"]:
+        places = self.positions.expand(len(z), -1, -1)
+        known = self.narrow(z) + masks.take(places, seen)
+        asked = self.blank + masks.take(places, foretold)
+        x = self.trunk(torch.cat([known, asked.to(known)], 1))
+        return self.wide(x[:, known.shape[1] :])

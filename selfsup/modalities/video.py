@@ -1,0 +1,478 @@
+"""Clips: cameras, phones, screens, microscopes.
+
+A clip is a few frames at even times, whatever the file's own rate; decoded and made small once, by
+the rules of docs/modalities/video.md: turned upright, the frame that is shown at each moment, and
+nothing decoded whose header promises more than a budget of pixels. Files need PyAV (an extra).
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import fields
+from ..data.base import Source
+from ..data.batch import Batch
+from ..data.outcome import BadSample
+from ..errors import SelfsupError
+from ..method import Views
+from ..randomness import Draws
+from ..views import image as looks
+from ..views import video as clips
+from ..views.one_core import on_one_core
+from .base import Modality
+
+MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
+LONGEST_SIDE = 2  # of a stored frame, in shorter sides
+UNASKED = 128  # shorter side where no size is asked for
+SLOWEST = 4.0  # frames a second that views have at least, where the data allow it
+LOOKED_AT = 16  # files whose headers tell rate, length and size
+# Of the time that a header promises, at most: of the clip itself, of the longest thing in the file
+MISSING, MISSING_OF_ALL = 0.02, 0.1
+EXACT = 1e-3  # seconds that times of frames are rounded by
+SEGMENTS, ACROSS = 8, 16  # moments and pixels across that the control sees
+MOTION = 4.0  # of differences beside pixels: they are about so much smaller
+
+
+class Video(Modality):
+    """Anything that FFmpeg reads (mp4, mkv, webm, avi, mov, mpg), or arrays (t, h, w, 3).
+
+    A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
+    seen whole. `longest` seconds of a file are kept, from its middle. `mirror` says that a clip and
+    its mirror image mean the same. `keep_truncated` uses files that end early as far as they go.
+    `notes` counts what was odd about clips that were used all the same.
+    """
+
+    name = "video"
+    contents = ("video",)
+    baseline_name = "pixels, motion + PCA"
+    default_method = "mae"
+    encoders = ("vit_tiny", "vit_small", "vit_base")
+    # of ImageNet's training set, as for pictures
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        *,
+        frames: int = 16,
+        rate: float | None = None,
+        longest: float = 10.0,
+        mirror: bool = True,
+        keep_truncated: bool = False,
+    ):
+        if frames < 4 or frames % 4 or (rate is not None and not 0 < rate <= 1000) or longest <= 0:
+            raise SelfsupError(
+                "E201",
+                f"a setting of video is not valid: frames {frames}, rate {rate}, longest {longest}",
+                why="frames is a multiple of 4 (local views have half of them, in pairs)",
+            )
+        self.frames, self.longest = frames, longest
+        self.mirror, self.keep_truncated = mirror, keep_truncated
+        self.rate, self.fixed = rate or 8.0, rate is not None
+        self.stored = 2 * self.rate  # frames a second: so that half a view has as many
+        self.notes: Counter[str] = Counter()
+
+    @property
+    def rules(self) -> str:
+        kept = f"longest={self.longest} truncated={self.keep_truncated}"
+        return f"video 1 stored={self.stored} {kept}"
+
+    # ---- what the data tell ----------------------------------------------------------------------
+
+    def learn(self, source: Source) -> None:
+        """The rate of views and of what is stored, from headers."""
+        heads = _heads(source)
+        own = sorted(head.rate for head in heads)
+        lengths = sorted(min(head.seconds, self.longest) for head in heads if head.seconds)
+        if not own:
+            return
+        if not self.fixed and lengths:
+            usual = self.frames / lengths[int(0.9 * (len(lengths) - 1))]
+            self.rate = round(min(max(usual, SLOWEST), own[len(own) // 2]), 3)
+        self.stored = round(min(2 * self.rate, max(own[len(own) // 2], self.rate)), 3)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {"rate": self.rate, "stored": self.stored}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if not state:
+            return
+        rate, stored = state.get("rate"), state.get("stored")
+        if not all(isinstance(v, float | int) and 0 < v <= 2000 for v in (rate, stored)):
+            raise ValueError(f"rate {rate!r}, stored {stored!r} are no state of video")
+        self.rate, self.stored = float(rate), float(stored)  # type: ignore[arg-type]
+
+    def extent(self, source: Source) -> int:
+        sides = sorted(min(head.height, head.width) for head in _heads(source))
+        if sides:
+            return sides[len(sides) // 2]
+        raw = source.read(0)
+        return min(raw.shape[1:3]) if isinstance(raw, np.ndarray) else UNASKED
+
+    def usual_size(self, extent: int, device: str) -> tuple[int, str]:
+        """Multiples of 16, so that patches of 8 and 16 fit."""
+        most = 112 if device == "cuda" else 64
+        if extent < most:
+            return max(16, extent // 16 * 16), f"the clips are {extent} px; a multiple of 16"
+        where = "a graphics card" if device == "cuda" else "processor cores"
+        return most, f"the clips are about {extent} px; {most} is what {where} can afford"
+
+    # ---- one sample ------------------------------------------------------------------------------
+
+    def read(self, raw: Any, size: int | None = None) -> UInt8[np.ndarray, "n 1 1"]:
+        """A clip from a file's bytes, or from an array (t, h, w), (t, h, w, 3) or (t, 3, h, w).
+
+        Field: frames, uint8 (t, h, w, 3), `stored` a second, their shorter side at `size` at most.
+        Raises BadSample: empty, not_a_video, no_video, truncated, undecodable, too_large, channels,
+        no_values.
+        """
+        size = size or UNASKED
+        if isinstance(raw, bytes | bytearray | memoryview):
+            return fields.pack({"frames": self._decode(bytes(raw), size)})
+        if isinstance(raw, Tensor):
+            raw = raw.detach().cpu().numpy()
+        if not isinstance(raw, np.ndarray):
+            raise BadSample("not_a_video", f"{type(raw).__name__} is neither bytes nor array")
+        most = max(1, round(self.longest * self.stored))
+        frames = _from_array(raw)
+        first = max(0, len(frames) - most) // 2
+        return fields.pack({"frames": _smaller(frames[first : first + most], size)})
+
+    def _decode(self, raw: bytes, size: int) -> UInt8[np.ndarray, "t h w 3"]:
+        with _opened(raw) as container:
+            stream = container.streams.video[0]
+            start = float((stream.start_time or 0) * stream.time_base)
+            seconds = _seconds(container, stream)
+            first = max(0.0, (seconds - self.longest) / 2)
+            if first > 0:
+                self.notes["longer than `longest`: the middle is used"] += 1
+                container.seek(int((start + first) / stream.time_base), stream=stream)
+            frames, whole = self._frames(container, stream, start, first, size)
+        if not frames:
+            raise BadSample("no_values" if whole else "undecodable", "not one frame is in the file")
+        if not whole:
+            if not self.keep_truncated:
+                raise BadSample("truncated", "the file ends before the clip does")
+            self.notes["truncated, kept"] += 1
+        return np.stack(frames)
+
+    def _frames(
+        self, container: Any, stream: Any, start: float, first: float, size: int
+    ) -> tuple[list[np.ndarray], bool]:
+        """The frames shown at even times from `first` on, and whether all that is promised came."""
+        import av
+
+        step, shown, made = 1 / self.stored, None, []
+        wanted, small, whole, begun, end = 0, None, True, first, first
+        usual = float(1 / stream.average_rate) if stream.average_rate else step
+        times = first + step * np.arange(max(1, round(self.longest * self.stored)))
+        try:
+            for frame in container.decode(stream):
+                time = frame.time - start if frame.time is not None else end
+                # frames before this one are shown until now
+                while shown is not None and wanted < len(times) and times[wanted] < time - EXACT:
+                    small = _converted(shown, size) if small is None else small
+                    made.append(small)
+                    wanted += 1
+                if wanted == len(times):
+                    return made, True
+                if shown is not None:  # AVI tells neither how long a frame is nor how many come
+                    usual = max(usual, time - begun)
+                shown, small, begun = frame, None, time
+                end = time + (float(frame.duration * frame.time_base) if frame.duration else usual)
+        except av.error.FFmpegError:
+            whole = False
+        while shown is not None and wanted < len(times) and times[wanted] < end - EXACT:
+            small = _converted(shown, size) if small is None else small
+            made.append(small)
+            wanted += 1
+        if shown is not None and not made:  # shorter than a step
+            made.append(_converted(shown, size))
+        missing = MISSING if stream.duration else MISSING_OF_ALL
+        return made, whole and end + 2 * usual >= (1 - missing) * _seconds(container, stream)
+
+    # ---- batches ---------------------------------------------------------------------------------
+
+    def views(
+        self, batch: Batch, spec: Views, draws: Draws, size: int, local_size: int | None = None
+    ) -> list[Float[Tensor, "b 3 t s s"]]:
+        """Light views are cropped in space and time and mirrored; strong ones look different too,
+        all frames of a clip in the same way; local ones have half the frames."""
+        on_cpu = Draws(draws.seed, draws.samples.cpu(), 0)
+        made = partial(self._views, fields.unpack(batch.to("cpu")), spec, on_cpu, size, local_size)
+        return [view.to(batch.pixels.device) for view in on_one_core(made)]
+
+    def _views(
+        self,
+        samples: list[dict[str, np.ndarray]],
+        spec: Views,
+        draws: Draws,
+        size: int,
+        local_size: int | None,
+    ) -> list[Tensor]:
+        frames, height, width = self._shapes(samples)
+        small = local_size if local_size is not None else self.local_size(size)
+        views = []
+        for number in range(spec.count):
+            light, local = number < spec.light, number >= spec.light + spec.strong
+            side, share = (small, spec.local_share) if local else (size, spec.share)
+            own = draws.of_view(number)
+            boxes = looks.draw_boxes(own, height, width, share)
+            if not self.mirror:
+                boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
+            # in time less is cut off than in space: what happens takes time
+            long = self._span(frames) * own.uniform(0.75 if light else 0.5, 1.0)
+            long = long / 2 if local else long
+            first = own.uniform() * (frames - long)
+            at = clips.moments(frames, first, long, self.frames // 2 if local else self.frames)
+            look = None
+            if not light:
+                recipe = looks.recipe(number - spec.light, side, spec.alike, local)
+                look = looks.draw_looks(own, recipe)
+            views.append(self._cut(samples, at, boxes, side, look))
+        return views
+
+    def _cut(
+        self,
+        samples: list[dict[str, np.ndarray]],
+        at: Tensor,
+        boxes: looks.Boxes,
+        size: int,
+        look: looks.Looks | None = None,
+    ) -> Float[Tensor, "b 3 t s s"]:
+        scale = 1 / torch.tensor(self.std)[:, None, None, None]
+        shift = torch.tensor(self.mean)[:, None, None, None] * scale
+        out = torch.empty(len(samples), 3, at.shape[1], size, size)
+        places = torch.stack(boxes[:4], 1).tolist()
+        for row, sample in enumerate(samples):
+            chosen = torch.from_numpy(sample["frames"][at[row].numpy()])
+            x = clips.cut(chosen, tuple(places[row]), size, bool(boxes.mirrored[row])).float() / 255
+            if look is not None:
+                x = clips.disturbed(x, look, row)
+            torch.mul(x.transpose(0, 1), scale, out=out[row]).sub_(shift)
+        return out
+
+    @staticmethod
+    def _shapes(samples: list[dict[str, np.ndarray]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames, height and width of each clip."""
+        shapes = torch.tensor([sample["frames"].shape[:3] for sample in samples])
+        return shapes[:, 0], shapes[:, 1], shapes[:, 2]
+
+    def _span(self, frames: Tensor) -> Float[Tensor, " b"]:
+        """Stored frames that a view covers; a shorter clip is slowed down to fill it."""
+        return frames.float().clamp(max=self.frames / self.rate * self.stored)
+
+    @staticmethod
+    def local_size(size: int) -> int:
+        """About 3/7 of `size`, a multiple of 16, or of 8 below 64 pixels."""
+        unit = 16 if size >= 64 else 8
+        return max(unit, round(size * 3 / 7 / unit) * unit)
+
+    def plain(self, batch: Batch, size: int) -> Float[Tensor, "b 3 t size size"]:
+        """The middle of each clip, and the middle square of its frames."""
+        return on_one_core(partial(self._plain, batch, size)).to(batch.pixels.device)
+
+    def _plain(self, batch: Batch, size: int) -> Tensor:
+        samples = fields.unpack(batch.to("cpu"))
+        frames, height, width = self._shapes(samples)
+        long = self._span(frames)
+        at = clips.moments(frames, (frames - long) / 2, long, self.frames)
+        return self._cut(samples, at, _middle(height, width), size)
+
+    def picture(self, x: Float[Tensor, "b 3 t h w"]) -> UInt8[Tensor, "b 3 h2 w2"]:
+        """Four moments, to be read like lines of text."""
+        mean = x.new_tensor(self.mean)[:, None, None]
+        std = x.new_tensor(self.std)[:, None, None]
+        return ((clips.sheet(x) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def thumbnail(self, sample: UInt8[np.ndarray, "n 1 1"]) -> UInt8[np.ndarray, "h w 3"]:
+        frames = torch.from_numpy(fields.unpack_one(sample[:, 0, 0])["frames"].copy())
+        return clips.sheet(frames.permute(3, 0, 1, 2)[None])[0].permute(1, 2, 0).numpy()
+
+    def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
+        """Format, codec with frames a second, height and width."""
+        if not isinstance(raw, bytes):
+            return "array", f"{raw.dtype}, {len(raw)} frames", raw.shape[1:3]
+        with _opened(raw) as container:
+            stream = container.streams.video[0]
+            mode = f"{stream.codec_context.name}, {float(stream.average_rate or 0):.4g} frames/s"
+            form = container.format.name.split(",")[0]
+            return form, mode, (stream.codec_context.height, stream.codec_context.width)
+
+    def examples(self) -> list[Any]:
+        """A square that moves over a pattern, in clips of several lengths."""
+        random = np.random.Generator(np.random.Philox(20260101))
+        made = []
+        for count in (3, 16, 40):
+            frames = np.broadcast_to(random.integers(0, 256, (48, 64, 3)), (count, 48, 64, 3))
+            frames = frames.astype(np.uint8)
+            for t in range(count):
+                frames[t, 10:25, t % 45 : t % 45 + 15] = 255
+            made.append(frames)
+        return made
+
+    def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
+        """Pixels of eight moments of the whole clip, 16 across and grey; how much changed between
+        them, place by place; mean and deviation of each colour. To be followed by a PCA."""
+        return on_one_core(partial(self._baseline, batch))
+
+    def _baseline(self, batch: Batch) -> Tensor:
+        samples = fields.unpack(batch.to("cpu"))
+        frames, height, width = self._shapes(samples)
+        long = frames.float()
+        at = clips.moments(frames, torch.zeros_like(long), long, 4 * SEGMENTS)
+        boxes = torch.stack(_middle(height, width)[:4], 1).tolist()
+        rows = []
+        for sample, moments, box in zip(samples, at, boxes, strict=True):
+            chosen = torch.from_numpy(sample["frames"][moments.numpy()])
+            x = clips.cut(chosen, tuple(box), ACROSS, False).float() / 255
+            grey = looks.luma(x)[:, 0]  # (t, h, w)
+            still = grey.unflatten(0, (SEGMENTS, -1)).mean(1)
+            moved = F.avg_pool2d(grey.diff(dim=0, prepend=grey[:1]).abs(), 2)
+            moved = moved.unflatten(0, (SEGMENTS, -1)).mean(1)
+            colour = torch.std_mean(x, (0, 2, 3), correction=0)
+            rows.append(torch.cat([still.flatten(), MOTION * moved.flatten(), *colour]))
+        return torch.stack(rows)
+
+    def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
+        from ..encoder import TRANSFORMERS, build
+
+        if name not in TRANSFORMERS:
+            raise SelfsupError(
+                "E202",
+                f"{name} is no encoder of clips",
+                why="these have three axes",
+                do=f"--encoder {', '.join(TRANSFORMERS)}",
+            )
+        return build(name, (self.frames, size, size), **keywords)
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+class Head:
+    """What a header tells of a clip."""
+
+    def __init__(self, container: Any):
+        stream = container.streams.video[0]
+        self.rate = float(stream.average_rate or stream.base_rate or 25)
+        self.seconds = _seconds(container, stream)
+        self.height, self.width = stream.codec_context.height, stream.codec_context.width
+
+
+def _heads(source: Source) -> list[Head]:
+    """Of samples spread over the source, without those that cannot be read."""
+    found = []
+    for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
+        try:
+            raw = source.read(i)
+            if isinstance(raw, bytes):
+                with _opened(raw) as container:
+                    found.append(Head(container))
+        except BadSample:
+            continue
+    return found
+
+
+@contextmanager
+def _opened(raw: bytes) -> Iterator[Any]:
+    """A container with a video stream within the budget. Raises BadSample."""
+    try:
+        import av
+    except ImportError:
+        raise SelfsupError(
+            "E204", "reading video files needs PyAV", do="pip install 'selfsup[video]'"
+        ) from None
+    if not raw:
+        raise BadSample("empty", "the file has no bytes")
+    try:
+        container = av.open(io.BytesIO(raw))
+    except (av.error.FFmpegError, ValueError) as error:
+        raise BadSample(*_refused(raw)) from error
+    with container:
+        if not container.streams.video:
+            raise BadSample("no_video", "there is no moving picture in it")
+        context = container.streams.video[0].codec_context
+        if context is None:
+            raise BadSample("undecodable", "a codec that FFmpeg does not know")
+        if context.width * context.height > MOST_PIXELS:
+            raise BadSample(
+                "too_large",
+                f"{context.width} x {context.height} pixels; the most that is decoded is "
+                f"{MOST_PIXELS // 1024**2} M",
+            )
+        if context.width < 1 or context.height < 1:
+            raise BadSample("no_values", f"{context.width} x {context.height} pixels")
+        yield container
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    """As the header says; 0 where it does not."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
+
+
+def _converted(frame: Any, size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB, upright, its shorter side at `size` if it is longer, of a strip the middle."""
+    scale = min(1.0, size / min(frame.width, frame.height))
+    width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+    small = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    small = np.rot90(small, round(frame.rotation / 90) % 4)
+    h, w, _ = small.shape
+    most = LONGEST_SIDE * min(h, w)
+    top, left = max(h - most, 0) // 2, max(w - most, 0) // 2
+    return np.ascontiguousarray(small[top : top + most, left : left + most])
+
+
+def _from_array(array: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or array.shape[3] not in (1, 3) or array.dtype != np.uint8:
+        raise BadSample("channels", f"an array of shape {array.shape} and type {array.dtype}")
+    if 0 in array.shape:
+        raise BadSample("no_values", f"an array of shape {array.shape}")
+    if array.shape[1] * array.shape[2] > MOST_PIXELS:
+        raise BadSample("too_large", f"frames of {array.shape[1]} x {array.shape[2]} pixels")
+    return np.broadcast_to(array, (*array.shape[:3], 3))
+
+
+def _smaller(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    short = min(frames.shape[1:3])
+    if short <= size:
+        return np.ascontiguousarray(frames)
+    new = tuple(max(size, round(side * size / short)) for side in frames.shape[1:3])
+    x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)
+    small = F.interpolate(x, new, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
+
+
+def _refused(raw: bytes) -> tuple[str, str]:
+    """What a file is that FFmpeg does not open."""
+    start = raw[:512].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "not_a_video", "a web page, perhaps saved by a download that failed"
+    if not any(raw):
+        return "not_a_video", "only zero bytes"
+    known = raw[4:8] == b"ftyp" or raw[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"\0\0\1\xba")
+    if known:
+        return "truncated", "a header that is damaged or cut off"
+    return "not_a_video", "no format that FFmpeg knows, or a header that is cut off"
+
+
+def _middle(height: Tensor, width: Tensor) -> looks.Boxes:
+    side = height.minimum(width)
+    flat = torch.zeros(len(side), dtype=torch.bool)
+    return looks.Boxes((height - side) // 2, (width - side) // 2, side, side, flat)

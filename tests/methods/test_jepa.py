@@ -1,0 +1,150 @@
+import pytest
+import torch
+from test_contract import build, run
+
+from selfsup import masks, methods
+from selfsup.encoder import Encoder
+from selfsup.errors import SelfsupError
+from selfsup.stems import Patches
+
+
+def fixed(method, seen, foretold):
+    method.mask = lambda batch, grid, device: (seen, foretold)
+
+
+def parts(b, n, visible, asked):
+    rank = torch.rand(b, n).argsort(1).argsort(1)
+    return rank < visible, rank >= n - asked
+
+
+def test_loss_against_a_slow_reading():
+    method, (x,) = build("JEPA", "video")
+    for part in (method.teacher.slow.positions, method.teacher.slow.trunk.norm.weight):
+        torch.nn.init.normal_(part, std=0.5)  # no longer the student
+    seen, foretold = parts(8, 8, 3, 4)
+    fixed(method, seen, foretold)
+    total, count = 0.0, 0
+    for b in range(8):
+        full = method.teacher.slow.features(x[b : b + 1])[0]
+        tokens = method.encoder.embed(x[b : b + 1])[0] + method.encoder.positions
+        z = method.encoder.trunk(tokens[seen[b]][None])
+        predictor = method.predictor
+        known = predictor.narrow(z[0]) + predictor.positions[seen[b]]
+        asked = predictor.blank + predictor.positions[foretold[b]]
+        found = predictor.wide(predictor.trunk(torch.cat([known, asked])[None])[0, 3:])
+        for row, n in enumerate(foretold[b].nonzero()[:, 0].tolist()):
+            y = full[n]
+            y = (y - y.mean()) / (y.var(correction=0) + 1e-5).sqrt()
+            error = (found[row] - y).abs()
+            total += torch.where(error < 1, 0.5 * error**2, error - 0.5).sum()
+            count += len(error)
+    loss = method([x], 0.3)["prediction"]
+    torch.testing.assert_close(loss, total / count, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["series", "image", "video"])
+def test_what_is_not_seen_reaches_the_prediction_through_the_teacher_alone(kind):
+    method, (x,) = build("JEPA", kind)
+    n = len(method.encoder.positions)
+    seen, foretold = parts(8, n, 3, 2)
+    fixed(method, seen, foretold)
+    found = []
+    method.predictor.register_forward_hook(lambda m, i, out: found.append(out))
+    other = method.encoder.stem.patches(x)
+    other[~seen] += 1.0
+    first, second = method([x], 0.0), method([method.encoder.stem.unpatch(other)], 0.0)
+    torch.testing.assert_close(found[0], found[1])
+    assert first["prediction"] != second["prediction"]  # the target did change
+    found.clear()
+    method([x], 0.0)
+    method.predictor.zero_grad()
+    tokens = []
+    handle = method.encoder.trunk.register_forward_hook(lambda m, i, out: tokens.append(out))
+    sum(method([x], 0.0).values()).backward()
+    handle.remove()
+    assert tokens[0].shape[1] == 3  # the encoder computes no hidden token
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_targets_are_told_apart_by_their_places():
+    method, _ = build("JEPA", "image")
+    seen, foretold = parts(8, 16, 4, 5)
+    z = torch.randn(8, 4, method.encoder.dim)
+    found = method.predictor(z, seen, foretold)
+    assert found.std(1).min() > 0
+    blind = method.predictor
+    blind.positions.zero_()
+    assert blind(z, seen, foretold).std(1).max() < 1e-5
+
+
+def test_the_teacher_follows_more_and_more_slowly():
+    method, _ = build("JEPA", "image")
+    start = method.teacher.slow.positions.clone()
+    with torch.no_grad():
+        method.encoder.positions.add_(1.0)
+    method.after_step(0.5)  # 0.9 at the start, 1 at the end, linearly
+    torch.testing.assert_close(method.teacher.slow.positions, start + 0.05)
+    method.after_step(1.0)
+    torch.testing.assert_close(method.teacher.slow.positions, start + 0.05)
+    assert method.kept is method.teacher.slow
+
+
+@pytest.mark.parametrize("grid", [(24,), (1, 24), (8, 8), (14, 14), (6, 6, 6), (8, 4, 4)])
+def test_blocks(grid):
+    draw = masks.multiblock(4, (0.15, 0.2), (0.75, 1.5), (0.85, 1.0))
+    n = torch.Size(grid).numel()
+    shares = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        seen, foretold = draw(64, grid)
+        assert not (seen & foretold).any()
+        for part in (seen, foretold):
+            assert part.sum(1).unique().numel() == 1 and part.any()
+        shares.append(foretold[0].sum() / n)
+        where = foretold.any(0).float().mean()
+        assert where > 0.9  # anywhere
+    assert 0.15 < sum(shares) / len(shares) < 0.6
+
+
+def test_one_block_is_a_block_and_goes_all_along_the_first_axis():
+    torch.manual_seed(0)
+    _, foretold = masks.multiblock(1, (0.2, 0.2), (1.0, 1.0), (1.0, 1.0))(16, (4, 10, 10))
+    foretold = foretold.view(16, 4, 10, 10)
+    assert (foretold == foretold[:, :1]).all()
+    for plane in foretold[:, 0]:
+        rows, columns = plane.any(1), plane.any(0)
+        assert plane.sum() == rows.sum() * columns.sum() == 20
+        for line, length in ((rows, 4), (columns, 5)):
+            where = line.nonzero()[:, 0]
+            assert len(where) == where[-1] - where[0] + 1 == length
+
+
+def test_the_next_slice_is_foretold_from_all_before_it():
+    draw, found = masks.following(), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        seen, foretold = draw(3, (5, 2, 2))
+        slices = foretold[0].view(5, 4)
+        now = int(slices.any(1).nonzero()[0, 0])
+        assert slices[now].all() and foretold.sum() == 3 * 4
+        assert torch.equal(seen[0].view(5, 4).all(1), torch.arange(5) < now)
+        found.add(now)
+    assert found == {1, 2, 3, 4}
+    seen, foretold = draw(2, (1, 6))  # along the axis that has several places
+    assert foretold.sum() == 2 and seen[0].sum() == foretold[0].int().argmax()
+
+
+def test_next_learns_and_small_grids_are_refused():
+    torch.manual_seed(0)
+    encoder = Encoder(Patches((6, 4, 4), (2, 4, 4), 3, 24), dim=24, depth=1, heads=2)
+    method = methods.JEPA(
+        encoder, mask="next", predictor_dim=24, predictor_depth=1, predictor_heads=2
+    )
+    losses = run(method, [torch.randn(8, 3, 6, 4, 4)], 60, time_stands=True)
+    assert sum(losses[-20:]) < 0.97 * sum(losses[:20])  # another slice each time
+    with pytest.raises(SelfsupError, match="E202"):
+        masks.multiblock(4, (0.15, 0.2), (1, 1), (1, 1))(2, (3,))
+    with pytest.raises(SelfsupError, match="E201"):
+        masks.multiblock(4, (0.5, 0.6), (1, 1), (0.5, 1))
+    with pytest.raises(SelfsupError, match="E202"):
+        masks.following()(2, (1, 1))
