@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .scan import scan
     from .train import train
+    from .variants import variants
 
 _HOME = {
     "Method": "method",
@@ -44,6 +45,7 @@ _HOME = {
     "report": "report",
     "scan": "scan",
     "train": "train",
+    "variants": "variants",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "report",
     "scan",
     "train",
+    "variants",
 ]
 
 

@@ -79,6 +79,8 @@ BIDIRECTIONAL = (
     Candidate("bert_micro"),
     Candidate("bert_micro", {"depth": 2}),
 )
+# ESM's token dropout: hidden tokens come in as zeros
+RESCALED = tuple(Candidate(c.encoder, {**c.keywords, "rescale": True}) for c in BIDIRECTIONAL)
 CAUSAL = (
     Candidate("gpt_small"),
     Candidate("gpt_mini"),
@@ -127,6 +129,9 @@ CANDIDATES = {
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
     "text.dino": BIDIRECTIONAL,
+    "protein.mlm": RESCALED,
+    "protein.simclr": BIDIRECTIONAL,
+    "protein.dino": BIDIRECTIONAL,
 }
 GPU_CANDIDATES = {
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
@@ -144,6 +149,9 @@ GPU_CANDIDATES = {
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
     "text.dino": BIDIRECTIONAL[:2],
+    "protein.mlm": RESCALED[:2],
+    "protein.simclr": BIDIRECTIONAL[:2],
+    "protein.dino": BIDIRECTIONAL[:2],
 }
 BATCHES = {
     "simclr": 256,

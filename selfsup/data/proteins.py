@@ -70,8 +70,8 @@ class Fasta(Source):
     # ---- where records are ---------------------------------------------------------------------
 
     def _index(self, number: int, path: str) -> None:
-        from .shards import GzipStream
         from ..stop import stop
+        from .shards import GzipStream
 
         try:
             status = os.stat(path)

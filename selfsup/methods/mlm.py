@@ -92,7 +92,7 @@ def choose(
         place = torch.arange(x.shape[1], device=x.device) * (starts | after | ~free)
         first = place.cummax(1).values  # of each token's word
         draws = draws.gather(1, first)
-    rank = draws.masked_fill(~free, 2.0).argsort(1, stable=True).argsort(1)
+    rank = draws.masked_fill(~free, 2.0).argsort(dim=1, stable=True).argsort(1)
     if starts is not None:
         rank = rank.gather(1, first)
     wanted = (ratio * free.sum(1)).round().clamp(min=1)
