@@ -85,7 +85,7 @@ class Fasta(Source):
             while True:
                 stop.check()
                 try:
-                    chunk = file.read(CHUNK)
+                    chunk = file.read1(CHUNK)  # of a packed file that is cut, all there is
                 except (EOFError, zlib.error, gzip.BadGzipFile):
                     self._end(begun)
                     self._forget_last(known, path)
@@ -170,9 +170,12 @@ class Fasta(Source):
         if length > LARGEST:
             raise BadSample("too-large", REASONS["too-large"])
         if number in self._streams:
-            with self._lock:
-                self._streams[number].seek(start)
-                content = self._streams[number].read(length)
+            try:
+                with self._lock:
+                    self._streams[number].seek(start)
+                    content = self._streams[number].read(length)
+            except zlib.error as error:
+                raise BadSample("damaged", f"its packed file: {error}") from None
         else:
             size, time = self._stamps[number]
             content = read_file(os.fsencode(self.paths[number]), size, time, start, length)

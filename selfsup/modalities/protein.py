@@ -114,7 +114,7 @@ class Protein(Modality):
         return "protein", kind, (len(found), len(found))
 
     def examples(self) -> list[Any]:
-        return [(RESIDUES * 15)[:n] for n in (5, 40, 300)]
+        return [(RESIDUES * 15)[:n].encode() for n in (5, 40, 300)]
 
     # -------------------------------------------------------------------------- the control
 
