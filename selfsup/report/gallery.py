@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from .. import randomness
 from ..data import BadSample, Batch, Source, open_source
