@@ -23,8 +23,8 @@ NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
-    "mlm": (("text",), "has no vocabulary"),
-    "clm": (("text",), "has no vocabulary"),
+    "mlm": (("text", "protein"), "has no vocabulary"),
+    "clm": (("text", "protein"), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
 }

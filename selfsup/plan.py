@@ -163,6 +163,7 @@ BATCHES = {
     "graphmae": 128,
     "grace": 128,
     "mlm": 64,
+    "protein.mlm": 32,
     "clm": 32,
 }
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
@@ -212,6 +213,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "mlm": {"optim.lr": 3e-3},
+    "protein.mlm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

@@ -24,9 +24,9 @@ from .data.proteins import COLUMNS, RESIDUES, marks, sequence_columns
 from .data.tables import number_column
 from .errors import SelfsupError
 from .evaluate.controls import PRETRAINED, UNTRAINED
-from .evaluate.regress import agreement
+from .evaluate.regress import gained, ranks
 from .evaluate.result import Told
-from .evaluate.scored import conclude
+from .evaluate.scored import best_control, conclude
 from .load import load, load_method, untrained_method
 from .ragged import Ragged
 from .randomness import mix
@@ -137,16 +137,22 @@ def variants(
                 scores.setdefault(UNTRAINED, []).append(_scores(fresh, encoder, wanted))
             scores[BLOSUM] = [np.array([_blosum(w) if w else np.nan for w in wanted])]
             both = np.isfinite(ours) & np.isfinite(values[0])
-            y = torch.from_numpy(values[0][both])
-            outcomes = {
-                of: np.stack([agreement(torch.from_numpy(s[both]), y) for s in several])
-                for of, several in scores.items()
+            y = ranks(values[0][both])
+            places = {of: np.stack([ranks(s[both]) for s in o]) for of, o in scores.items()}
+            found = {
+                of: [{"spearman": float((s * y).mean())} for s in o] for of, o in places.items()
             }
-            found = {of: [{"spearman": float(s.mean())} for s in o] for of, o in outcomes.items()}
-            told_notes = [f"{int(both.sum())} rows have a number {values[1]!r}.", *notes]
+            control = best_control(found, "spearman")
+            gain = gained(places[PRETRAINED][0], places[control], y, seed)
+            different = {e for row in wanted if row is not None for e in row[1]}
+            told_notes = [
+                f"{int(both.sum())} rows have a number {values[1]!r}; {len(different)} different "
+                f"exchanges at {len({e.site for e in different})} sites.",
+                *notes,
+            ]
             result = conclude(
-                "variants", "Spearman", {"spearman": 3}, found, outcomes, told_notes, encoder,
-                str(data), began,
+                "variants", "Spearman", {"spearman": 3}, found, control, gain, told_notes,
+                encoder, str(data), began,
             )  # fmt: skip
             told |= result.to_json()
             text = str(result)

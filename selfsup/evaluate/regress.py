@@ -24,9 +24,9 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
-from .interval import over_samples
+from .interval import Interval, over_seeds
 from .rounds import keep
-from .scored import Scored, conclude
+from .scored import Scored, best_control, conclude
 from .split import TRAIN, split
 
 NETWORKS = 3
@@ -35,6 +35,7 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(6, -13, -1))  # on the 
 VALIDATION = {"val", "valid", "validation", "dev"}
 FEWEST_HELD = 20  # samples of a validation part that can choose
 FOLDS = 5
+RESAMPLES = 1000
 HEADS = {"spearman": 3, "r2": 3, "rmse": 3}
 
 Parts = list[tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]]
@@ -109,33 +110,37 @@ def evaluate_task(
         y, y_test = (torch.from_numpy(values[rows]).double() for rows in (taught, test))
         parts = _parts(len(train), len(held), seed)
         scores: dict[str, list[dict[str, float]]] = {}
-        outcomes: dict[str, np.ndarray] = {}
+        found_ranks: dict[str, np.ndarray] = {}
         curve = []
         for of, pairs in several.items():
             console.progress(f"evaluate: ridge regression on {of}")
             guesses = [foretold(x, y, x_test, parts, of == baseline) for x, x_test in pairs]
             scores[of] = [measures(guess, y_test) for guess in guesses]
-            outcomes[of] = np.stack([agreement(guess, y_test) for guess in guesses])
+            found_ranks[of] = np.stack([ranks(guess.numpy()) for guess in guesses])
             for count in (c for c in COUNTS if c < len(y)):
-                ranks = []
+                found_few = []
                 for k in range(max(2, seeds)):
                     x, x_test = pairs[k % len(pairs)]
                     some = order(mix(seed, count, k), 0, len(y))[:count]
                     few = foretold(
                         x[some], y[some], x_test, _parts(count, 0, mix(seed, k)), of == baseline
                     )
-                    ranks.append(agreement(few, y_test).mean())
-                value = float(np.mean(ranks))
-                curve.append({"of": of, "labels": count, "value": value, "values": ranks})
-    spread = over_samples(outcomes[PRETRAINED][0], seed)
+                    found_few.append(measures(few, y_test)["spearman"])
+                value = float(np.mean(found_few))
+                curve.append({"of": of, "labels": count, "value": value, "values": found_few})
+    y_ranks = ranks(y_test.numpy())
+    control = best_control(scores, "spearman")
+    gain = gained(found_ranks[PRETRAINED][0], found_ranks[control], y_ranks, seed)
+    spread = gained(found_ranks[PRETRAINED][0], None, y_ranks, seed)
     notes = [
         f"{name!r}: {len(taught)} numbers teach, {len(test)} test. Spearman of the encoder "
         f"{spread.low:.3f} to {spread.high:.3f} (95 %, over test samples).",
         *notes,
     ]  # fmt: skip
     result = conclude(
-        "regress", "Spearman", HEADS, scores, outcomes, notes, encoder, source.place, began, curve
-    )
+        "regress", "Spearman", HEADS, scores, control, gain, notes, encoder, source.place, began,
+        curve,
+    )  # fmt: skip
     keep(run, result)
     return result
 
@@ -219,22 +224,53 @@ def measures(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> dict[str, fl
     error = (guess - y).square().mean()
     spread = (y - y.mean()).square().mean()
     return {
-        "spearman": float(agreement(guess, y).mean()),
+        "spearman": float((ranks(guess.numpy()) * ranks(y.numpy())).mean()),
         "r2": float(1 - error / spread),
         "rmse": float(error.sqrt()),
     }
 
 
-def agreement(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> Float[np.ndarray, " m"]:
-    """One number for each sample, whose mean is Spearman's correlation: products of ranks."""
-    a, b = (_ranks(values.numpy()) for values in (guess, y))
-    return a * b
+def gained(
+    ours: Float[np.ndarray, " m"],
+    theirs: Float[np.ndarray, "k m"] | None,
+    y: Float[np.ndarray, " m"],
+    seed: int = 0,
+) -> Interval:
+    """Spearman's correlation of `ours` less the mean of that of `theirs`; all are ranks.
+
+    The test samples are drawn anew together; with several of theirs, which of them it would have
+    been adds to the interval as in `difference`.
+    """
+    theirs = np.empty((0, len(y))) if theirs is None else theirs
+    every = [ours, *theirs]
+
+    def told(rows: Any) -> np.ndarray:
+        found = np.array([_correlation(a[rows], y[rows]) for a in every])
+        return found[0] - (found[1:].mean(0) if len(theirs) else 0.0)
+
+    generator = np.random.default_rng(mix(seed, 0x72616E6B))
+    drawn = [told(generator.integers(0, len(y), len(y))) for _ in range(RESAMPLES)]
+    value = float(told(slice(None)))
+    low, high = (float(edge) for edge in np.quantile(drawn, (0.025, 0.975)))
+    kind = f"bootstrap over {len(y)} test samples"
+    if len(theirs) > 1:
+        spread = over_seeds([_correlation(a, y) for a in theirs]).half
+        low = value - float(np.hypot(value - low, spread))
+        high = value + float(np.hypot(high - value, spread))
+        kind += f" and t over {len(theirs)} untrained networks"
+    return Interval(value, low, high, kind)
 
 
-def _ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+def _correlation(a: Float[np.ndarray, " m"], b: Float[np.ndarray, " m"]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else 0.0
+
+
+def ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
     """Ranks with mean 0 and deviation 1, equal numbers at their mean; zeros where all are equal."""
     from scipy.stats import rankdata  # scikit-learn brings scipy
 
-    ranks = rankdata(values)
-    spread = ranks.std()
-    return (ranks - ranks.mean()) / (spread if spread > 0 else 1.0)
+    found = rankdata(values)
+    spread = found.std()
+    return (found - found.mean()) / (spread if spread > 0 else 1.0)

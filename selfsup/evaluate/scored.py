@@ -4,12 +4,11 @@ import time
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ..console import columns
 from ..load import LoadedEncoder
 from .controls import PRETRAINED, UNTRAINED
-from .interval import difference
+from .interval import Interval
 from .result import Told
 
 
@@ -33,24 +32,31 @@ class Scored(Told):
         return "\n".join([*told, "", *self._told["notes"]])
 
 
+def best_control(scores: dict[str, list[dict[str, float]]], head: str) -> str:
+    """Whose mean is largest."""
+    controls = [of for of in scores if of != PRETRAINED]
+    return max(controls, key=lambda of: np.mean([found[head] for found in scores[of]]))
+
+
 def conclude(
     task: str,
     metric: str,
     heads: dict[str, int],
     scores: dict[str, list[dict[str, float]]],
-    outcomes: dict[str, Float[np.ndarray, "k n"]],
+    control: str,
+    gain: Interval,
     notes: list[str],
     encoder: LoadedEncoder,
     place: str,
     began: float,
     curve: list[dict[str, Any]] | None = None,
 ) -> Scored:
-    """`scores` of each of a subject's networks; `outcomes`: numbers of each test sample whose mean
-    is `metric`, which is compared in pairs."""
-    controls = [of for of in outcomes if of != PRETRAINED]
-    control = max(controls, key=lambda of: outcomes[of].mean())
-    gain = difference(outcomes[PRETRAINED][0], outcomes[control])
-    ours, theirs = float(outcomes[PRETRAINED].mean()), float(outcomes[control].mean())
+    """`scores` of each of a subject's networks; `gain` over the control, in the first of `heads`,
+    which sentences call `metric`."""
+    first = next(iter(heads))
+    ours, theirs = (
+        float(np.mean([found[first] for found in scores[of]])) for of in (PRETRAINED, control)
+    )
     named = "the untrained network" if control == UNTRAINED else control
     beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {named}"
     if gain.low > 0:

@@ -28,8 +28,9 @@ from ..stems import END
 from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
+from .interval import difference
 from .rounds import keep
-from .scored import Scored, conclude
+from .scored import Scored, best_control, conclude
 from .split import TEST, TEST_SHARE, TRAIN
 
 NETWORKS = 3
@@ -108,8 +109,10 @@ def evaluate_task(
         f"{len(test)} test: {told}. Classes {', '.join(classes)}.",
         *notes,
     ]  # fmt: skip
+    control = best_control(scores, "accuracy")
+    gain = difference(outcomes[PRETRAINED][0], outcomes[control], seed)
     result = conclude(
-        "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, outcomes, notes,
+        "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
         encoder, source.place, began,
     )  # fmt: skip
     keep(run, result)

@@ -32,11 +32,24 @@ def test_ridge_against_scikit_learn(n, strength):
 def test_agreement_is_spearman():
     x, y = some()
     guess = (x[:, 0] * 3).round()  # with equal ones
-    found = regress.agreement(guess, y)
-    assert found.mean() == pytest.approx(spearmanr(guess, y).statistic)
-    assert regress.agreement(torch.zeros(5), y[:5]).mean() == 0
+    assert regress.measures(guess, y)["spearman"] == pytest.approx(spearmanr(guess, y).statistic)
+    assert regress.measures(torch.zeros(5), y[:5])["spearman"] == 0
     told = regress.measures(y + 1, y)
     assert told["spearman"] == pytest.approx(1) and told["rmse"] == pytest.approx(1)
+
+
+def test_the_gain_is_of_pairs():
+    x, y = (v.numpy() for v in some(400))
+    ours, near, far = (regress.ranks(v) for v in (y + x[:, 0], y + x[:, 1], x[:, 2]))
+    wanted = spearmanr(ours, y).statistic - spearmanr(far, y).statistic
+    found = regress.gained(ours, far[None], regress.ranks(y))
+    assert found.value == pytest.approx(wanted) and found.low > 0
+    assert regress.gained(ours, ours[None], regress.ranks(y)).high == 0
+    one = regress.gained(ours, near[None], regress.ranks(y))
+    two = regress.gained(ours, np.stack([near, far]), regress.ranks(y))
+    assert two.half > 5 * one.half  # the two differ by themselves
+    alone = regress.gained(near, None, regress.ranks(y))
+    assert alone.low < spearmanr(near, y).statistic < alone.high <= 1
 
 
 def test_the_strength_is_chosen_on_what_does_not_teach(monkeypatch):
