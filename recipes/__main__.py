@@ -33,8 +33,8 @@ NEEDS = {
     "jepa": (GRIDS, "has no grid of tokens"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
-    "mlm": (("text",), "has no vocabulary"),
-    "clm": (("text",), "has no vocabulary"),
+    "mlm": (("text", "protein"), "has no vocabulary"),
+    "clm": (("text", "protein"), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
 }

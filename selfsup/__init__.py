@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .scan import scan
     from .train import train
+    from .variants import variants
 
 _HOME = {
     "Method": "method",
@@ -46,6 +47,7 @@ _HOME = {
     "report": "report",
     "scan": "scan",
     "train": "train",
+    "variants": "variants",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "report",
     "scan",
     "train",
+    "variants",
 ]
 
 

@@ -337,6 +337,26 @@ def generate(
 
 
 @app.command()
+def variants(
+    run: RunArgument,
+    data: Annotated[str, typer.Argument(help="table of exchanges or sequences", metavar="TABLE")],
+    wild_type: Annotated[
+        str | None, typer.Option("--wild-type", help="its letters, or a FASTA file")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="table to write, with the scores (.csv)")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """What exchanges of residues do to a protein, by an encoder that mlm has trained."""
+    from .console import Console
+    from .variants import variants as score
+
+    found = score(run, data, wild_type=wild_type, out=out, console=Console(quiet=quiet))
+    return Answer(found.to_json(), str(found))
+
+
+@app.command()
 def embed(
     run: RunArgument,
     data: DataArgument,

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from .attention import attend
 from .errors import SelfsupError
 from .ragged import Ragged, mean
-from .stems import Vocabulary
+from .stems import MASK, Vocabulary
 
 ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
 LENGTHS = 8  # rows are as long as a multiple of this: odd sizes are slow everywhere
@@ -41,11 +41,20 @@ class Language(nn.Module):
     """Vocabulary, trunk, and a vector for each token. `forward` is the mean over a document.
 
     Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
-    that training shows; rotary positions take longer ones all the same.
+    that training shows; rotary positions take longer ones all the same. With `rescale` hidden
+    tokens come in as zeros and the others larger by as much as is missing (ESM's token dropout).
     """
 
     def __init__(
-        self, size: int, vocabulary: int, *, dim: int, depth: int, heads: int, causal: bool
+        self,
+        size: int,
+        vocabulary: int,
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        causal: bool,
+        rescale: bool = False,
     ):
         super().__init__()
         if dim % (2 * heads):
@@ -53,6 +62,7 @@ class Language(nn.Module):
                 "E202", f"a width of {dim} with {heads} heads", why="heads have an even width"
             )
         self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
+        self.rescale = rescale
         self.stem = Vocabulary(vocabulary, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
@@ -102,12 +112,29 @@ class Language(nn.Module):
         if layout is None:
             tokens, bias = x.values, None
         else:
-            tokens, bias = layout.tokens(x), layout.bias(self.causal)
+            tokens, bias = layout.rows(x.values, x.valid), layout.bias(self.causal)
         states = self.stem(tokens)
+        if self.rescale:
+            weight = rescaled(x)
+            if layout is not None:
+                weight = layout.rows(weight, x.valid)
+            states = states * weight[:, :, None]
         turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
         for block in self.blocks:
             states = block(states, turns, bias)
         return self.norm(states)
+
+
+def rescaled(x: Ragged) -> Float[Tensor, "b n"]:
+    """Zero at hidden tokens, elsewhere 1 / (1 - share of the sample that is hidden).
+
+    ESM (https://www.pnas.org/doi/10.1073/pnas.2016239118) multiplies by the usual share that is
+    left as well, 0.88; the learned vectors have any size, and so it is left out: where nothing is
+    hidden, nothing changes.
+    """
+    hidden = (x.values == MASK) & x.valid
+    left = 1 - hidden.sum(1) / x.lengths.clamp(min=1)
+    return (~hidden).float() / left.clamp(min=1 / x.shape[1])[:, None]
 
 
 class Cache:
@@ -237,10 +264,11 @@ class Layout(NamedTuple):
         made = (torch.from_numpy(a).to(x.device) for a in (place, document.reshape(count, width)))
         return cls(*made)
 
-    def tokens(self, x: Ragged) -> Int64[Tensor, "r w"]:
-        tokens = x.values.new_zeros(self.document.shape)
-        tokens.view(-1)[self.place] = x.values[x.valid]
-        return tokens
+    def rows(self, values: Shaped[Tensor, "b n"], valid: Bool[Tensor, "b n"]) -> Tensor:
+        """One value for each token, laid out: (r, w), zero where there is padding."""
+        laid = values.new_zeros(self.document.shape)
+        laid.view(-1)[self.place] = values[valid]
+        return laid
 
     def bias(self, causal: bool) -> Float[Tensor, "r 1 w w"]:
         """Minus infinity where a token must not look: another document, padding, later tokens.
@@ -279,8 +307,9 @@ def language(
     dim: int | None = None,
     depth: int | None = None,
     heads: int | None = None,
+    rescale: bool = False,
 ) -> Language:
     """A transformer over a vocabulary: bert_* sees both sides, gpt_* only what came before."""
     shape = dict(BIDIRECTIONAL.get(name) or CAUSAL[name])
     shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
-    return Language(size, vocabulary, **shape, causal=name in CAUSAL)
+    return Language(size, vocabulary, **shape, causal=name in CAUSAL, rescale=rescale)

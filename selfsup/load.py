@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .data import open_source
@@ -316,6 +317,37 @@ def fill(card: Card, card_path: Path, weights_path: Path, modality: Modality) ->
     encoder = rebuild(card, modality, seed=0)
     encoder.load_state_dict(tensors)
     return encoder
+
+
+def load_method(folder: Path, card: Card, modality: Modality, seed: int = 0) -> tuple[Any, bool]:
+    """The method of a run, and whether it has its trained weights.
+
+    Without a checkpoint it has those drawn from `seed`. Raises SelfsupError E603.
+    """
+    from .checkpoint import newest_whole
+
+    method = untrained_method(folder, card, modality, seed)
+    newest = newest_whole(folder / "checkpoints")
+    if newest is None:
+        return method, False
+    try:
+        method.load_state_dict(load_file(newest / "method.safetensors"))
+    except (RuntimeError, OSError, SafetensorError) as error:
+        why = str(error).splitlines()[0]
+        raise SelfsupError("E603", "the weights of the method cannot be used", why=why) from None
+    return method, True
+
+
+def untrained_method(folder: Path, card: Card, modality: Modality, seed: int) -> Any:
+    """The method of a run as it was before training, with weights drawn from `seed`."""
+    from . import settings
+
+    keywords = settings.load(folder / "resolved.toml").section("method")
+    name = keywords.pop("name")
+    encoder = rebuild(card, modality, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 0x68656164))
+        return settings.method_class(name)(encoder, **keywords).eval()
 
 
 def _plain(key: Any, value: Any) -> bool:

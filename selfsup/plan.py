@@ -79,6 +79,8 @@ BIDIRECTIONAL = (
     Candidate("bert_micro"),
     Candidate("bert_micro", {"depth": 2}),
 )
+# ESM's token dropout: hidden tokens come in as zeros
+RESCALED = tuple(Candidate(c.encoder, {**c.keywords, "rescale": True}) for c in BIDIRECTIONAL)
 CAUSAL = (
     Candidate("gpt_small"),
     Candidate("gpt_mini"),
@@ -131,6 +133,9 @@ CANDIDATES = {
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
     "text.dino": BIDIRECTIONAL,
+    "protein.mlm": RESCALED,
+    "protein.simclr": BIDIRECTIONAL,
+    "protein.dino": BIDIRECTIONAL,
 }
 GPU_CANDIDATES = {
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
@@ -151,6 +156,9 @@ GPU_CANDIDATES = {
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
     "text.dino": BIDIRECTIONAL[:2],
+    "protein.mlm": RESCALED[:2],
+    "protein.simclr": BIDIRECTIONAL[:2],
+    "protein.dino": BIDIRECTIONAL[:2],
 }
 BATCHES = {
     "simclr": 256,
@@ -167,6 +175,7 @@ BATCHES = {
     "graphmae": 128,
     "grace": 128,
     "mlm": 64,
+    "protein.mlm": 32,
     "clm": 32,
 }
 # Methods that want of encoder and batch what another one wants
@@ -291,6 +300,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "mlm": {"optim.lr": 3e-3},
+    "protein.mlm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

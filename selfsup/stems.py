@@ -3,7 +3,7 @@
 from math import prod
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
@@ -82,12 +82,18 @@ class Patches(nn.Module):
 
 
 class Vocabulary(nn.Module):
-    """A learned vector for each of `count` tokens; the first are END, MASK and UNKNOWN."""
+    """A learned vector for each of `count` tokens; the first are END, MASK and UNKNOWN.
+
+    `starts`, where it is known, tells which tokens begin a word.
+    """
+
+    starts: Bool[Tensor, " v"] | None
 
     def __init__(self, count: int, dim: int):
         super().__init__()
         self.count = count
         self.tokens = nn.Parameter(0.02 * torch.randn(count, dim))
+        self.register_buffer("starts", None, persistent=False)  # of the vocabulary, not learned
 
     def forward(self, x: Int64[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         return embedding(x, self.tokens)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from .stems import SPECIAL, UNKNOWN
@@ -33,6 +33,13 @@ class Codec(Protocol):
         """Bytes of UTF-8 that each token stands for; special ones 0."""
         ...
 
+    def starts(self) -> Bool[np.ndarray, " v"]:
+        """Which tokens begin a word: those whose first sign is neither a letter nor a digit.
+
+        A word carries the blank before it, and a mark of punctuation begins anew.
+        """
+        ...
+
     @property
     def state(self) -> dict[str, Any]: ...
 
@@ -50,6 +57,9 @@ class Bytes:
 
     def lengths(self) -> Int64[np.ndarray, " v"]:
         return np.array([0] * SPECIAL + [1] * 256)
+
+    def starts(self) -> Bool[np.ndarray, " v"]:
+        return np.array([True] * SPECIAL + [not _in_word(byte) for byte in range(256)])
 
     @property
     def state(self) -> dict[str, Any]:
@@ -78,6 +88,9 @@ class Characters:
 
     def lengths(self) -> Int64[np.ndarray, " v"]:
         return np.array([0] * SPECIAL + [len(c.encode()) for c in self.characters])
+
+    def starts(self) -> Bool[np.ndarray, " v"]:
+        return np.array([True] * SPECIAL + [not c.isalnum() for c in self.characters])
 
     @property
     def state(self) -> dict[str, Any]:
@@ -123,12 +136,22 @@ class Pairs:
     def lengths(self) -> Int64[np.ndarray, " v"]:
         return np.array([0] * SPECIAL + [len(name) for name in self._names[SPECIAL:]])
 
+    def starts(self) -> Bool[np.ndarray, " v"]:
+        # bytes below 33 are written as signs from U+0100 on, among them the blank
+        first = [ord(name[0]) for name in self._names[SPECIAL:]]
+        return np.array([True] * SPECIAL + [0x100 <= c <= 0x121 or not _in_word(c) for c in first])
+
     @property
     def state(self) -> dict[str, Any]:
         return {"kind": self.name, "merges": [list(pair) for pair in self.merges]}
 
 
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()  # how byte-level BPE writes the 256 bytes
+
+
+def _in_word(byte: int) -> bool:
+    """Letters, digits, and the bytes that letters beyond ASCII are written with."""
+    return byte > 127 or chr(byte).isalnum()
 
 
 def restored(state: dict[str, Any]) -> Codec:

@@ -61,6 +61,7 @@ CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
 CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS)]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS)]
+CASES += [(m, "residues") for m in (*ANY, "MLM")]  # tokens that come in rescaled
 
 
 def build(name: str, kind: str):
@@ -70,8 +71,9 @@ def build(name: str, kind: str):
         encoder = network("gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2)
         method = METHODS[name](encoder)
         return method, [some_graphs(8, kind == "nodes") for _ in range(method.views.count)]
-    if kind == "text":
-        encoder = Language(16, 23, dim=24, depth=2, heads=2, causal=name == "CLM")
+    if kind in ("text", "residues"):
+        shape = {"dim": 24, "depth": 2, "heads": 2, "rescale": kind == "residues"}
+        encoder = Language(16, 23, **shape, causal=name == "CLM")
         method = METHODS[name](encoder)
         return method, texts(method.views.count, method.views.local)
     if kind == "convolutional":

@@ -10,6 +10,7 @@ from selfsup.attention import attend
 from selfsup.errors import SelfsupError
 from selfsup.language import Cache, Language, Layout, Turned, language, packed, rotations
 from selfsup.ragged import Ragged
+from selfsup.stems import MASK
 
 LENGTHS = [16, 3, 7, 1, 9, 5, 12, 4]
 
@@ -155,3 +156,28 @@ def test_names_and_sizes():
     assert len(language("gpt_micro", 16, 40, depth=2).blocks) == 2
     with pytest.raises(SelfsupError, match="E202"):
         language("bert_micro", 16, 40, dim=130, heads=4)
+
+
+def test_hidden_tokens_come_in_as_zeros_and_the_others_larger():
+    torch.manual_seed(0)
+    net = Language(16, 23, dim=24, depth=2, heads=2, causal=False, rescale=True).double()
+    rows = [torch.tensor([0, 5, MASK, 7, 8, MASK, 0]), torch.tensor([0, 9, 4, 0])]
+    x = Ragged.of(rows)
+    inputs = []
+    handle = net.blocks[0].register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
+    found = net.features(x)
+    handle.remove()
+    for b, row in enumerate(rows):
+        plain = net.stem.tokens[row] * (row != MASK)[:, None] * len(row) / (row != MASK).sum()
+        alone = Ragged.of([row])
+        torch.testing.assert_close(net.features(alone)[0], found[b, : len(row)])
+        handle = net.blocks[0].register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
+        net.features(alone)
+        handle.remove()
+        torch.testing.assert_close(inputs[-1][0], plain)
+    usual = Language(16, 23, dim=24, depth=2, heads=2, causal=False).double()
+    usual.load_state_dict(net.state_dict())
+    whole = Ragged.of([rows[1]])
+    torch.testing.assert_close(usual.features(whole), net.features(whole))  # nothing is hidden
+    gone = Ragged.of([torch.full((5,), MASK)])
+    assert torch.isfinite(net.features(gone)).all()

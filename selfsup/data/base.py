@@ -108,6 +108,10 @@ class Source(ABC):
         """Class of each sample, (n,) int64 with -1 for none, and the names of the classes."""
         return None
 
+    def targets(self) -> tuple[np.ndarray, str] | None:
+        """A number for each sample, (n,) float64 with NaN for none, and what it is called."""
+        return None
+
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         """Part (train, test ...) of each sample where the data says so, as `labels` does."""
         return None

@@ -1,5 +1,7 @@
 """What a file is: by its extension, or by its first bytes where the extension is not known."""
 
+import re
+
 KINDS = (
     "image",
     "audio",
@@ -8,6 +10,7 @@ KINDS = (
     "table",
     "shard",
     "array",
+    "sequence",
 )  # codes are positions
 
 _EXTENSIONS = {
@@ -19,6 +22,7 @@ _EXTENSIONS = {
     "table": "csv tsv parquet ts",
     "shard": "tar tgz tar.gz",
     "array": "npy npz",
+    "sequence": "fasta fa faa fas fsa fasta.gz fa.gz faa.gz",
 }
 CODES: dict[bytes, int] = {
     extension.encode(): KINDS.index(kind)
@@ -47,7 +51,10 @@ OTHER = {
     ]
 }
 
+PACKED = {b"tar", b"fasta", b"fa", b"faa"}  # that are read with .gz behind them
+
 IMAGE = KINDS.index("image")
+FASTA = re.compile(rb"\s*>[^\r\n]*[\r\n]+[A-Za-z*-]{5,}\s")  # a heading, then residues
 
 
 def extension(name: bytes) -> bytes:
@@ -56,8 +63,8 @@ def extension(name: bytes) -> bytes:
     if not dot or not stem or b"/" in last:
         return b""
     last = last.lower()
-    if last == b"gz" and stem.lower().endswith(b".tar"):
-        return b"tar.gz"
+    if last == b"gz" and extension(stem) in PACKED:
+        return extension(stem) + b".gz"
     return last
 
 
@@ -92,4 +99,6 @@ def sniff(head: bytes) -> str | None:
         return "array"
     if head[257:262] == b"ustar":
         return "shard"
+    if FASTA.match(head):
+        return "sequence"
     return None

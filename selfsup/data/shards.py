@@ -12,6 +12,7 @@ import threading
 import zlib
 from array import array
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,18 @@ from .base import LARGEST, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
-from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode, folder_labels, folder_splits
-from .texts import LOOKED_AT, joined, text_columns
+from .tables import (
+    HELD_COLUMNS,
+    LABEL_COLUMNS,
+    NUMBER_COLUMNS,
+    SPLIT_COLUMNS,
+    encode,
+    folder_labels,
+    folder_splits,
+    held_out,
+    number_column,
+)
+from .texts import LOOKED_AT, content_of, joined
 
 MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
 CHUNK = 1 << 16
@@ -358,7 +369,7 @@ class ParquetSource(Source):
     def read(self, i: int) -> bytes | str:
         group, row = self._locate(i)
         table = self._table(group)
-        if self.content == "text":
+        if self.content in ("text", "proteins"):
             return joined(table.slice(row, 1).to_pylist()[0], self.columns)
         value = table.column(0)[row].as_py()
         if isinstance(value, dict):
@@ -385,15 +396,25 @@ class ParquetSource(Source):
         return self._named((*LABEL_COLUMNS, "labels"))
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
-        return self._named(SPLIT_COLUMNS)
+        return held_out(self._named(SPLIT_COLUMNS), self._named(HELD_COLUMNS))
+
+    def targets(self) -> tuple[np.ndarray, str] | None:
+        types = self._files[0].schema_arrow
+        names = [
+            f.name for f in types if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
+        ]
+        cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
+        return number_column(cells, NUMBER_COLUMNS)
+
+    def _cells(self, column: str) -> Iterator[Any]:
+        return (v for f in self._files for v in f.read(columns=[column])[column].to_pylist())
 
     def _named(self, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
         names = {name.lower(): name for name in self._files[0].schema_arrow.names}
         chosen = next((names[c] for c in columns if c in names), None)
         if chosen is None:
             return None
-        values = (v for f in self._files for v in f.read(columns=[chosen])[chosen].to_pylist())
-        return encode(None if v is None or v == -1 else str(v) for v in values)
+        return encode(None if v is None or v == -1 else str(v) for v in self._cells(chosen))
 
     def _find_columns(self) -> tuple[list[str], bool]:
         if not self._files:
@@ -412,9 +433,9 @@ class ParquetSource(Source):
                 if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
             ]
             rows = next(self._files[0].iter_batches(LOOKED_AT, columns=strings), None)
-            texts = text_columns(rows.to_pylist()) if rows is not None else []
+            content, texts = content_of(rows.to_pylist() if rows is not None else [])
             if texts:
-                self.content = "text"
+                self.content = content
                 return texts, False
             raise SelfsupError(
                 "E104", f"{self.place} has no column of image bytes or of text", where=self.place,

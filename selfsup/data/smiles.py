@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from ..errors import SelfsupError
 from .base import LARGEST, Source
 from .outcome import BadSample
-from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode
+from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode, number_column
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "smile")
 MOST_LETTERS, MOST_ATOMS = 10_000, 2_000
@@ -349,14 +349,7 @@ class SmilesSource(Source):
 
     def targets(self) -> tuple[np.ndarray, str] | None:
         """The first column of numbers, (n,) float64 with NaN for none, and its name."""
-        for name, values in self.columns.items():
-            try:
-                found = np.array([float(v) if v else np.nan for v in values])
-            except ValueError:
-                continue
-            if len(np.unique(found[np.isfinite(found)])) > 20:
-                return found, name
-        return None
+        return number_column(self.columns, [n for n in self.columns if n not in SPLIT_COLUMNS])
 
 
 def is_table(path: str) -> bool:

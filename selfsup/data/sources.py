@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
-from . import graphs, series, smiles
+from . import graphs, proteins, series, smiles
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
 from .base import REASONS, Source
 from .files import FolderSource, ListedFiles, list_folder
@@ -62,6 +62,8 @@ def _open(data: Any, follow_links: bool) -> Source:
             return _open_file(path, follow_links)
         matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
         if matches:
+            if all(proteins.is_fasta(m, extension(os.fsencode(m))) for m in matches):
+                return proteins.Fasta(matches, str(path))
             return open_rows(matches, str(path)) or open_shards(matches, place=str(path))
         raise _missing(path)
     if isinstance(data, np.ndarray):
@@ -92,6 +94,8 @@ def _open_file(path: str, follow_links: bool) -> Source:
         return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
         return open_array(path)
+    if proteins.is_fasta(path, last):
+        return proteins.Fasta([path], path)
     if last in CODES:
         listed = ListedFiles([path])
         return open_texts(listed) if listed.content == "text" else listed
@@ -134,6 +138,8 @@ def _open_folder(path: str, follow_links: bool) -> Source:
             found.problems = listing.problems
             found.ignored = {name: n for name, n in listing.ignored.items() if n}
             return found
+        if MOSTLY * kinds[KINDS.index("sequence")] >= max(kinds[texts], 1):
+            return proteins.open_folder(path, listing)
         for suffixes in ((".tar", ".tgz", ".tar.gz"), (".parquet",)):
             shards = [os.path.join(path, n) for n in names if n.lower().endswith(suffixes)]
             if shards:

@@ -3,7 +3,7 @@
 import csv
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,11 @@ from .names import Names, text
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_name", "cls")
-SPLIT_COLUMNS = ("split", "part", "subset")
+SPLIT_COLUMNS = ("split", "part", "subset", "set")
+NUMBER_COLUMNS = ("value", "score", "fitness", "y", "activity", "affinity", "stability")
+HELD_COLUMNS = ("validation",)  # true where a sample of the training part is held out
+
+FEW = 20  # as many different values are classes, more may be numbers
 
 Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what the numbers mean
 
@@ -82,6 +86,38 @@ def encode(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]] | None:
     for number, name in enumerate(ordered):
         place[names[name]] = number
     return place[np.frombuffer(codes, np.int64)], ordered
+
+
+def number_column(
+    columns: Mapping[str, Sequence[str | None]], names: Sequence[str] = ()
+) -> tuple[np.ndarray, str] | None:
+    """The column of numbers that is to be foretold, (n,) float64 with NaN for none, and its name.
+
+    A column of labels where there is one, else one of these names.
+    """
+    usual = [name for name in columns if name.strip().lower() in LABEL_COLUMNS]
+    for name in usual or [name for name in columns if name.strip().lower() in names]:
+        values = as_numbers(columns[name])
+        if values is not None and len(np.unique(values[np.isfinite(values)])) > FEW:
+            return values, name
+    return None
+
+
+def as_numbers(values: Iterable[str | None]) -> np.ndarray | None:
+    """(n,) float64 with NaN where there is nothing; None where a value is no number."""
+    try:
+        return np.array([float(v) if v else np.nan for v in values], np.float64)
+    except ValueError:
+        return None
+
+
+def held_out(parts: Classes | None, held: Classes | None) -> Classes | None:
+    """`parts` with a part called validation, where a column of its own marks that."""
+    if parts is None or held is None:
+        return parts
+    true = [i for i, name in enumerate(held[1]) if name.lower() in ("true", "1", "yes")]
+    codes = np.where(np.isin(held[0], true), len(parts[1]), parts[0])
+    return codes, [*parts[1], "validation"]
 
 
 def _natural(name: str) -> tuple:

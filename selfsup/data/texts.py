@@ -18,7 +18,17 @@ from ..errors import SelfsupError
 from .base import Source
 from .files import FileSource, read_file
 from .outcome import BadSample
-from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
+from .proteins import sequence_columns
+from .tables import (
+    HELD_COLUMNS,
+    LABEL_COLUMNS,
+    NUMBER_COLUMNS,
+    SPLIT_COLUMNS,
+    SPLITS,
+    encode,
+    held_out,
+    number_column,
+)
 
 WHOLE = 64 << 10  # bytes: up to here a file among others is one text
 PIECES = 1024  # a long text is cut into about so many, of 1 to 8 KiB
@@ -119,10 +129,9 @@ def _break(content: bytes) -> int:
 class RowSource(Source):
     """Texts in the rows of files, each file indexed once and read at any row.
 
-    `columns` are those that make the text, one line each; names count rows from 1.
+    `columns` are those that make the text, one line each; names count rows from 1. A column of
+    amino acids is no text: `content` is then "proteins".
     """
-
-    content = "text"
 
     def __init__(self, paths: Sequence[str], place: str):
         super().__init__(place)
@@ -142,7 +151,7 @@ class RowSource(Source):
             except OSError as error:
                 raise SelfsupError("E101", f"{path} cannot be opened", why=error.strerror) from None
         rows = [row for row in (self._parsed(i) for i in range(min(len(self), LOOKED_AT))) if row]
-        self.columns = text_columns(rows)
+        self.content, self.columns = content_of(rows)
 
     def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
         """(number, start, length) of each row that is not empty."""
@@ -190,7 +199,14 @@ class RowSource(Source):
         return self._named((*LABEL_COLUMNS, "labels"))
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
-        return self._named(SPLIT_COLUMNS) or file_splits(self.paths, self._file)
+        parts = held_out(self._named(SPLIT_COLUMNS), self._named(HELD_COLUMNS))
+        return parts or file_splits(self.paths, self._file)
+
+    def targets(self) -> tuple[np.ndarray, str] | None:
+        rows = [self._parsed(i) or {} for i in range(len(self))]
+        names = list(dict.fromkeys(n for row in rows[:LOOKED_AT] for n in row))
+        cells = {n: [_cell(row.get(n)) for row in rows] for n in names if n not in self.columns}
+        return number_column(cells, NUMBER_COLUMNS)
 
     def _named(self, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
         rows = [self._parsed(i) or {} for i in range(len(self))]
@@ -198,8 +214,7 @@ class RowSource(Source):
         column = next((known[name] for name in names if name in known), None)
         if column is None or column in self.columns:
             return None
-        values = (row.get(column) for row in rows)
-        return encode(None if v is None or str(v).strip() == "" else str(v).strip() for v in values)
+        return encode(_cell(row.get(column)) for row in rows)
 
 
 class JsonLines(RowSource):
@@ -298,10 +313,20 @@ def _unquoted(cell: str) -> str:
     return cell
 
 
+def _cell(value: Any) -> str | None:
+    return None if value is None else str(value).strip() or None
+
+
 def joined(row: Mapping[str, Any], columns: Iterable[str]) -> str:
     """The text of a row: one line for each column that has one."""
     cells = (row.get(column) for column in columns)
     return "\n".join(str(cell) for cell in cells if cell is not None and str(cell).strip())
+
+
+def content_of(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """What rows hold, and in which columns."""
+    found = sequence_columns(rows)
+    return ("proteins", found) if found else ("text", text_columns(rows))
 
 
 def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

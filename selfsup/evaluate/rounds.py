@@ -74,7 +74,7 @@ def _named(control: str) -> str:
     return "the untrained network" if control == UNTRAINED else control
 
 
-def keep(run: Any, result: Rounds) -> None:
+def keep(run: Any, result: Told) -> None:
     """evaluation-TASK.json in the run's folder, where there is one."""
     from ..run import Run
 

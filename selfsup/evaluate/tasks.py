@@ -16,6 +16,8 @@ CLASSIFY = "classify"
 TASKS = {
     "forecast": "forecast",
     "transcribe": "transcribe",
+    "tokens": "tokens",
+    "regress": "regress",
     "perplexity": "perplexity",
     "nodes": "nodes",
     "folds": "folds",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
 from .. import distributed, ragged
+from ..errors import SelfsupError
 from ..method import Method, Views, needs_vocabulary
 from ..optim import Optim
 from ..ragged import Ragged
@@ -26,9 +27,12 @@ class MLM(Method):
     # paper: lr 1e-4, betas 0.9 and 0.999; here those of ModernBERT, arXiv 2412.13663
     optim = Optim("adamw", lr=8e-4, weight_decay=1e-2, betas=(0.9, 0.98), warmup=0.06, clip=1.0)
 
-    def __init__(self, encoder: Any, *, ratio: float = 0.3):
+    def __init__(self, encoder: Any, *, ratio: float = 0.3, whole: bool = False):
         super().__init__(encoder)
         needs_vocabulary("MLM", encoder, causal=False)
+        if whole and encoder.stem.starts is None:
+            raise SelfsupError("E201", "method.whole: these tokens do not tell where words begin")
+        self.whole = whole  # hide whole words (the authors' release of May 2019)
         self.ratio = ratio  # paper: 0.15; here 0.3, as in ModernBERT (and arXiv 2202.08005)
         self.dense = nn.Linear(encoder.dim, encoder.dim)
         self.norm = nn.LayerNorm(encoder.dim)
@@ -36,7 +40,7 @@ class MLM(Method):
 
     def loss(self, views, progress):
         (x,) = views
-        chosen = choose(x, self.ratio, self._draws(x))
+        chosen = self._choose(x)
         seen = corrupt(x.values, chosen, self._draws(x), self._draws(x), self.encoder.stem.count)
         states = self.encoder.features(Ragged(seen, x.valid))
         logits = self.name(states[chosen])  # of scored tokens alone: most of the head's work
@@ -49,7 +53,7 @@ class MLM(Method):
     @torch.no_grad()
     def show(self, views):
         (x,) = views
-        chosen = choose(x, self.ratio, self._draws(x))
+        chosen = self._choose(x)
         seen = x.values.masked_fill(chosen, MASK)
         named = x.values.clone()
         named[chosen] = self.name(self.encoder.features(Ragged(seen, x.valid))[chosen]).argmax(-1)
@@ -62,16 +66,35 @@ class MLM(Method):
     def name(self, states: Float[Tensor, "k d"]) -> Float[Tensor, "k v"]:
         return self.encoder.logits(self.norm(gelu(self.dense(states)))) + self.bias
 
+    def _choose(self, x: Ragged) -> Bool[Tensor, "b n"]:
+        starts = self.encoder.stem.starts[x.values] if self.whole else None
+        return choose(x, self.ratio, self._draws(x), starts)
+
     def _draws(self, x: Ragged) -> Float[Tensor, "b n"]:
         # for the whole context, however long the longest text is here: so ranks draw alike
         width = max(self.encoder.size, x.shape[1])
         return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
 
 
-def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-    """`ratio` of each text's tokens, one at least; special tokens never."""
+def choose(
+    x: Ragged,
+    ratio: float,
+    draws: Float[Tensor, "b n"],
+    starts: Bool[Tensor, "b n"] | None = None,
+) -> Bool[Tensor, "b n"]:
+    """`ratio` of each sample's tokens, one at least; special tokens never.
+
+    With `starts`, true where a word begins, whole words: those that hold the first so many tokens.
+    """
     free = x.valid & (x.values >= SPECIAL)
-    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
+    if starts is not None:
+        after = (x.values < SPECIAL).roll(1, 1)  # what follows a special token begins a word
+        place = torch.arange(x.shape[1], device=x.device) * (starts | after | ~free)
+        first = place.cummax(1).values  # of each token's word
+        draws = draws.gather(1, first)
+    rank = draws.masked_fill(~free, 2.0).argsort(dim=1, stable=True).argsort(1)
+    if starts is not None:
+        rank = rank.gather(1, first)
     wanted = (ratio * free.sum(1)).round().clamp(min=1)
     return free & (rank < wanted[:, None])
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from ..data.base import Source
@@ -22,8 +22,9 @@ from ..errors import SelfsupError
 from ..method import Views
 from ..ragged import Ragged
 from ..randomness import Draws
-from ..stems import END, MASK, SPECIAL
+from ..stems import END
 from ..tokens import MOST, Bytes, Characters, Codec, Pairs, restored
+from ..views import tokens as looks
 from .base import Modality
 
 LEARNED_FROM = 16 << 20  # bytes that a vocabulary is learned from, spread over all data
@@ -32,7 +33,6 @@ BYTES_A_TOKEN = 256  # of data for each token of a vocabulary, for it to be seen
 KEPT = 1 << 20  # tokens of a text; what follows is left out
 LOOKED_AT = 64  # texts that tell the usual length
 MOST_TOKENS = {"cpu": 128, "cuda": 512}  # of a view, where nothing else is asked for
-DROPPED, HIDDEN = 0.1, 0.1  # of a strong view's tokens
 COMPONENTS = 512  # of the baseline's singular value decomposition
 
 
@@ -168,7 +168,7 @@ class Text(Modality):
         tokens = self.codec.encode(text)[:KEPT]
         if not isinstance(raw, Cut):
             tokens = np.concatenate([[END], tokens, [END]])
-        return tokens.astype("<u2").view(np.uint8).reshape(-1, 1, 1)
+        return looks.packed(tokens)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.codec.decode(tokens)
@@ -183,33 +183,15 @@ class Text(Modality):
         Strong views show a part (`spec.share`) of such a window and leave out one token in ten and
         hide one in ten; local ones show less of it.
         """
-        stored, lengths = _stored(batch)
-        made = []
-        for number in range(spec.count):
-            own = draws.of_view(number)
-            n = lengths.clamp(max=size)
-            first = (own.uniform() * (lengths - n + 1)).long()
-            if number >= spec.light:
-                local = number >= spec.light + spec.strong
-                low, high = spec.local_share if local else spec.share
-                part = (n * own.uniform(low, high)).round().long().clamp(min=min(8, size))
-                part = part.minimum(n)
-                first = first + (own.uniform() * (n - part + 1)).long()
-                n = part
-            view = _window(stored, first, n)
-            made.append(view if number < spec.light else _disturbed(view, own, size))
-        return made
+        return looks.views(batch, spec, draws, size)
 
     def plain(self, batch: Batch, size: int) -> Ragged:
         """The first `size` tokens."""
-        stored, lengths = _stored(batch)
-        return _window(stored, torch.zeros_like(lengths), lengths.clamp(max=size))
+        return looks.first(batch, size)
 
     def rows(self, batch: Batch) -> list[Int64[np.ndarray, " n"]]:
         """The tokens that were stored of each sample."""
-        stored, lengths = _stored(batch)
-        tokens = stored.cpu().numpy().view(np.uint16).astype(np.int64)
-        return [row[:n] for row, n in zip(tokens, lengths.tolist(), strict=True)]
+        return looks.rows(batch)
 
     def texts(self, batch: Batch) -> list[str]:
         """What was stored, as text."""
@@ -217,12 +199,10 @@ class Text(Modality):
 
     def picture(self, x: Ragged) -> UInt8[Tensor, "b 3 h w"]:
         """The beginning of each text, written."""
-        rows = zip(x.values.cpu(), x.valid.cpu(), strict=True)
-        made = [_written(self.decode(values[valid].tolist())) for values, valid in rows]
-        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
+        return looks.picture(x, self.decode)
 
     def thumbnail(self, sample: UInt8[np.ndarray, "n 1 1"]) -> UInt8[np.ndarray, "h w 3"]:
-        return _written(self.decode(sample.reshape(-1).view("<u2")[:1000]))
+        return looks.written(self.decode(sample.reshape(-1).view("<u2")[:1000]))
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
         length = len(self.text(raw))
@@ -246,11 +226,7 @@ class Text(Modality):
 
     def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
         """How often each token occurs, as a share of the text."""
-        stored, lengths = _stored(batch)
-        there = torch.arange(stored.shape[1], device=stored.device) < lengths[:, None]
-        counts = torch.zeros(len(stored), self.codec.count, device=stored.device)
-        counts.scatter_add_(1, (stored.long() & 0xFFFF) * there, there.float())
-        return counts / lengths[:, None]
+        return looks.shares(batch, self.codec.count)
 
     def fitted(self, batches: Iterable[Batch]) -> Callable[[Batch], Float[Tensor, "b p"]]:
         """TF-IDF of words and pairs of words that occur twice in these texts, by its main parts.
@@ -301,7 +277,9 @@ class Text(Modality):
     def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
         from ..language import language
 
-        return language(name, size, self.codec.count, **keywords)
+        made = language(name, size, self.codec.count, **keywords)
+        made.stem.starts = torch.from_numpy(self.codec.starts())
+        return made
 
 
 def _all_cut(source: Source) -> bool:
@@ -316,48 +294,3 @@ def _all_cut(source: Source) -> bool:
 
 def _spread(n: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, n - 1, min(n, count)).astype(int)).tolist()
-
-
-def _stored(batch: Batch) -> tuple[Tensor, Int64[Tensor, " b"]]:
-    """Tokens as they lie in the batch, (b, longest) int16, and how many there are of each."""
-    stored = batch.pixels[:, 0, :, 0].contiguous().view(torch.int16)
-    if batch.extents is None:
-        return stored, torch.full((len(stored),), stored.shape[1], device=stored.device)
-    return stored, batch.extents[:, 0].to(stored.device) // 2
-
-
-def _window(stored: Tensor, first: Tensor, n: Tensor) -> Ragged:
-    """`n` tokens of each row from its `first` on."""
-    longest = int(n.max())
-    within = torch.arange(longest, device=stored.device)
-    valid = within < n[:, None]
-    place = (first[:, None] + within).clamp(max=stored.shape[1] - 1)
-    values = stored.gather(1, place).long() & 0xFFFF  # stored without sign
-    return Ragged(values * valid, valid)
-
-
-def _disturbed(x: Ragged, draws: Draws, size: int) -> Ragged:
-    """One token in ten left out and one in ten hidden; special ones stay."""
-    n = x.shape[1]
-    fate = draws.uniform(n=size)[:, :n]
-    free = x.values >= SPECIAL
-    values = x.values.masked_fill(free & (fate > 1 - HIDDEN), MASK)
-    stays: Bool[Tensor, "b n"] = x.valid & ~(free & (fate < DROPPED))
-    order = torch.argsort(
-        (~stays).long(), dim=1, stable=True
-    )  # those that stay come first, in order
-    lengths = stays.sum(1).clamp(min=1)
-    valid = torch.arange(n, device=values.device) < lengths[:, None]
-    return Ragged(values.gather(1, order) * valid, valid)
-
-
-def _written(text: str, side: int = 160) -> UInt8[np.ndarray, "h w 3"]:
-    from textwrap import wrap
-
-    from PIL import Image, ImageDraw, ImageFont
-
-    sheet = Image.new("RGB", (side, side), (250, 250, 247))
-    font = ImageFont.load_default(11)
-    lines = [part for line in text[:1000].split("\n") for part in wrap(line, 26) or [""]]
-    ImageDraw.Draw(sheet).multiline_text((4, 3), "\n".join(lines[:12]), (30, 30, 30), font=font)
-    return np.asarray(sheet)

@@ -18,11 +18,11 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .. import checkpoint, randomness, settings
+from .. import randomness
 from ..data import BadSample, Batch, Source, open_source
 from ..errors import SelfsupError
 from ..inference import Fast, assemble
-from ..load import CARD, Card, LoadedEncoder, load, modality_of, rebuild
+from ..load import CARD, Card, LoadedEncoder, load, load_method, modality_of
 from ..method import Method
 from ..modalities import Modality
 from ..randomness import Draws
@@ -194,22 +194,7 @@ class Studio:
 
     def method(self) -> tuple[Method, bool]:
         """The method of the run, and whether it has its trained weights. Raises SelfsupError."""
-        found = settings.load(self.folder.path / "resolved.toml")
-        keywords = found.section("method")
-        name = keywords.pop("name")
-        encoder = rebuild(self.card, self.modality, seed=0)
-        with torch.random.fork_rng(devices=[]):
-            method = settings.method_class(name)(encoder, **keywords)
-        newest = checkpoint.newest_whole(self.folder.path / "checkpoints")
-        if newest is None:
-            return method.eval(), False
-        try:
-            method.load_state_dict(load_file(newest / "method.safetensors"))
-        except (RuntimeError, OSError, SafetensorError) as error:
-            raise SelfsupError(
-                "E603", "the weights of the method cannot be used", why=str(error).splitlines()[0]
-            ) from None
-        return method.eval(), True
+        return load_method(self.folder.path, self.card, self.modality)
 
 
 def gallery(folder: Folder) -> list[tuple[str, str, Markup]]:

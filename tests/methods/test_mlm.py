@@ -55,6 +55,36 @@ def test_special_tokens_and_padding_are_never_chosen_and_short_texts_are():
     assert not choose(Ragged.of([torch.tensor([END, END])]), 0.3, torch.rand(1, 2)).any()
 
 
+def test_whole_words_are_hidden_or_none_of_them():
+    from selfsup.tokens import Pairs
+
+    codec = Pairs([("a", "b"), ("c", "d"), ("Ġ", "ab"), ("ab", "cd")])
+    rows = [codec.encode(t) for t in ("abc xyz, cd ab.Über 12a", "aaaa b cccc dddd ab", "ab")]
+    rows = [torch.tensor([END, *row.tolist(), END]) for row in rows]
+    x = Ragged.of(rows)
+    starts = torch.from_numpy(codec.starts())[x.values]
+    hidden, spread = 0, set()
+    for _ in range(50):
+        chosen = choose(x, 0.3, torch.rand(x.shape), starts)
+        for b, row in enumerate(rows):
+            words, signs = [], [codec.decode([t]) for t in row.tolist()]
+            for i in range(1, len(row) - 1):
+                if i == 1 or not (signs[i][0].isalnum() or signs[i][0] == "\ufffd"):
+                    words.append([])
+                words[-1].append(i)
+            flags = [chosen[b, word].tolist() for word in words]
+            assert all(len(set(flag)) == 1 for flag in flags)
+            wanted = max(1, round(0.3 * (len(row) - 2)))
+            assert wanted <= chosen[b].sum() < wanted + max(map(len, words))
+            spread |= {(b, k) for k, flag in enumerate(flags) if flag[0]}
+        hidden += int(chosen.sum())
+        assert not chosen[~x.valid].any() and not chosen[x.values < 3].any()
+    assert len(spread) == 7 + 5 + 1 and hidden > 0  # every word has its turn
+    method, _ = build("MLM", "text")
+    with pytest.raises(SelfsupError, match="E201"):
+        methods.MLM(method.encoder, whole=True)
+
+
 def test_only_scored_rows_have_a_gradient():
     method, (x,) = build("MLM", "text")
     outputs = []

@@ -1,0 +1,276 @@
+"""Numbers foretold from frozen features: solubility, fitness, age.
+
+Ridge regression, exact; its strength is chosen on the validation part of the data, else on folds of
+the training part. Beside the encoder stand the same network untrained and the classical features,
+through the same probe on the same split.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ..console import Console
+from ..data import Source, open_source, open_store
+from ..data.tables import FEW, as_numbers
+from ..errors import SelfsupError
+from ..load import LoadedEncoder, load
+from ..randomness import mix, order
+from ..stop import stop
+from . import controls, linear
+from .controls import PRETRAINED, UNTRAINED
+from .features import extract, readable
+from .interval import Interval, over_seeds
+from .rounds import keep
+from .scored import Scored, best_control, conclude
+from .split import TRAIN, split
+
+NETWORKS = 3
+COUNTS = (10, 100, 1000)  # labels of the curve
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(6, -13, -1))  # on the mean squared error
+VALIDATION = {"val", "valid", "validation", "dev"}
+FEWEST_HELD = 20  # samples of a validation part that can choose
+FOLDS = 5
+RESAMPLES = 1000
+HEADS = {"spearman": 3, "r2": 3, "rmse": 3}
+
+Parts = list[tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]]
+
+
+def suits(modality: str, data: Any, labels: Any) -> bool:
+    """Labels are many different numbers: with fractions, or hardly one like another."""
+    if Path(str(labels)).suffix.lower() in (".fasta", ".fa"):
+        return False
+    found = numbers_of(open_source(data, labels=labels))
+    if found is None:
+        return False
+    values = found[0][np.isfinite(found[0])]
+    different = np.unique(values)
+    whole = bool((different == np.round(different)).all())
+    return len(different) > FEW and (not whole or len(different) > len(values) / 2)
+
+
+def numbers_of(source: Source) -> tuple[Float[np.ndarray, " n"], str] | None:
+    """A number for each sample, NaN for none, and what it is called: a column, or the labels."""
+    found = source.targets()
+    if found is not None:
+        return found
+    classes = source.labels()
+    values = None if classes is None else as_numbers(classes[1])
+    if classes is None or values is None:
+        return None
+    return np.append(values, np.nan)[classes[0]], "label"
+
+
+def evaluate_task(
+    run: Any,
+    data: Any,
+    *,
+    labels: str | Path | None = None,
+    seeds: int = NETWORKS,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    follow_links: bool = False,
+    console: Console | None = None,
+    **_: Any,
+) -> Scored:
+    """Spearman's correlation, R2 and root mean squared error on the test part.
+
+    Raises SelfsupError: E501 no numbers, E503 too few of them.
+    """
+    console, began = console or Console(), time.monotonic()
+    with stop.installed():
+        encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        source = open_source(data, follow_links=follow_links, labels=labels)
+        found = numbers_of(source)
+        if found is None:
+            raise SelfsupError(
+                "E501", f"no numbers in {source.place}", where=source.place,
+                why="neither a column of numbers nor labels that are numbers are there",
+                do="name the column `target`, or give --labels with a CSV (columns path,label)",
+            )  # fmt: skip
+        values, name = found
+        with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
+            train, held, test, notes = parts_of(
+                source, values, *readable(store, console.progress), seed
+            )
+            taught = np.concatenate([train, held])
+            several = {PRETRAINED: [_pair(encoder, store, taught, test)], UNTRAINED: []}
+            for i in range(max(2, min(seeds, NETWORKS))):
+                console.progress(f"evaluate: untrained network {i + 1}")
+                several[UNTRAINED].append(
+                    controls.untrained(encoder, store, taught, test, mix(seed, i), console.progress)
+                )
+            baseline = encoder.modality.baseline_name
+            several[baseline] = [controls.classical(encoder, store, taught, test)]
+        y, y_test = (torch.from_numpy(values[rows]).double() for rows in (taught, test))
+        parts = _parts(len(train), len(held), seed)
+        scores: dict[str, list[dict[str, float]]] = {}
+        found_ranks: dict[str, np.ndarray] = {}
+        curve = []
+        for of, pairs in several.items():
+            console.progress(f"evaluate: ridge regression on {of}")
+            guesses = [foretold(x, y, x_test, parts, of == baseline) for x, x_test in pairs]
+            scores[of] = [measures(guess, y_test) for guess in guesses]
+            found_ranks[of] = np.stack([ranks(guess.numpy()) for guess in guesses])
+            for count in (c for c in COUNTS if c < len(y)):
+                found_few = []
+                for k in range(max(2, seeds)):
+                    x, x_test = pairs[k % len(pairs)]
+                    some = order(mix(seed, count, k), 0, len(y))[:count]
+                    few = foretold(
+                        x[some], y[some], x_test, _parts(count, 0, mix(seed, k)), of == baseline
+                    )
+                    found_few.append(measures(few, y_test)["spearman"])
+                value = float(np.mean(found_few))
+                curve.append({"of": of, "labels": count, "value": value, "values": found_few})
+    y_ranks = ranks(y_test.numpy())
+    control = best_control(scores, "spearman")
+    gain = gained(found_ranks[PRETRAINED][0], found_ranks[control], y_ranks, seed)
+    spread = gained(found_ranks[PRETRAINED][0], None, y_ranks, seed)
+    notes = [
+        f"{name!r}: {len(taught)} numbers teach, {len(test)} test. Spearman of the encoder "
+        f"{spread.low:.3f} to {spread.high:.3f} (95 %, over test samples).",
+        *notes,
+    ]  # fmt: skip
+    result = conclude(
+        "regress", "Spearman", HEADS, scores, control, gain, notes, encoder, source.place, began,
+        curve,
+    )  # fmt: skip
+    keep(run, result)
+    return result
+
+
+def _pair(encoder: LoadedEncoder, store: Any, taught: np.ndarray, test: np.ndarray) -> Any:
+    both = extract(encoder, store, np.concatenate([taught, test]))
+    return both[: len(taught)], both[len(taught) :]
+
+
+def parts_of(
+    source: Source, values: np.ndarray, usable: np.ndarray, prints: list[bytes], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Samples that teach, that choose the strength, that test; and notes.
+
+    Without parts in the data a fifth tests, alike in its numbers.
+    """
+    known = np.isfinite(values)
+    if known[usable].sum() < 10:
+        raise SelfsupError("E503", f"{int(known[usable].sum())} numbers are too few: 10 at least")
+    tenths = np.quantile(values[known], np.linspace(0, 1, 11)[1:-1])
+    classes = np.where(known, np.searchsorted(tenths, values), -1)
+    found = split(source, classes, usable, prints, drop_leaks=True, seed=seed)
+    held, notes = np.empty(0, np.int64), [n for n in found.notes if "are not used" not in n]
+    if found.kind == "given":
+        codes, names = source.splits() or (np.empty(0), [])
+        choosing = [i for i, part in enumerate(names) if part.lower() in VALIDATION]
+        held = usable[np.isin(codes[usable], choosing) & known[usable]]
+        held = held[~np.isin(held, found.test)]
+        unused = [p for p in names if p.lower() not in {*TRAIN, *VALIDATION, "test", "testing"}]
+        notes += [f"the parts {', '.join(unused)} are not used"] * bool(unused)
+        notes.append(f"Parts of the data; {len(held)} of those that teach are its validation part.")
+    else:
+        notes.append(f"A fifth tests, drawn with seed {seed}; equal samples stay together.")
+    return found.train, held, found.test, notes
+
+
+def _parts(train: int, held: int, seed: int) -> Parts:
+    """(rows to fit, rows to score) for the choice of the strength."""
+    rows = np.arange(train + held)
+    if held >= FEWEST_HELD:
+        return [(rows[:train], rows[train:])]
+    folds = min(FOLDS, len(rows))
+    turn = np.empty(len(rows), np.int64)
+    turn[order(seed, 0, len(rows))] = np.arange(len(rows)) % folds
+    return [(rows[turn != k], rows[turn == k]) for k in range(folds)]
+
+
+def foretold(
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, " n"],
+    x_test: Float[Tensor, "m d"],
+    parts: Parts,
+    common: bool = False,
+) -> Float[Tensor, " m"]:
+    """What ridge regression makes of the test samples, its strength chosen on `parts`."""
+    stop.check()
+    scale = linear.scale_of(x, common=common)
+    x, x_test = scale(x).double(), scale(x_test).double()
+    errors = torch.zeros(len(STRENGTHS), dtype=torch.float64)
+    for fit, held in parts:
+        path = Ridge(x[fit], y[fit])
+        for k, strength in enumerate(STRENGTHS):
+            errors[k] += (path(x[held], strength) - y[held]).square().sum()
+    return Ridge(x, y)(x_test, STRENGTHS[int(errors.argmin())])
+
+
+class Ridge:
+    """Least squares + strength * |weight|^2, on the mean; one decomposition for all strengths."""
+
+    def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]):
+        self.center, self.level = x.mean(0), y.mean()
+        u, s, self.axes = torch.linalg.svd((x - self.center) / len(x) ** 0.5, full_matrices=False)
+        self.values, self.parts = s, s * (u.T @ (y - self.level)) / len(x) ** 0.5
+
+    def __call__(self, x: Float[Tensor, "m d"], strength: float) -> Float[Tensor, " m"]:
+        weight = self.axes.T @ (self.parts / (self.values.square() + strength))
+        return self.level + (x - self.center) @ weight
+
+
+def measures(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> dict[str, float]:
+    error = (guess - y).square().mean()
+    spread = (y - y.mean()).square().mean()
+    return {
+        "spearman": float((ranks(guess.numpy()) * ranks(y.numpy())).mean()),
+        "r2": float(1 - error / spread),
+        "rmse": float(error.sqrt()),
+    }
+
+
+def gained(
+    ours: Float[np.ndarray, " m"],
+    theirs: Float[np.ndarray, "k m"] | None,
+    y: Float[np.ndarray, " m"],
+    seed: int = 0,
+) -> Interval:
+    """Spearman's correlation of `ours` less the mean of that of `theirs`; all are ranks.
+
+    The test samples are drawn anew together; with several of theirs, which of them it would have
+    been adds to the interval as in `difference`.
+    """
+    theirs = np.empty((0, len(y))) if theirs is None else theirs
+    every = [ours, *theirs]
+
+    def told(rows: Any) -> np.ndarray:
+        found = np.array([_correlation(a[rows], y[rows]) for a in every])
+        return found[0] - (found[1:].mean(0) if len(theirs) else 0.0)
+
+    generator = np.random.default_rng(mix(seed, 0x72616E6B))
+    drawn = [told(generator.integers(0, len(y), len(y))) for _ in range(RESAMPLES)]
+    value = float(told(slice(None)))
+    low, high = (float(edge) for edge in np.quantile(drawn, (0.025, 0.975)))
+    kind = f"bootstrap over {len(y)} test samples"
+    if len(theirs) > 1:
+        spread = over_seeds([_correlation(a, y) for a in theirs]).half
+        low = value - float(np.hypot(value - low, spread))
+        high = value + float(np.hypot(high - value, spread))
+        kind += f" and t over {len(theirs)} untrained networks"
+    return Interval(value, low, high, kind)
+
+
+def _correlation(a: Float[np.ndarray, " m"], b: Float[np.ndarray, " m"]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else 0.0
+
+
+def ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Ranks with mean 0 and deviation 1, equal numbers at their mean; zeros where all are equal."""
+    from scipy.stats import rankdata  # scikit-learn brings scipy
+
+    found = rankdata(values)
+    spread = found.std()
+    return (found - found.mean()) / (spread if spread > 0 else 1.0)

@@ -1,0 +1,88 @@
+"""The result of a probe on frozen features: a table of scores, and a verdict on one of them."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from ..console import columns
+from ..load import LoadedEncoder
+from .controls import PRETRAINED, UNTRAINED
+from .interval import Interval
+from .result import Told
+
+
+class Scored(Told):
+    """A row of scores for each subject; `heads` are their names and how many digits they have."""
+
+    def __str__(self) -> str:
+        heads = self._told["heads"]
+        rows = [("", *heads)]
+        for row in self._told["scores"]:
+            rows.append((row["of"], *(f"{row[name]:.{d}f}" for name, d in heads.items())))
+        told = [self.verdict, "", columns(rows)]
+        if self._told["curve"]:
+            first = next(iter(heads))
+            subjects = list(dict.fromkeys(row["of"] for row in self._told["curve"]))
+            counts = sorted({row["labels"] for row in self._told["curve"]})
+            found = {(r["of"], r["labels"]): r["value"] for r in self._told["curve"]}
+            few = [(f"{first}, few labels", *map(str, counts))]
+            few += [(of, *(f"{found[of, n]:.{heads[first]}f}" for n in counts)) for of in subjects]
+            told += ["", columns(few)]
+        return "\n".join([*told, "", *self._told["notes"]])
+
+
+def best_control(scores: dict[str, list[dict[str, float]]], head: str) -> str:
+    """Whose mean is largest."""
+    controls = [of for of in scores if of != PRETRAINED]
+    return max(controls, key=lambda of: np.mean([found[head] for found in scores[of]]))
+
+
+def conclude(
+    task: str,
+    metric: str,
+    heads: dict[str, int],
+    scores: dict[str, list[dict[str, float]]],
+    control: str,
+    gain: Interval,
+    notes: list[str],
+    encoder: LoadedEncoder,
+    place: str,
+    began: float,
+    curve: list[dict[str, Any]] | None = None,
+) -> Scored:
+    """`scores` of each of a subject's networks; `gain` over the control, in the first of `heads`,
+    which sentences call `metric`."""
+    first = next(iter(heads))
+    ours, theirs = (
+        float(np.mean([found[first] for found in scores[of]])) for of in (PRETRAINED, control)
+    )
+    named = "the untrained network" if control == UNTRAINED else control
+    beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {named}"
+    if gain.low > 0:
+        sentence = f"Pretraining helped: {beside} (+{gain.value:.3f} ± {gain.half:.3f})"
+    elif gain.high < 0:
+        sentence = f"Pretraining did harm: {beside} ({gain.value:.3f} ± {gain.half:.3f})"
+    else:
+        sentence = f"No gain that is certain: {beside} (± {gain.half:.3f})"
+    rows = [
+        {"protocol": task, "of": of, "networks": len(several)}
+        | {name: float(np.mean([found[name] for found in several])) for name in heads}
+        for of, several in scores.items()
+    ]
+    return Scored(
+        {
+            "format": 1,
+            "task": task,
+            "time": time.time(),
+            "verdict": {"sentence": sentence, "gain": bool(gain.low > 0), "control": control},
+            "heads": heads,
+            "scores": rows,
+            "curve": curve or [],
+            "gain": gain._asdict(),
+            "notes": notes,
+            "data": {"place": place},
+            "encoder": encoder.card.to_json(),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    )
