@@ -101,6 +101,11 @@ WAVES = (
     Candidate("wave_tiny"),
     Candidate("wave_tiny", {"depth": 2, "channels": 64}),
 )
+TOWERS = (
+    Candidate("towers_small"),
+    Candidate("towers_mini"),
+    Candidate("towers_micro"),
+)
 # By modality and form of its samples, "audio.wave"; by modality and method where the modality asks
 # for others, "text.mlm"; by method
 CANDIDATES = {
@@ -127,8 +132,12 @@ CANDIDATES = {
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
     "text.dino": BIDIRECTIONAL,
+    "clip": TOWERS,
+    "pairs.simclr": TOWERS,
+    "pairs.dino": TOWERS,
 }
 GPU_CANDIDATES = {
+    "clip": (Candidate("towers_base"), Candidate("towers_small")),
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
     "dino": (Candidate("vit_small"), Candidate("vit_tiny")),
     "mae": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
@@ -144,6 +153,8 @@ GPU_CANDIDATES = {
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
     "text.dino": BIDIRECTIONAL[:2],
+    "pairs.simclr": TOWERS[:2],
+    "pairs.dino": TOWERS[:2],
 }
 BATCHES = {
     "simclr": 256,
@@ -156,6 +167,7 @@ BATCHES = {
     "grace": 128,
     "mlm": 64,
     "clm": 32,
+    "clip": 128,
 }
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
@@ -204,6 +216,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "mlm": {"optim.lr": 3e-3},
+    "clip": {"optim.lr": 4e-3},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

@@ -1,5 +1,6 @@
 """One paper per file. The folder is the registry: `--method mae` is the class in mae.py."""
 
+from .clip import CLIP as CLIP
 from .clm import CLM as CLM
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
