@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .report import report
     from .run import Run
     from .scan import scan
+    from .search import search
     from .train import train
 
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     "pretrain": "pretrain",
     "report": "report",
     "scan": "scan",
+    "search": "search",
     "train": "train",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "pretrain",
     "report",
     "scan",
+    "search",
     "train",
 ]
 

@@ -381,7 +381,11 @@ def _plain(key: Any, value: Any) -> bool:
     if isinstance(value, int | float):
         most = LARGEST_DEPTH if key == "depth" else LARGEST_NUMBER
         return math.isfinite(value) and 0 <= value <= most
-    return isinstance(value, list) and len(value) <= LARGEST_LIST and all(_plain(key, v) for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= LARGEST_LIST
+        and all(_plain(key, v) for v in value)
+    )
 
 
 def _difference(names: set[str], wanted: set[str]) -> str:

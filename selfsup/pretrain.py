@@ -63,7 +63,7 @@ def pretrain(
     resolution: int | None = None,
     out: str | os.PathLike | None = None,
     seed: int | None = None,
-    from_run: str | os.PathLike | Run | None = None,
+    from_run: str | os.PathLike | Run | Mapping[str, str | os.PathLike | Run] | None = None,
     labels: str | os.PathLike | None = None,
     config: str | os.PathLike | None = None,
     allow_change: bool = False,
@@ -75,7 +75,8 @@ def pretrain(
     `data` is a folder, shards, a table, an array file, a NumPy array or a map-style dataset. What
     is not given is chosen. `method`, `encoder` and `modality` are names, or dictionaries of a
     name and its settings; other settings come by section: `optim={"lr": 1e-3}`. With an `out`
-    that exists the run in there is continued. `labels` are only watched by, never learned from.
+    that exists the run in there is continued. `from_run` is a run to start from, or one for each
+    tower: {"image": "runs/a"}. `labels` are only watched by, never learned from.
     Raises SelfsupError for what a user can mend, and KeyboardInterrupt after Ctrl-C, once the run
     is saved. A run that collapses returns, and its status says so.
     """
@@ -84,7 +85,7 @@ def pretrain(
     for name, value in named:
         if value is not None:
             tables[name] = {"name": value} if isinstance(value, str) else dict(value)
-    arguments = {
+    arguments: dict[str, Any] = {
         "data.path": os.fspath(data) if isinstance(data, str | os.PathLike) else None,
         "data.labels": labels,
         "data.resolution": resolution,
@@ -93,10 +94,11 @@ def pretrain(
         "train.steps": steps,
         "train.batch": batch,
         "train.seed": seed,
-        "start_from": os.fspath(from_run.path if isinstance(from_run, Run) else from_run)
-        if from_run is not None
-        else None,
     }
+    if isinstance(from_run, Mapping):
+        arguments["start_towers"] = [f"{k}={_place(v)}" for k, v in from_run.items()]
+    elif from_run is not None:
+        arguments["start_from"] = _place(from_run)
     options = schema.flatten(tables, "argument")
     options |= {k: Given(v, "argument") for k, v in arguments.items() if v is not None}
     given = schema.gather(file=config, options=options)
@@ -319,6 +321,10 @@ def _absolute(given: Mapping[str, Given]) -> dict[str, Given]:
         paths = [f"{k}={os.path.abspath(os.path.expanduser(v))}" for k, v in starts]
         made["start_towers"] = Given(paths, towers.source)
     return made
+
+
+def _place(run: str | os.PathLike | Run) -> str:
+    return os.fspath(run.path if isinstance(run, Run) else run)
 
 
 def _starts(texts: Sequence[str]) -> dict[str, str]:

@@ -189,8 +189,18 @@ def close(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM", "CLIP",
-     "SigLIP"],
+    [
+        "SimCLR",
+        "DINO",
+        "DINO convolutional",
+        "MAE",
+        "TS2Vec",
+        "Wav2Vec2",
+        "MLM",
+        "CLM",
+        "CLIP",
+        "SigLIP",
+    ],
 )
 def test_two_ranks_are_one_big_batch(name):
     expected = short_run(name)

@@ -7,7 +7,6 @@ or after its column where two parts hold the same. One sample may have several t
 
 import json
 import os
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b

@@ -19,6 +19,8 @@ TASKS = {
     "perplexity": "perplexity",
     "nodes": "nodes",
     "folds": "folds",
+    "retrieve": "pairing",
+    "zeroshot": "zeroshot",
 }
 
 

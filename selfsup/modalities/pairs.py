@@ -51,7 +51,6 @@ class Side:
     encoder: tuple[str, dict[str, Any]] | None = None
 
 
-
 class Pairs(Modality):
     """A table of files and texts, shards with key.jpg and key.txt, parquet with both.
 
