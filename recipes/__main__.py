@@ -25,6 +25,7 @@ NEEDS = {
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),
     "clm": (("text",), "has no vocabulary"),
+    "clip": (("pairs",), "has one part alone"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
 }

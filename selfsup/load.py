@@ -175,6 +175,9 @@ class LoadedEncoder(nn.Module):
         """
         source = open_source([data] if _is_file(data) else data)
         source = seen_as(source, self.modality.contents)
+        seer = self.seeing(source.content)
+        if seer is not self:
+            return seer.embed(source, batch=batch, workers=workers, precision=precision)
         if len(source.problems):
             first = next(iter(source.problems))
             raise _unreadable(first["name"], first["reason"])

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import SelfsupError
 from . import graphs, pairs, series, smiles
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
-from .base import REASONS, Source
+from .base import REASONS, Pair, Source
 from .files import FolderSource, ListedFiles, list_folder
 from .kinds import CODES, KINDS, extension, sniff
 from .listed import CsvSource, Labelled
@@ -70,7 +70,10 @@ def _open(data: Any, follow_links: bool) -> Source:
     if type(data).__module__.startswith("torch") and hasattr(data, "numpy"):
         return ArraySource(data.detach().cpu().numpy())
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DatasetSource(data)
+        source = DatasetSource(data)
+        if isinstance(data, list) and data and isinstance(data[0], Pair):
+            source.content = "pairs"
+        return source
     raise SelfsupError(
         "E104",
         f"data of type {type(data).__name__} is not read",
