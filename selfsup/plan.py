@@ -216,7 +216,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "mlm": {"optim.lr": 3e-3},
-    "clip": {"optim.lr": 4e-3},
+    "clip": {"optim.lr": 2e-3},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

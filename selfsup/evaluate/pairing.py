@@ -29,6 +29,7 @@ from ..inference import Fast
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
+from ..tokens import SHOWN as MARKS
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import Interval, difference, over_samples
 from .result import Told
@@ -445,9 +446,8 @@ def _cases(
         modality: Any = encoder.modality
         if hasattr(modality.sides[part].modality, "texts"):
             batch = store.batch(np.array([index]))
-            told["text"] = modality.sides[part].modality.texts(modality.parts(batch)[part][0])[
-                place
-            ]
+            texts = modality.sides[part].modality.texts(modality.parts(batch)[part][0])
+            told["text"] = texts[place].strip(MARKS[0])
         return told
 
     def case(query: int) -> dict[str, Any]:
