@@ -35,6 +35,7 @@ NEEDS = {
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text", "protein"), "has no vocabulary"),
     "clm": (("text", "protein"), "has no vocabulary"),
+    "clip": (("pairs",), "has one part alone"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .report import report
     from .run import Run
     from .scan import scan
+    from .search import search
     from .train import train
     from .variants import variants
 
@@ -46,6 +47,7 @@ _HOME = {
     "pretrain": "pretrain",
     "report": "report",
     "scan": "scan",
+    "search": "search",
     "train": "train",
     "variants": "variants",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "pretrain",
     "report",
     "scan",
+    "search",
     "train",
     "variants",
 ]

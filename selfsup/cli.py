@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -106,7 +107,10 @@ def pretrain(
         Path | None, typer.Option(help="folder of the run; an existing run is continued")
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="start from the weights of this run", metavar="RUN")
+        list[str] | None,
+        typer.Option(
+            "--from", help="start from this run's weights; TOWER=RUN: that tower", metavar="RUN"
+        ),
     ] = None,
     labels: Annotated[
         str | None,
@@ -157,6 +161,7 @@ def pretrain(
     from .pretrain import start
     from .settings import Given, gather
 
+    whole, towers = _starts(start_from or ())
     options = {
         "data.path": (data, "DATA"),
         "modality.name": (modality, "--modality"),
@@ -168,7 +173,8 @@ def pretrain(
         "train.batch": (batch, "--batch"),
         "data.resolution": (resolution, "--resolution"),
         "train.seed": (seed, "--seed"),
-        "start_from": (start_from, "--from"),
+        "start_from": (whole, "--from"),
+        "start_towers": (towers, "--from"),
         "data.labels": (labels, "--labels"),
         "train.shard": (shard, "--shard"),
         "data.workers": (workers, "--workers"),
@@ -214,6 +220,10 @@ def evaluate(
     minutes: Annotated[
         float, typer.Option(help="for fine-tuning and training from scratch, in all", min=0.01)
     ] = 10.0,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="a sentence around the name of a class, {}: --task zeroshot"),
+    ] = None,
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="take test samples out of the training part")
     ] = False,
@@ -242,7 +252,7 @@ def evaluate(
             seeds=seeds,
             minutes=minutes,
             console=Console(quiet=quiet),
-            **_set(labels=labels, cache=cache, follow_links=follow_links),
+            **_set(labels=labels, cache=cache, follow_links=follow_links, templates=template),
         )
         return Answer(told.to_json(), str(told))
     found = judge(
@@ -357,6 +367,30 @@ def variants(
 
 
 @app.command()
+def search(
+    run: RunArgument,
+    query: Annotated[str, typer.Argument(help="a text, or a file that is there", metavar="QUERY")],
+    data: DataArgument,
+    top: Annotated[int, typer.Option(help="samples to show", min=1)] = 10,
+    follow_links: FollowLinks = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """The samples nearest to a text or a file, with their cosines.
+
+    A text as the query needs a run on pairs; a file works with any run.
+    """
+    from .console import Console
+    from .search import search as look
+
+    found = look(
+        run, query, data, top=top, console=Console(quiet=quiet), **_set(follow_links=follow_links)
+    )
+    return Answer(found.to_json(), str(found))
+
+
+@app.command()
 def embed(
     run: RunArgument,
     data: DataArgument,
@@ -407,6 +441,9 @@ def report(
 def export(
     run: RunArgument,
     to: Annotated[str, typer.Option(help="format: safetensors")] = "safetensors",
+    tower: Annotated[
+        str | None, typer.Option(help="one of several towers alone: image, text ...")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder to write; default RUN/exports")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -418,7 +455,7 @@ def export(
     """
     from .export import export as write
 
-    result = write(run, to=to, **_set(out=out))
+    result = write(run, to=to, **_set(out=out, tower=tower))
     found = as_dict(result)
     return Answer(found, sentence(result, found))
 
@@ -695,6 +732,20 @@ def _numbers(text: str, flag: str) -> tuple[int, ...]:
             "E201", f"{flag} {text!r} is not a list of counts", do=f"like: {flag} 1,10,100"
         )
     return numbers
+
+
+def _starts(places: Sequence[str]) -> tuple[str | None, list[str] | None]:
+    """The run to start from as a whole, and those of towers, TOWER=RUN."""
+    towers = [p for p in places if p.partition("=")[1] and p.partition("=")[0].isidentifier()]
+    whole = [p for p in places if p not in towers]
+    if len(whole) > 1 or (whole and towers):
+        raise SelfsupError(
+            "E201",
+            f"--from is given {len(places)} times",
+            why="a whole run is one start; several are of towers",
+            do="--from image=RUN --from text=RUN",
+        )
+    return next(iter(whole), None), towers or None
 
 
 def _set(**options: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from . import faults
 from .console import Console, duration
 from .data import open_source
 from .data.outcome import Ledger
+from .data.pairs import seen_as
 from .data.sources import Source
 from .errors import SelfsupError
 from .inference import Bad, Fast, decoded
@@ -101,7 +102,8 @@ def embed(
             "E607", f"{out.name} names no format", do=f"end it in {', '.join(SUFFIXES)}"
         )
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
-    source = open_source(data, follow_links=follow_links)
+    source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
+    encoder = encoder.seeing(source.content)
     fast = Fast(encoder.encoder, precision)
     batch = max(1, batch)
     work = Work(

@@ -63,8 +63,16 @@ class Exported:
         return "\n".join(lines)
 
 
-def export(run: Any, to: str = "safetensors", out: str | Path | None = None) -> Exported:
+def export(
+    run: Any,
+    to: str = "safetensors",
+    out: str | Path | None = None,
+    *,
+    tower: str | None = None,
+) -> Exported:
     """Write the encoder of a run to a folder, by default RUN/exports/FORMAT.
+
+    With `tower` one of several towers alone, into RUN/exports/FORMAT-TOWER.
 
     The folder appears whole or not at all, after a fresh process has loaded it and computed the
     same vectors from the same pictures. An earlier export there is replaced.
@@ -74,10 +82,13 @@ def export(run: Any, to: str = "safetensors", out: str | Path | None = None) -> 
     if to not in FORMATS:
         raise SelfsupError("E607", f"there is no format {to!r}", why=f"known: {', '.join(FORMATS)}")
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
+    encoder = encoder if tower is None else encoder.tower(tower)
     if out is None:
         if isinstance(run, LoadedEncoder):
             raise SelfsupError("E605", "no folder to export to", do="give out=FOLDER")
-        out = Path(getattr(run, "path", run)) / "exports" / to
+        out = (
+            Path(getattr(run, "path", run)) / "exports" / (to if tower is None else f"{to}-{tower}")
+        )
     out = Path(out)
     if out.exists() and not (out / MANIFEST).is_file():
         raise SelfsupError(

@@ -164,6 +164,11 @@ class Monitor:
         """
         embedding = self.method.watch["embedding"].float()
         numbers = {"monitor/std": spread(embedding), "monitor/rank": effective_rank(embedding)}
+        for tower in self._towers():  # the worst of them is what the verdict is about
+            x = self.method.watch[f"embedding/{tower}"].float()
+            numbers[f"monitor/rank_{tower}"] = rank = effective_rank(x)
+            numbers["monitor/rank"] = min(numbers["monitor/rank"], rank)
+            numbers["monitor/std"] = min(numbers["monitor/std"], spread(x))
         assignments = self.method.watch.get("assignments")
         if assignments is not None:
             perplexity, vagueness = prototype_use(assignments.float())
@@ -183,6 +188,9 @@ class Monitor:
             words = {"verdict": sign.kind, "cause": sign.cause, "do": sign.do}
             events.write("verdict", step, sign.message, **words)
         return numbers
+
+    def _towers(self) -> list[str]:
+        return [k.partition("/")[2] for k in self.method.watch if k.startswith("embedding/")]
 
     def _sign(
         self,
@@ -216,7 +224,8 @@ class Monitor:
             k = self.method.watch["assignments"].shape[-1]
             if k >= 8 and numbers["monitor/perplexity"] < 1.5:
                 signs.append(ONE_PROTOTYPE)
-        joint = self.method.views.count > 1  # masked methods are of low rank by nature
+        # masked methods are of low rank by nature
+        joint = self.method.views.count > 1 or bool(self._towers())
         began = self.first_rank or 0.0
         if joint and progress > SETTLED and rank < min(FLAT_RANK, 0.5 * began):
             signs.append(FLAT)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import machine
 from .data.base import Source
-from .data.batch import Batch
+from .data.batch import Batch, stacked
 from .data.outcome import BadSample
 from .modalities import Modality
 from .stop import stop
@@ -110,20 +110,8 @@ def decoded(
 
 
 def assemble(found: list[np.ndarray | Bad], first: int = 0) -> Batch | None:
-    """One batch of decoded samples; smaller ones are padded at the bottom and the right."""
+    """One batch of those that were decoded; None where none was."""
     rows = [(first + i, x) for i, x in enumerate(found) if not isinstance(x, Bad)]
     if not rows:
         return None
-    sides = np.array([x.shape[:2] for _, x in rows], np.int64)
-    height, width = sides.max(0)
-    pixels = np.zeros((len(rows), height, width, rows[0][1].shape[2]), np.uint8)
-    for row, (_, x) in enumerate(rows):
-        pixels[row, : x.shape[0], : x.shape[1]] = x
-    numbers = torch.tensor([i for i, _ in rows])
-    same = bool((sides == sides[0]).all())
-    return Batch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2),
-        None if same else torch.from_numpy(sides),
-        numbers,
-        numbers.clone(),
-    )
+    return stacked([x for _, x in rows], torch.tensor([i for i, _ in rows]))

@@ -24,6 +24,7 @@ FAMILIES = (
     ("sound", "WAVES", "wave"),
     ("language", "BIDIRECTIONAL", "language"),
     ("language", "CAUSAL", "language"),
+    ("towers", "TOWERS", "towers"),
 )
 
 

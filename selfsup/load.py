@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .data import open_source
 from .data.outcome import BadSample
+from .data.pairs import seen_as
 from .errors import SelfsupError
 from .inference import Fast, assemble, decoded
 from .modalities import Modality, find
@@ -32,6 +33,7 @@ LARGEST_CARD = 1 << 25  # bytes; vocabularies are large
 LARGEST_SIZE = 1 << 20  # pixels, or whatever a modality counts
 LARGEST_NUMBER = 1 << 16  # no width, depth or patch is larger
 LARGEST_DEPTH = 1024
+LARGEST_LIST = 32
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class Card:
     method: str = ""
     state: Mapping[str, Any] = field(default_factory=dict)  # what the modality learned
     options: Mapping[str, Any] = field(default_factory=dict)  # its settings
+    project: int = 0  # the width of the space that it shares with other towers, if any
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        shared = {"project": self.project} if self.project else {}
+        return shared | {
             "format": 1,
             "modality": self.modality,
             "name": self.name,
@@ -119,6 +123,9 @@ class Card:
             method=str(told.get("method", ""))[:100],
             state=told.get("state", {}) if isinstance(told.get("state", {}), dict) else {},
             options=options,
+            project=entry("project", int, lambda v: 1 <= v <= LARGEST_NUMBER)
+            if "project" in told
+            else 0,
         )
 
 
@@ -168,6 +175,10 @@ class LoadedEncoder(nn.Module):
         missing; `selfsup.embed` lists such samples and goes on.
         """
         source = open_source([data] if _is_file(data) else data)
+        source = seen_as(source, self.modality.contents)
+        seer = self.seeing(source.content)
+        if seer is not self:
+            return seer.embed(source, batch=batch, workers=workers, precision=precision)
         if len(source.problems):
             first = next(iter(source.problems))
             raise _unreadable(first["name"], first["reason"])
@@ -186,6 +197,42 @@ class LoadedEncoder(nn.Module):
     def untrained(self, seed: int = 0) -> "LoadedEncoder":
         """The same network as it is before training, weights drawn from `seed`."""
         return LoadedEncoder(rebuild(self.card, self.modality, seed), self.card, self.modality)
+
+    def tower(self, part: str, *, shared: bool = True) -> "LoadedEncoder":
+        """One tower of several as an encoder of its own; with `shared`, into their common space.
+
+        Raises SelfsupError E601 where there is no such tower.
+        """
+        sides = getattr(self.modality, "sides", {})
+        if part not in sides:
+            raise SelfsupError(
+                "E601",
+                f"there is no tower {part!r} in {self.source or 'this encoder'}",
+                do=f"its towers are {', '.join(sides)}" if sides else "it has none: leave it out",
+            )
+        modality = sides[part].modality
+        name, kwargs = self.modality.chosen(part, self.card.name, self.card.kwargs)  # type: ignore[attr-defined]
+        card = Card(
+            modality.name,
+            name,
+            self.modality.sized(self.size)[part],  # type: ignore[attr-defined]
+            kwargs,
+            modality.mean,
+            modality.std,
+            self.card.method,
+            modality.state,
+            sides[part].options,
+            self.dim if shared else 0,
+        )
+        tower: Any = self.encoder.towers[part]  # type: ignore[index]
+        return LoadedEncoder(tower if shared else tower.encoder, card, modality, self.source)
+
+    def seeing(self, content: str, *, shared: bool = True) -> "LoadedEncoder":
+        """What sees data of this kind: this encoder, or the one of its towers that does."""
+        part = None
+        if content not in self.modality.contents and hasattr(self.modality, "of_content"):
+            part = self.modality.of_content(content)
+        return self if part is None else self.tower(part, shared=shared)
 
     @property
     def device(self) -> torch.device:
@@ -279,7 +326,15 @@ def rebuild(card: Card, modality: Modality, seed: int) -> nn.Module:
     """The card's network with weights drawn from `seed`; global random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 0x756E7472))
-        return modality.encoder(card.name, card.size, **card.kwargs)
+        return build(card, modality)
+
+
+def build(card: Card, modality: Modality) -> nn.Module:
+    """The card's network, with weights drawn anew."""
+    from .towers import Tower
+
+    encoder = modality.encoder(card.name, card.size, **card.kwargs)
+    return Tower(encoder, card.project) if card.project else encoder
 
 
 def fill(card: Card, card_path: Path, weights_path: Path, modality: Modality) -> nn.Module:
@@ -290,7 +345,7 @@ def fill(card: Card, card_path: Path, weights_path: Path, modality: Modality) ->
     """
     try:
         with torch.device("meta"):
-            encoder = modality.encoder(card.name, card.size, **card.kwargs)
+            encoder = build(card, modality)
     except (SelfsupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         why = error.what if isinstance(error, SelfsupError) else str(error).splitlines()[0]
         raise _invalid(card_path, f"no encoder can be built from it: {why}") from None
@@ -361,7 +416,11 @@ def _plain(key: Any, value: Any) -> bool:
     if isinstance(value, int | float):
         most = LARGEST_DEPTH if key == "depth" else LARGEST_NUMBER
         return math.isfinite(value) and 0 <= value <= most
-    return isinstance(value, list) and len(value) <= 8 and all(_plain(key, v) for v in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= LARGEST_LIST
+        and all(_plain(key, v) for v in value)
+    )
 
 
 def _difference(names: set[str], wanted: set[str]) -> str:

@@ -35,7 +35,8 @@ class Method(nn.Module, ABC):
     """Subclasses are final: never subclass SimCLR, write the next file instead.
 
     `watch` holds what the last loss saw, detached, for the health monitor: "embedding" (b, d),
-    and "assignments" (b, k), probabilities, where there are prototypes. `chance` holds the value
+    "embedding/NAME" of each tower where there are several, and "assignments" (b, k),
+    probabilities, where there are prototypes. `chance` holds the value
     that a term keeps while nothing is learned.
     """
 
@@ -113,6 +114,17 @@ def needs_nodes(method: str, encoder: nn.Module) -> None:
             f"{method} cannot use the encoder {type(encoder).__name__}",
             why="it looks at the nodes of graphs, and this encoder knows of none",
             do="use it on graphs, with --encoder gcn, gat or gin",
+        )
+
+
+def needs_towers(method: str, encoder: nn.Module) -> None:
+    """Methods that compare the parts of a sample need an encoder for each."""
+    if not hasattr(encoder, "towers"):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why="it compares the parts of a sample, and this encoder sees one",
+            do="give it samples of two parts, such as a table of files and texts",
         )
 
 

@@ -103,6 +103,11 @@ WAVES = (
     Candidate("wave_tiny"),
     Candidate("wave_tiny", {"depth": 2, "channels": 64}),
 )
+TOWERS = (
+    Candidate("towers_small"),
+    Candidate("towers_mini"),
+    Candidate("towers_micro"),
+)
 # By modality and form of its samples, "audio.wave"; by modality and method where the modality asks
 # for others, "text.mlm"; by method
 CANDIDATES = {
@@ -136,8 +141,12 @@ CANDIDATES = {
     "protein.mlm": RESCALED,
     "protein.simclr": BIDIRECTIONAL,
     "protein.dino": BIDIRECTIONAL,
+    "clip": TOWERS,
+    "pairs.simclr": TOWERS,
+    "pairs.dino": TOWERS,
 }
 GPU_CANDIDATES = {
+    "clip": (Candidate("towers_base"), Candidate("towers_small")),
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
     "dino": (Candidate("vit_small"), Candidate("vit_tiny")),
     "mae": (Candidate("vit_base"), Candidate("vit_small"), Candidate("vit_tiny")),
@@ -159,6 +168,8 @@ GPU_CANDIDATES = {
     "protein.mlm": RESCALED[:2],
     "protein.simclr": BIDIRECTIONAL[:2],
     "protein.dino": BIDIRECTIONAL[:2],
+    "pairs.simclr": TOWERS[:2],
+    "pairs.dino": TOWERS[:2],
 }
 BATCHES = {
     "simclr": 256,
@@ -177,6 +188,7 @@ BATCHES = {
     "mlm": 64,
     "protein.mlm": 32,
     "clm": 32,
+    "clip": 128,
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {
@@ -301,6 +313,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "mlm": {"optim.lr": 3e-3},
     "protein.mlm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
+    "clip": {"optim.lr": 2e-3},
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

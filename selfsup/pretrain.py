@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import distributed, faults, modalities
+from . import distributed, faults, listing, modalities
 from . import settings as schema
 from .console import Console, columns, duration
 from .data import Batch, Ledger, Loader, Source, open_source, open_store
 from .data.copies import LOOKED_AT, count_copies, without_copies
+from .data.pairs import seen_as
 from .errors import SelfsupError
 from .logs import Row
 from .optim import Optim
@@ -62,7 +63,7 @@ def pretrain(
     resolution: int | None = None,
     out: str | os.PathLike | None = None,
     seed: int | None = None,
-    from_run: str | os.PathLike | Run | None = None,
+    from_run: str | os.PathLike | Run | Mapping[str, str | os.PathLike | Run] | None = None,
     labels: str | os.PathLike | None = None,
     config: str | os.PathLike | None = None,
     allow_change: bool = False,
@@ -74,7 +75,8 @@ def pretrain(
     `data` is a folder, shards, a table, an array file, a NumPy array or a map-style dataset. What
     is not given is chosen. `method`, `encoder` and `modality` are names, or dictionaries of a
     name and its settings; other settings come by section: `optim={"lr": 1e-3}`. With an `out`
-    that exists the run in there is continued. `labels` are only watched by, never learned from.
+    that exists the run in there is continued. `from_run` is a run to start from, or one for each
+    tower: {"image": "runs/a"}. `labels` are only watched by, never learned from.
     Raises SelfsupError for what a user can mend, and KeyboardInterrupt after Ctrl-C, once the run
     is saved. A run that collapses returns, and its status says so.
     """
@@ -83,7 +85,7 @@ def pretrain(
     for name, value in named:
         if value is not None:
             tables[name] = {"name": value} if isinstance(value, str) else dict(value)
-    arguments = {
+    arguments: dict[str, Any] = {
         "data.path": os.fspath(data) if isinstance(data, str | os.PathLike) else None,
         "data.labels": labels,
         "data.resolution": resolution,
@@ -92,10 +94,11 @@ def pretrain(
         "train.steps": steps,
         "train.batch": batch,
         "train.seed": seed,
-        "start_from": os.fspath(from_run.path if isinstance(from_run, Run) else from_run)
-        if from_run is not None
-        else None,
     }
+    if isinstance(from_run, Mapping):
+        arguments["start_towers"] = [f"{k}={_place(v)}" for k, v in from_run.items()]
+    elif from_run is not None:
+        arguments["start_from"] = _place(from_run)
     options = schema.flatten(tables, "argument")
     options |= {k: Given(v, "argument") for k, v in arguments.items() if v is not None}
     given = schema.gather(file=config, options=options)
@@ -280,6 +283,7 @@ def modality_of(settings: Settings, source: Source, state: Mapping[str, Any] | N
     modality = modalities.find(keywords.pop("name"))(**keywords)
     if state is None:
         modality.learn(source)
+        _adopt(modality, settings["start_towers"])
     else:
         modality.restore(dict(state))
     return modality
@@ -313,7 +317,38 @@ def _absolute(given: Mapping[str, Given]) -> dict[str, Given]:
         item = made.get(key)
         if item is not None and isinstance(item.value, str | os.PathLike) and item.value != "none":
             made[key] = Given(os.path.abspath(os.path.expanduser(item.value)), item.source)
+    towers = made.get("start_towers")
+    if towers is not None:
+        starts = _starts(towers.value).items()
+        paths = [f"{k}={os.path.abspath(os.path.expanduser(v))}" for k, v in starts]
+        made["start_towers"] = Given(paths, towers.source)
     return made
+
+
+def _place(run: str | os.PathLike | Run) -> str:
+    return os.fspath(run.path if isinstance(run, Run) else run)
+
+
+def _starts(texts: Sequence[str]) -> dict[str, str]:
+    """["image=runs/a"] as {"image": "runs/a"}."""
+    return {tower: run for tower, _, run in (str(text).partition("=") for text in texts)}
+
+
+def _adopt(modality: Any, texts: Sequence[str]) -> None:
+    """Towers that start from other runs see what those runs saw, and as they did."""
+    from .load import CARD, Card
+    from .load import modality_of as as_carded
+
+    for tower, place in _starts(texts).items():
+        if not hasattr(modality, "adopt"):
+            raise SelfsupError(
+                "E201",
+                f"--from {tower}=... names a tower, and {modality.name} data have none",
+                do="--from RUN",
+            )
+        path = Run.open(place).path / CARD
+        card = Card.read(path)
+        modality.adopt(tower, card, as_carded(card, path))
 
 
 def _stored(out: Path | None, given: Mapping[str, Given]) -> tuple[Settings, str] | None:
@@ -363,6 +398,9 @@ def _source(given: Mapping[str, Given], stored: Settings | None, data: Any) -> S
             do="selfsup pretrain photos/ - or data.path in the file of --config",
         )
     source = open_source(data, follow_links=bool(value("data.follow_links", False)))
+    kind = value("modality.name", None)
+    if kind in listing.modalities():
+        source = seen_as(source, modalities.find(kind).contents)
     source = source.for_training()
     return without_copies(source) if value("data.drop_copies", False) is True else source
 
@@ -378,9 +416,12 @@ def _choose(given: Mapping[str, Given], source: Source, console: Console) -> Set
         found = modalities.of_content(source.content)
         before.append(Choice("modality.name", found, "what the data hold"))
         known["modality.name"] = found
+        named = {**given, "modality.name": Given(found, "plan")}
+        known |= schema.check(named, partial=True)  # its settings wait for its name
     keywords = {k.removeprefix("modality."): v for k, v in known.items() if "modality." in k}
     modality = modalities.find(keywords.pop("name"))(**keywords)
     modality.learn(source)
+    _adopt(modality, known.get("start_towers", ()))
 
     def rate(candidate: Mapping[str, Any]) -> float:
         from .rehearse import samples_per_second
@@ -519,6 +560,8 @@ def _train(
     fresh = not any(run.checkpoints.glob("step-*"))
     if settings["start_from"] and fresh:
         _take_weights(job.method, settings["start_from"], console)
+    elif fresh:
+        _take_towers(job.method, _starts(settings["start_towers"]), console)
     if lead:
         run.write_json("encoder.json", _encoder_facts(settings, job.modality))
     if lead:
@@ -687,6 +730,16 @@ def _take_weights(method: Any, place: str, console: Console) -> None:
             do="give the encoder and the resolution that its resolved.toml has",
         ) from error
     console.say(f"weights: the encoder of {place}; the rest of the method starts anew")
+
+
+def _take_towers(method: Any, starts: Mapping[str, str], console: Console) -> None:
+    """The encoder of a run for each tower that is to start from one."""
+    from .checkpoint import read
+
+    for tower, place in starts.items():
+        weights = dict(read(Run.open(place).checkpoint, "encoder"))
+        method.encoder.towers[tower].encoder.load_state_dict(weights)
+        console.say(f"weights: the tower {tower} starts from {place}")
 
 
 def _online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, float]]:

@@ -124,6 +124,9 @@ SECTIONS: dict[str, type[Section]] = {
 class Top(Section):
     format: Literal[1] = Field(1, description="version of this file's layout")
     start_from: str | None = Field(None, description="run whose weights are the start")
+    start_towers: tuple[str, ...] = Field(
+        (), strict=False, description="runs that towers start from, each as tower=RUN"
+    )
 
 
 # ---- layers: where a value comes from --------------------------------------------------------

@@ -16,6 +16,7 @@ from selfsup.language import Language
 from selfsup.ragged import Ragged
 from selfsup.randomness import mix
 from selfsup.stems import Patches
+from selfsup.towers import Parts, Towers
 
 GRIDS = {
     "series": ((64,), (8,)),
@@ -47,6 +48,7 @@ METHODS = {
     "TiCo": lambda e: methods.TiCo(e, hidden=64, dim=16, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=64, dim=8, slices=32),
     "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
+    "CLIP": methods.CLIP,
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
@@ -55,13 +57,15 @@ NO_TOKENS |= {("JEPA", "convolutional"), ("JEPA", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
+PARTED = ("CLIP",)  # methods for samples of several parts
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
-CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS)]
+CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED)]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS)]
 CASES += [(m, "residues") for m in (*ANY, "MLM")]  # tokens that come in rescaled
+CASES += [(m, "pairs") for m in (*ANY, *PARTED)]
 
 
 def build(name: str, kind: str):
@@ -76,6 +80,12 @@ def build(name: str, kind: str):
         encoder = Language(16, 23, **shape, causal=name == "CLM")
         method = METHODS[name](encoder)
         return method, texts(method.views.count, method.views.local)
+    if kind == "pairs":
+        patches = Encoder(Patches((16, 16), (4, 4), 3, 24), dim=24, depth=2, heads=2)
+        words = Language(16, 23, dim=24, depth=2, heads=2, causal=False)
+        method = METHODS[name](Towers({"image": patches, "text": words}, dim=16))
+        made = texts(method.views.count, method.views.local)
+        return method, [Parts({"image": torch.randn(8, 3, 16, 16), "text": x}) for x in made]
     if kind == "convolutional":
         encoder, size, small = resnet("resnet18", 16, width=0.125), (16, 16), (8, 8)
     elif kind == "dilated":

@@ -26,6 +26,7 @@ from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
 from selfsup.stop import Stop
+from selfsup.towers import Parts, Towers
 from selfsup.train import train
 
 torch.set_num_threads(1)
@@ -130,6 +131,10 @@ def make(name: str):
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
         return getattr(methods, name)(text)
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
+    if name in ("CLIP", "SigLIP"):
+        other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
+        kind = "softmax" if name == "CLIP" else "sigmoid"
+        return methods.CLIP(Towers({"a": encoder, "b": other}, dim=8), kind=kind)
     if name == "DINO":
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
     if name == "MSN":
@@ -148,8 +153,8 @@ def make(name: str):
 class Pictures:
     """This rank's rows of the views of a step."""
 
-    def __init__(self, count: int, text: bool = False):
-        self.count, self.text = count, text
+    def __init__(self, count: int, text: bool = False, parts: bool = False):
+        self.count, self.text, self.parts = 1 + parts if parts else count, text, parts
 
     def __call__(self, step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
@@ -159,7 +164,8 @@ class Pictures:
             made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(made[at * rows : (at + 1) * rows])]
         views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
-        return [x[at * rows : (at + 1) * rows] for x in views]
+        views = [x[at * rows : (at + 1) * rows] for x in views]
+        return [Parts(dict(zip("ab", views, strict=True)))] if self.parts else views
 
 
 STEPS = 3
@@ -169,7 +175,7 @@ def short_run(name, shard=False, accumulate=1):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
-    samples = Pictures(method.views.count, name in ("MLM", "CLM"))
+    samples = Pictures(method.views.count, name in ("MLM", "CLM"), name in ("CLIP", "SigLIP"))
 
     def keep(step, *rest):
         return samples(step, *rest)
@@ -209,7 +215,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN", "JEPA"),
+        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP"),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

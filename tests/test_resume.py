@@ -21,6 +21,7 @@ from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
 from selfsup.stop import Stop
+from selfsup.towers import Parts, Towers
 from selfsup.train import train
 
 torch.set_num_threads(1)
@@ -190,6 +191,9 @@ def make(name: str):
         encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2)
         if name in SMALL:
             method = SMALL[name](encoder)
+        elif name == "CLIP":
+            other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
+            method = methods.CLIP(Towers({"a": encoder, "b": other}, dim=8), kind="sigmoid")
         elif name == "MAE":
             method = methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
         elif name == "JEPA":
@@ -200,7 +204,7 @@ def make(name: str):
             method = methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
         else:
             method = methods.DINO(encoder, prototypes=16, hidden=16, dim=8)
-    count = method.views.count
+    count = method.views.count + (name == "CLIP")
 
     def batches(step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
@@ -208,10 +212,11 @@ def make(name: str):
         if name in ("MLM", "CLM"):
             texts = [torch.randint(3, 23, (4 + i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(texts[part * rows : (part + 1) * rows])]
-        return [
+        views = [
             torch.randn(BATCH, 3, 8, 8, generator=generator)[part * rows : (part + 1) * rows]
             for _ in range(count)
         ]
+        return [Parts(dict(zip("ab", views, strict=True)))] if name == "CLIP" else views
 
     return method, batches
 
@@ -232,7 +237,7 @@ def of_graphs(name: str):
     "name",
     [
         *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM", "JEPA"),
-        *SMALL,
+        *("CLIP", *SMALL),
     ],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):

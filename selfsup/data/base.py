@@ -25,8 +25,14 @@ REASONS = {
     "archive-link": "a link, device or other special member of an archive",
     "archive-cut": "the archive ends too early",
     "copy": "byte for byte the same as another sample, which is used",
+    "no-partner": "one part of a pair without the other",
+    "key-again": "a part of a pair that is there already under the same key",
     "too-large": f"more than {LARGEST >> 20} MiB in one sample",
 }
+
+
+class Pair(dict):
+    """A sample of several parts: part -> its raw forms; one file, one text, or several texts."""
 
 
 class Problems:

@@ -48,6 +48,22 @@ class Batch:
         )
 
 
+def stacked(arrays: list[np.ndarray], numbers: Int64[Tensor, " b"]) -> Batch:
+    """One batch of decoded samples; smaller ones are padded at the bottom and the right."""
+    sides = np.array([x.shape[:2] for x in arrays], np.int64)
+    height, width = sides.max(0)
+    pixels = np.zeros((len(arrays), height, width, arrays[0].shape[2]), np.uint8)
+    for row, x in zip(pixels, arrays, strict=True):
+        row[: x.shape[0], : x.shape[1]] = x
+    same = bool((sides == sides[0]).all())
+    return Batch(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        None if same else torch.from_numpy(sides),
+        numbers,
+        numbers.clone(),
+    )
+
+
 class Pool:
     """Buffers that come back by themselves once nothing looks at them any more.
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
-from . import graphs, proteins, series, smiles
+from . import graphs, pairs, proteins, series, smiles
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
-from .base import REASONS, Source
+from .base import REASONS, Pair, Source
 from .files import FolderSource, ListedFiles, list_folder
 from .kinds import CODES, KINDS, extension, sniff
 from .listed import CsvSource, Labelled
@@ -48,10 +48,6 @@ def open_source(
 
 
 def _open(data: Any, follow_links: bool) -> Source:
-    from .shards import (
-        open_shards,  # below this file in the order of reading, so imported late
-    )
-
     if isinstance(data, Source):
         return data
     if isinstance(data, str | os.PathLike):
@@ -64,7 +60,8 @@ def _open(data: Any, follow_links: bool) -> Source:
         if matches:
             if all(proteins.is_fasta(m, extension(os.fsencode(m))) for m in matches):
                 return proteins.Fasta(matches, str(path))
-            return open_rows(matches, str(path)) or open_shards(matches, place=str(path))
+            rows = open_rows(matches, str(path))
+            return rows or _open_shards(matches, str(path))
         raise _missing(path)
     if isinstance(data, np.ndarray):
         return ArraySource(data)
@@ -75,7 +72,10 @@ def _open(data: Any, follow_links: bool) -> Source:
     if type(data).__module__.startswith("torch") and hasattr(data, "numpy"):
         return ArraySource(data.detach().cpu().numpy())
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return DatasetSource(data)
+        source = DatasetSource(data)
+        if isinstance(data, list) and data and isinstance(data[0], Pair):
+            source.content = "pairs"
+        return source
     raise SelfsupError(
         "E104",
         f"data of type {type(data).__name__} is not read",
@@ -88,8 +88,12 @@ def _open_file(path: str, follow_links: bool) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
     if last in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
         return series.open_series(path)
+    if last in (b"csv", b"tsv", b"parquet", b"jsonl", b"ndjson"):
+        found = pairs.open_table(path)
+        if found is not None:
+            return found
     if last in (b"tar", b"tgz", b"tar.gz", b"parquet"):
-        return open_shards([path], place=path)
+        return _open_shards([path], path)
     if last in (b"csv", b"tsv"):
         return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
@@ -107,7 +111,11 @@ def _open_file(path: str, follow_links: bool) -> Source:
             f"{path} is not a kind of file that can be read",
             do="pass a folder, .tar, .tar.gz, .parquet, .csv, .npy or .npz file",
         )
-    return open_shards([path], place=path) if kind == "shard" else ListedFiles([path])
+    return _open_shards([path], path) if kind == "shard" else ListedFiles([path])
+
+
+def _open_shards(paths: list[str], place: str) -> Source:
+    return pairs.open_pair_shards(paths, place) or open_shards(paths, place)
 
 
 def _open_table(path: str) -> Source:
@@ -143,7 +151,7 @@ def _open_folder(path: str, follow_links: bool) -> Source:
         for suffixes in ((".tar", ".tgz", ".tar.gz"), (".parquet",)):
             shards = [os.path.join(path, n) for n in names if n.lower().endswith(suffixes)]
             if shards:
-                source = open_shards(shards, place=path)
+                source = _open_shards(shards, path)
                 break
         else:
             chosen = texts if kinds[texts] else None

@@ -18,6 +18,7 @@ from .. import faults
 from ..console import Console, duration
 from ..data import open_source, open_store
 from ..data.outcome import Ledger
+from ..data.pairs import seen_as
 from ..data.store import Store
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -73,6 +74,8 @@ def evaluate(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
+        source = seen_as(source, encoder.modality.contents)
+        encoder = encoder.seeing(source.content, shared=False)
         found = source.labels()
         if found is None or not (found[0] >= 0).any():
             raise SelfsupError(

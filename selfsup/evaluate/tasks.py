@@ -21,6 +21,8 @@ TASKS = {
     "perplexity": "perplexity",
     "nodes": "nodes",
     "folds": "folds",
+    "retrieve": "pairing",
+    "zeroshot": "zeroshot",
 }
 
 

@@ -22,6 +22,7 @@ from torch.nn.functional import ctc_loss, log_softmax
 from .. import machine, sound
 from ..console import Console, columns
 from ..data import fields, open_source, open_store
+from ..data.pairs import seen_as
 from ..data.store import Store
 from ..data.tables import LABEL_COLUMNS, Table
 from ..errors import SelfsupError
@@ -103,7 +104,7 @@ def evaluate_task(
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = open_source(data, follow_links=follow_links)
+        source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
         texts, parts = transcripts(source, Path(labels if labels is not None else data))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             job = Recogniser(encoder, store, texts, parts, console, seed)

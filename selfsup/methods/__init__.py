@@ -2,6 +2,7 @@
 
 from .barlowtwins import BarlowTwins as BarlowTwins
 from .byol import BYOL as BYOL
+from .clip import CLIP as CLIP
 from .clm import CLM as CLM
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE

@@ -29,6 +29,7 @@ from ..randomness import Draws
 from ..stop import stop
 from . import plots
 from .page import Markup, clean, missing, section, tag
+from .partners import partners
 from .pictures import Album, Tile, as_colours, grid, heat, strip
 from .reading import Folder
 
@@ -213,6 +214,8 @@ def gallery(folder: Folder) -> list[tuple[str, str, Markup]]:
         if (inside := _inside(studio)) is not None:
             sections.append(("inside", "Inside", inside))
     sections.append(("views", "Views", _views(studio, again)))
+    if (found := partners(folder.path, studio.album)) is not None:
+        sections.insert(0, ("partners", "Partners", found))
     return sections
 
 

@@ -1,0 +1,510 @@
+"""Samples of several parts: pictures with captions, sounds with words, or all three.
+
+Tables that name files and hold texts, shards with `key.jpg` beside `key.txt` or `key.json`, and
+parquet with encoded files beside texts. A part is called after what it holds (image, text, audio),
+or after its column where two parts hold the same. One sample may have several texts.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .base import Pair, Source, stamp_of
+from .files import read_file
+from .kinds import CODES, KINDS, extension, sniff
+from .names import text
+from .outcome import BadSample
+from .shards import MEDIA, ParquetSource, TarSource, _key
+from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
+from .texts import ROWS, _is_prose
+
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "transcript", "transcription",
+                   "description", "alt_text", "prompt")  # fmt: skip
+LOOKED_AT = 200  # rows that tell what columns hold
+TRIED = 20  # file names that tell where files lie
+WORDS = 2.0  # in a column of texts, on average, where its name does not say that it is one
+HELD_OUT = 10  # every so many-th sample tests where the data name no parts
+FEWEST = 50  # samples for some of them to be held out
+TESTING = SPLITS - {"train", "training"}
+
+
+class PairSource(Source):
+    """`parts`: name -> what it holds, as `Source.content` calls it. `read` gives a `Pair`."""
+
+    content = "pairs"
+    parts: dict[str, str]
+
+    def part(self, name: str) -> Source:
+        """One part of every sample, as a source of its own."""
+        return Part(self, name)
+
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        """As the data say; else every tenth sample tests, chosen by a hash of its name."""
+        named = self._splits()
+        if named is not None:
+            return named
+        if len(self) < FEWEST:
+            return np.zeros(len(self), np.int64), ["train"]
+        drawn = (_number(self.name(i)) for i in range(len(self)))
+        test = np.fromiter(drawn, np.int64, len(self)) % HELD_OUT == 0
+        return np.where(test, 0, 1), ["test", "train"]
+
+    def _splits(self) -> tuple[np.ndarray, list[str]] | None:
+        """The parts that the data name."""
+        return None
+
+    def for_training(self) -> Source:
+        """All but what tests: a text that was seen with its picture says nothing when found."""
+        numbers, names = self.splits()
+        testing = [i for i, name in enumerate(names) if name.lower() in TESTING]
+        keep = np.flatnonzero(~np.isin(numbers, testing))
+        return Some(self, keep) if 0 < len(keep) < len(self) else self
+
+
+class Part(Source):
+    """One part of every sample of pairs; of several texts one, another for each next sample."""
+
+    def __init__(self, pairs: PairSource, of: str):
+        super().__init__(pairs.place)
+        self.pairs, self.of = pairs, of
+        self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
+        self.problems, self.ignored, self.sequential = pairs.problems, pairs.ignored, False
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, i: int) -> str:
+        return self.pairs.name(i)
+
+    def read(self, i: int) -> Any:
+        found = self.pairs.read(i)[self.of]
+        return found[i % len(found)]
+
+    def size(self, i: int) -> int | None:
+        return self.pairs.size(i)
+
+    def fingerprint(self) -> str:
+        return f"{self.pairs.fingerprint()}-{self.of}"
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self.pairs.labels()
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self.pairs._splits()
+
+
+class Some(PairSource):
+    """Some samples of pairs."""
+
+    def __init__(self, whole: PairSource, keep: np.ndarray):
+        super().__init__(whole.place)
+        self.whole, self.keep, self.parts, self.kind = whole, keep, whole.parts, whole.kind
+        self.sequential, self.lasting = whole.sequential, whole.lasting
+        self.problems, self.ignored, self.notes = whole.problems, whole.ignored, whole.notes
+
+    def __len__(self) -> int:
+        return len(self.keep)
+
+    def name(self, i: int) -> str:
+        return self.whole.name(int(self.keep[i]))
+
+    def read(self, i: int) -> Any:
+        return self.whole.read(int(self.keep[i]))
+
+    def size(self, i: int) -> int | None:
+        return self.whole.size(int(self.keep[i]))
+
+    def fingerprint(self) -> str:
+        digest = blake2b(self.whole.fingerprint().encode(), digest_size=16)
+        digest.update(self.keep.astype("<i8"))
+        return digest.hexdigest()
+
+    def stamps(self) -> np.ndarray | None:
+        stamps = self.whole.stamps()
+        return None if stamps is None else stamps[self.keep]
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        found = self.whole.labels()
+        return None if found is None else (found[0][self.keep], found[1])
+
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        numbers, names = self.whole.splits()
+        return numbers[self.keep], names
+
+
+def _number(name: str) -> int:
+    digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+def seen_as(source: Source, contents: Sequence[str]) -> Source:
+    """The source as a modality for these contents reads it: of pairs, the part that it knows."""
+    if isinstance(source, PairSource) and "pairs" not in contents:
+        for name, content in source.parts.items():
+            if content in contents:
+                return source.part(name)
+    return source
+
+
+def named(contents: Mapping[str, str]) -> dict[str, str]:
+    """Column -> name of the part: what it holds, or the column where two parts hold the same."""
+    counts = Counter(contents.values())
+    return {column: kind if counts[kind] == 1 else column for column, kind in contents.items()}
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+
+class PairTable(PairSource):
+    """Rows that name files and hold texts. Rows that name the same files are one sample.
+
+    Empty texts count for nothing; a sample without any is told of when it is read.
+    """
+
+    def __init__(
+        self, path: str, rows: list[dict[str, Any]], media: dict[str, str], texts: list[str]
+    ):
+        super().__init__(path)
+        self.kind = os.path.splitext(path)[1].lstrip(".").lower()
+        self.root = _root(path, media, rows)
+        columns = named(media | dict.fromkeys(texts[:1], "text"))
+        self.parts = {columns[c]: kind for c, kind in media.items()}
+        self.parts[columns[texts[0]]] = "text"
+        self._media = [columns[c] for c in media]
+        self._text = columns[texts[0]]
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            key = tuple(str(row.get(column) or "").strip() for column in media)
+            if all(key):
+                groups.setdefault(key, []).append(row)
+            elif any(key):
+                self.problems.add(next(filter(None, key)).encode("utf-8", "surrogateescape"),
+                                  "no-partner")  # fmt: skip
+        self._files: list[tuple[str, ...]] = []
+        self._texts: list[list[str]] = []
+        self._stats: list[tuple[int, int]] = []
+        first: list[dict[str, Any]] = []
+        for key, same in groups.items():
+            try:
+                status = [os.stat(self._path(name)) for name in key]
+            except OSError:
+                self.problems.add(key[0].encode("utf-8", "surrogateescape"), "missing")
+                continue
+            self._files.append(key)
+            self._texts.append(list(dict.fromkeys(t for row in same for t in _told(row, texts))))
+            self._stats += [(s.st_size, s.st_mtime_ns) for s in status]
+            first.append(same[0])
+        self._labels = _column(first, LABEL_COLUMNS, rows)
+        self._parts = _column(first, SPLIT_COLUMNS, rows)
+
+    def _path(self, name: str) -> bytes:
+        return os.path.join(os.fsencode(self.root), os.fsencode(name))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, i: int) -> str:
+        return self._files[i][0]
+
+    def size(self, i: int) -> int:
+        k = len(self._media)
+        return sum(size for size, _ in self._stats[i * k : (i + 1) * k])
+
+    def read(self, i: int) -> Pair:
+        k = len(self._media)
+        found = Pair()
+        for j, part in enumerate(self._media):
+            size, time = self._stats[i * k + j]
+            found[part] = [read_file(self._path(self._files[i][j]), size, time)]
+        found[self._text] = self._texts[i] or [""]
+        return found
+
+    def fingerprint(self) -> str:
+        digest = blake2b(repr(sorted(self.parts.items())).encode(), digest_size=16)
+        for files, texts in zip(self._files, self._texts, strict=True):
+            digest.update(repr((files, texts)).encode("utf-8", "surrogatepass"))
+        digest.update(repr(self._stats).encode())
+        return digest.hexdigest()
+
+    def stamps(self) -> np.ndarray:
+        k = len(self._media)
+        stats = np.array(self._stats, np.int64).reshape(-1, k, 2)
+        texts = [blake2b("\n".join(t).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+                 for t in self._texts]  # fmt: skip
+        written = np.frombuffer(b"".join(texts), np.uint64)
+        return stamp_of(stats[:, :, 0].sum(1), stats[:, :, 1].sum(1)) ^ written
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._labels
+
+    def _splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._parts
+
+
+def open_table(path: str) -> PairTable | None:
+    """A table whose rows name files that are there and hold texts; None for any other."""
+    rows = _rows(path, LOOKED_AT)
+    media = _media(path, rows)
+    if not media:
+        return None
+    texts = _text_columns(rows, media)
+    return PairTable(path, _rows(path), media, texts) if texts else None
+
+
+def _rows(path: str, most: int | None = None) -> list[dict[str, Any]]:
+    if path.lower().endswith(".parquet"):
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError):
+            return []
+        plain = [f.name for f in file.schema_arrow if not _binary(f)]
+        if len(plain) < len(file.schema_arrow):
+            return []  # the files themselves are in there
+        batches = file.iter_batches(most or 1 << 16, columns=plain)
+        found: list[dict[str, Any]] = []
+        for batch in batches:
+            found += batch.to_pylist()
+            if most is not None:
+                break
+        return found
+    source = ROWS[os.path.splitext(path)[1].lower()]([path], path)
+    count = len(source) if most is None else min(len(source), most)
+    return [row for row in map(source._parsed, range(count)) if row]
+
+
+def _media(path: str, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> what the files are that it names, where most of those can be found."""
+    found = {}
+    for column in dict.fromkeys(name for row in rows for name in row):
+        cells = [c for row in rows if isinstance(c := row.get(column), str) and c.strip()]
+        cells = [cell.strip() for cell in cells[:TRIED]]
+        kinds = Counter(_kind(cell) for cell in cells)
+        kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
+        if kind and count > len(cells) / 2:
+            found[column] = kind
+    root = _root(path, found, rows)
+    here = {c: [str(r.get(c)).strip() for r in rows if r.get(c)][:TRIED] for c in found}
+    return {
+        column: kind
+        for column, kind in found.items()
+        if sum(os.path.isfile(os.path.join(root, n)) for n in here[column]) * 2 >= len(here[column])
+    }
+
+
+def _kind(name: str) -> str:
+    code = CODES.get(extension(os.path.basename(name).encode("utf-8", "surrogateescape")))
+    return KINDS[code] if code in MEDIA else ""
+
+
+def _root(path: str, media: Iterable[str], rows: list[dict[str, Any]]) -> str:
+    """The folder that names begin from: the table's own or one in it, such as images/."""
+    home = os.path.dirname(os.path.abspath(path))
+    inner = sorted(e.path for e in os.scandir(home) if e.is_dir() and not e.name.startswith("."))
+    names = [str(row[c]).strip() for row in rows[:TRIED] for c in media if row.get(c)]
+    counts = {
+        folder: sum(os.path.isfile(os.path.join(folder, name)) for name in names)
+        for folder in (home, *inner)
+    }
+    return max(counts, key=lambda folder: counts[folder])
+
+
+def _text_columns(rows: list[dict[str, Any]], media: Iterable[str]) -> list[str]:
+    """Those of the usual names, else all that look like prose: each says what the sample is."""
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in set(media)]
+    known = {name.strip().lower(): name for name in reversed(names)}
+    for usual in CAPTION_COLUMNS:
+        if usual in known and any(_told(row, [known[usual]]) for row in rows):
+            return [known[usual]]
+    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, "id"}
+    return [
+        name
+        for name in names
+        if name.strip().lower() not in others
+        and _is_prose([row.get(name) for row in rows], WORDS)
+        and not any(_kind(str(row.get(name) or "")) for row in rows[:TRIED])
+    ]
+
+
+def _told(row: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+    """All texts of a row."""
+    cells = (row.get(column) for column in columns)
+    texts = (t for cell in cells for t in (cell if isinstance(cell, list) else [cell]))
+    return [t.strip() for t in texts if isinstance(t, str) and t.strip()]
+
+
+def _column(
+    rows: list[dict[str, Any]], names: tuple[str, ...], whole: list[dict[str, Any]]
+) -> tuple[np.ndarray, list[str]] | None:
+    known = {name.strip().lower(): name for row in whole[:LOOKED_AT] for name in row}
+    column = next((known[name] for name in names if name in known), None)
+    if column is None:
+        return None
+    values = (str(row.get(column) or "").strip() or None for row in rows)
+    return encode(values)
+
+
+# ---- shards ----------------------------------------------------------------------------------
+
+
+class PairTar(TarSource, PairSource):
+    """`key.jpg` beside `key.txt`, or beside `key.json` with a caption in it; key.wav likewise."""
+
+    def __init__(self, paths: list[str], place: str):
+        super().__init__(paths, place)
+        self.content = "pairs"
+
+    def _wanted(self, archive: Any, member: Any, number: int) -> bool:
+        name = member.name.encode("utf-8", "surrogateescape")
+        last = os.path.basename(name)
+        if member.isreg() and not last.startswith(b".") and extension(last) in (b"txt", b"json"):
+            return True
+        return super()._wanted(archive, member, number)
+
+    def _keep_one_kind(self) -> None:
+        """Members by key, in the order in which keys come; what has no partner is a problem."""
+        groups: dict[tuple[int, bytes], dict[str, int]] = {}
+        for i, member in enumerate(self.members):
+            ending = extension(os.path.basename(member))
+            kind = "json" if ending == b"json" else KINDS[self.kinds[i]]
+            group = groups.setdefault((self.shard[i], _key(member)), {})
+            if kind in group:
+                self.problems.add(member, "key-again")
+            else:
+                group[kind] = i
+        kinds = Counter(k for group in groups.values() for k in group)
+        written = "text" if kinds["text"] >= kinds["json"] else "json"
+        least = len(groups) / 2
+        shown = [k for k in ("image", "audio", "video") if kinds[k] >= least]
+        self.parts = {name: name for name in (*shown, "text")}
+        self._groups: list[dict[str, int]] = []
+        for group in groups.values():
+            if all(k in group for k in (*shown, written)):
+                self._groups.append({k: group[k] for k in shown} | {"text": group[written]})
+            else:
+                self.problems.add(self.members[min(group.values())], "no-partner")
+        self.json = written == "json"
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def name(self, i: int) -> str:
+        return TarSource.name(self, next(iter(self._groups[i].values())))
+
+    def size(self, i: int) -> int:
+        return sum(self.length[j] for j in self._groups[i].values())
+
+    def read(self, i: int) -> Pair:
+        raws = {name: TarSource.read(self, j) for name, j in self._groups[i].items()}
+        texts = _captions(raws["text"]) if self.json else [raws["text"]]
+        return Pair({name: [raw] for name, raw in raws.items()} | {"text": texts})
+
+    def stamps(self) -> np.ndarray:
+        first = [next(iter(group.values())) for group in self._groups]
+        return TarSource.stamps(self)[first]
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        if not self._classes:
+            return None
+        found = []
+        for group in self._groups:
+            j = next(iter(group.values()))
+            value = self._classes.get((self.shard[j], _key(self.members[j])))
+            found.append(text(value).strip() if value is not None else None)
+        return encode(found)
+
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        return PairSource.splits(self)
+
+
+def _captions(raw: bytes) -> list[str]:
+    """The texts in a JSON object. Raises BadSample."""
+    try:
+        told = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadSample("broken-row", f"not JSON: {error}") from None
+    if isinstance(told, dict):
+        lower = {str(key).lower(): value for key, value in told.items()}
+        for usual in CAPTION_COLUMNS:
+            if usual in lower:
+                return _told(lower, [usual]) or [""]
+    raise BadSample("empty", f"no text under {', '.join(CAPTION_COLUMNS[:3])}")
+
+
+class PairParquet(ParquetSource, PairSource):
+    """Columns of encoded files beside a column of texts, or of lists of texts."""
+
+    def __init__(self, paths: list[str], place: str, media: dict[str, str], texts: list[str]):
+        columns = named(media | dict.fromkeys(texts[:1], "text"))
+        self.parts = {columns[c]: kind for c, kind in media.items()}
+        self.parts[columns[texts[0]]] = "text"
+        self._media = {columns[c]: c for c in media}
+        self._texts, self._text = texts, columns[texts[0]]
+        super().__init__(paths, place)
+        self.content = "pairs"
+
+    def _find_columns(self) -> tuple[list[str], bool]:
+        return [*self._media.values(), *self._texts], False
+
+    def read(self, i: int) -> Pair:
+        group, at = self._locate(i)
+        row = self._table(group).slice(at, 1).to_pylist()[0]
+        found = Pair()
+        for part, column in self._media.items():
+            value = row[column]
+            value = value.get("bytes") if isinstance(value, dict) else value
+            if value is None:
+                raise BadSample("empty", f"the cell of {column} is empty")
+            found[part] = [value]
+        found[self._text] = _told(row, self._texts) or [""]
+        return found
+
+    def splits(self) -> tuple[np.ndarray, list[str]]:
+        return PairSource.splits(self)
+
+    def _splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return ParquetSource.splits(self)
+
+
+def open_pair_shards(paths: list[str], place: str) -> PairSource | None:
+    """Shards whose samples have several parts; None for any other."""
+    if not all(path.lower().endswith(".parquet") for path in paths):
+        source = TarSource(paths, place)
+        beside = source.ignored.get("txt", 0), source.ignored.get("json", 0)
+        if source.content not in ("image", "audio", "video") or 2 * max(beside) < len(source):
+            return None
+        found = PairTar(paths, place)
+        if found.json and len(found):
+            try:
+                found.read(0)
+            except BadSample:
+                return None  # facts about files, and no text among them
+        return found
+    try:
+        file = pq.ParquetFile(paths[0])
+    except (pa.ArrowException, OSError):
+        return None
+    rows = next(file.iter_batches(32), None)
+    rows = rows.to_pylist() if rows is not None else []
+    media = {}
+    for column in (f.name for f in file.schema_arrow if _binary(f)):
+        cells = [row[column] for row in rows if row[column] is not None]
+        heads = [c.get("bytes") if isinstance(c, dict) else c for c in cells]
+        kinds = Counter(sniff(head[:512]) for head in heads if head)
+        kind = kinds.most_common(1)[0][0] if kinds else None
+        if kind in ("image", "audio", "video"):
+            media[column] = kind
+    texts = _text_columns(rows, media) if media else []
+    return PairParquet(paths, place, media, texts) if texts else None
+
+
+def _binary(field: Any) -> bool:
+    kind = field.type
+    inner = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or inner
