@@ -101,6 +101,10 @@ WAVES = (
     Candidate("wave_tiny"),
     Candidate("wave_tiny", {"depth": 2, "channels": 64}),
 )
+OBSERVERS = (
+    Candidate("observer"),
+    Candidate("observer_small"),
+)
 # By modality and form of its samples, "audio.wave"; by modality and method where the modality asks
 # for others, "text.mlm"; by method
 CANDIDATES = {
@@ -123,6 +127,9 @@ CANDIDATES = {
     "audio.mae": FRAMES,
     "audio.wav2vec2": FRAMES,
     "audio.wave": WAVES,
+    "world_model": OBSERVERS[1:],
+    "trajectory.simclr": OBSERVERS[1:],
+    "trajectory.dino": OBSERVERS[1:],
     "mlm": BIDIRECTIONAL,
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
@@ -140,6 +147,9 @@ GPU_CANDIDATES = {
     "audio.mae": FRAMES,
     "audio.wav2vec2": FRAMES,
     "audio.wave": (Candidate("wave_base"), *WAVES),
+    "world_model": OBSERVERS,
+    "trajectory.simclr": OBSERVERS,
+    "trajectory.dino": OBSERVERS,
     "mlm": (Candidate("bert_base"), *BIDIRECTIONAL[:2]),
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
@@ -156,6 +166,7 @@ BATCHES = {
     "grace": 128,
     "mlm": 64,
     "clm": 32,
+    "world_model": 64,
 }
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}

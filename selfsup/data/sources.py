@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
-from . import graphs, series, smiles
+from . import graphs, series, smiles, trajectories
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
 from .base import REASONS, Source
 from .files import FolderSource, ListedFiles, list_folder
@@ -84,6 +84,8 @@ def _open(data: Any, follow_links: bool) -> Source:
 
 def _open_file(path: str, follow_links: bool) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
+    if last == b"parquet" and trajectories.is_table(path):
+        return trajectories.open_tables([path], path)
     if last in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
         return series.open_series(path)
     if last in (b"tar", b"tgz", b"tar.gz", b"parquet"):
@@ -91,7 +93,7 @@ def _open_file(path: str, follow_links: bool) -> Source:
     if last in (b"csv", b"tsv"):
         return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
-        return open_array(path)
+        return (trajectories.open_npz(path) if last == b"npz" else None) or open_array(path)
     if last in CODES:
         listed = ListedFiles([path])
         return open_texts(listed) if listed.content == "text" else listed
@@ -122,6 +124,11 @@ def _open_folder(path: str, follow_links: bool) -> Source:
         return found
     listing = list_folder(os.fsencode(path), follow_links)
     kinds = Counter(listing.kinds)
+    if kinds[KINDS.index("array")] or kinds[KINDS.index("table")]:
+        found = trajectories.in_folder(path, [text(name) for name in listing.names])
+        if found is not None:
+            found.problems = listing.problems
+            return found
     samples = {code: n for code, n in kinds.items() if KINDS[code] in ("image", "audio", "video")}
     chosen = max(samples, key=lambda code: (samples[code], -code), default=None)
     texts = KINDS.index("text")

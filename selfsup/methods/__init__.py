@@ -9,3 +9,4 @@ from .mlm import MLM as MLM
 from .simclr import SimCLR as SimCLR
 from .ts2vec import TS2Vec as TS2Vec
 from .wav2vec2 import Wav2Vec2 as Wav2Vec2
+from .world_model import WorldModel as WorldModel
