@@ -26,9 +26,9 @@ def cem(
     rounds: int = 6,
     clip: Callable[[Tensor], Tensor] = lambda actions: actions,
 ) -> Actions:
-    """Cross-entropy method (Rubinstein 1999): the normal distribution of the best is drawn from next.
+    """Cross-entropy method (Rubinstein 1999): draws around the best of the last draws.
 
-    `mean` is where the search begins; what it ends with is the best sequence ever drawn.
+    `mean` is where the search begins; the mean of the last best is where it ends.
     """
     spread = deviation.expand_as(mean)
     for _ in range(rounds):

@@ -82,7 +82,7 @@ class Observer(nn.Module):
             layers += [nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, dim)]
         else:
             layers, (inputs, *sides), width = [], shape, hidden // 16
-            for i in range(depth):  # each halves the picture
+            for _ in range(depth):  # each halves the picture
                 layers += [nn.Conv2d(inputs, width, 4, 2, 1), nn.GELU()]
                 inputs, sides = width, [side // 2 for side in sides]
                 width = min(2 * width, hidden // 8)
@@ -102,8 +102,8 @@ class Observer(nn.Module):
 
 
 OBSERVERS = {
-    "observer_small": {"dim": 64, "hidden": 256, "depth": 3},
-    "observer": {"dim": 192, "hidden": 512, "depth": 4},
+    "observer_small": {"dim": 32, "hidden": 256, "depth": 3},
+    "observer": {"dim": 64, "hidden": 512, "depth": 4},
 }
 
 

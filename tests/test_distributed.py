@@ -25,6 +25,7 @@ from selfsup.optim import Optim
 from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
+from selfsup.steps import Observer, Steps
 from selfsup.stop import Stop
 from selfsup.train import train
 
@@ -113,6 +114,8 @@ def make(name: str):
     if name in ("MLM", "CLM"):
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
         return getattr(methods, name)(text)
+    if name == "WorldModel":
+        return methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
     if name == "DINO":
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
@@ -126,8 +129,8 @@ def make(name: str):
 class Pictures:
     """This rank's rows of the views of a step."""
 
-    def __init__(self, count: int, text: bool = False):
-        self.count, self.text = count, text
+    def __init__(self, count: int, text: bool = False, steps: bool = False):
+        self.count, self.text, self.steps = count, text, steps
 
     def __call__(self, step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
@@ -136,6 +139,10 @@ class Pictures:
         if self.text:  # of very different lengths, the long ones all on one rank
             made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(made[at * rows : (at + 1) * rows])]
+        if self.steps:  # rows of very different lengths
+            x = torch.randn(2, BATCH, 6, 4, generator=generator)
+            valid = torch.arange(6) < torch.tensor([6, 6, 5, 6, 2, 3, 2, 2])[:, None]
+            return [Steps(x[0], x[1, :, :, :2], valid)[at * rows : (at + 1) * rows]]
         views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
         return [x[at * rows : (at + 1) * rows] for x in views]
 
@@ -147,7 +154,7 @@ def short_run(name, shard=False, accumulate=1):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
-    samples = Pictures(method.views.count, name in ("MLM", "CLM"))
+    samples = Pictures(method.views.count, name in ("MLM", "CLM"), name == "WorldModel")
 
     def keep(step, *rest):
         return samples(step, *rest)
@@ -182,7 +189,9 @@ def close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize(
-    "name", ["SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"]
+    "name",
+    ["SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"]
+    + ["WorldModel"],
 )
 def test_two_ranks_are_one_big_batch(name):
     expected = short_run(name)

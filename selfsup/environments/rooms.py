@@ -53,7 +53,8 @@ class Rooms:
         own = random.uniform(0.2, 0.8)
         door = own if self.door is None else self.door
         clear = WALL + RADIUS
-        x = random.uniform(RADIUS, 0.5 - clear) + (0.5 + clear - RADIUS) * (random.random() < 0.5)
+        x = random.uniform(RADIUS, 0.5 - clear)
+        x += (0.5 + clear - RADIUS) * (random.random() < 0.5)
         return np.array([x, random.uniform(RADIUS, 1 - RADIUS), door])
 
     def step(self, state: Worlds, action: Float[np.ndarray, "n 2"]) -> Worlds:
@@ -69,7 +70,7 @@ class Rooms:
         return state
 
     def render(self, state: Worlds) -> UInt8[np.ndarray, "n h w 3"]:
-        """Dark floor, a grey wall, a bright dot with soft edges, so that less than a pixel shows."""
+        """Dark floor, a grey wall, a red dot with soft edges, so that less than a pixel shows."""
         place = (np.arange(self.size) + 0.5) / self.size
         x, y = place[None, None, :], place[None, :, None]
         at_x, at_y, door = (state[:, i, None, None] for i in range(3))

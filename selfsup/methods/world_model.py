@@ -27,9 +27,9 @@ class WorldModel(Method):
         encoder: Any,
         *,
         hidden: int = 256,
-        predict: float = 1.0,
+        predict: float = 4.0,  # paper: weights for each world; see docs/LOG.md for these
         variance: float = 16.0,
-        covariance: float = 8.0,
+        covariance: float = 1.0,
         similar: float = 1.0,
         inverse: float = 1.0,
         sigreg: float = 0.0,

@@ -18,8 +18,8 @@ from ..data.fields import pack, unpack, unpack_one
 from ..data.outcome import BadSample
 from ..data.trajectories import whole
 from ..method import Views
-from ..randomness import Draws
 from ..ragged import mean as mean_of
+from ..randomness import Draws
 from ..steps import Steps, observer
 from ..views import series as looks
 from .base import Modality
