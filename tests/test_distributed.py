@@ -190,8 +190,17 @@ def close(found, expected, tolerance):
 
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"]
-    + ["WorldModel"],
+    [
+        "SimCLR",
+        "DINO",
+        "DINO convolutional",
+        "MAE",
+        "TS2Vec",
+        "Wav2Vec2",
+        "MLM",
+        "CLM",
+        "WorldModel",
+    ],
 )
 def test_two_ranks_are_one_big_batch(name):
     expected = short_run(name)

@@ -217,8 +217,18 @@ def of_graphs(name: str):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM"]
-    + ["WorldModel"],
+    [
+        "SimCLR",
+        "DINO",
+        "MAE",
+        "TS2Vec",
+        "Wav2Vec2",
+        "GraphMAE",
+        "GRACE",
+        "MLM",
+        "CLM",
+        "WorldModel",
+    ],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):
