@@ -236,7 +236,7 @@ def _checked(raw: Any) -> tuple[np.ndarray, np.ndarray]:
     fields = whole({str(k): np.asarray(v) for k, v in raw.items()})
     seen, done = fields["observation"], fields["action"].astype(np.float32)
     if len(seen) < 2:
-        raise BadSample("too_short", f"{len(seen)} steps")
+        raise BadSample("too_short", f"{len(seen)} steps; two make a trajectory")
     if seen.ndim not in (2, 4) or max(seen.shape[1:]) > LARGEST or done.shape[1] > LARGEST:
         raise BadSample("not_a_trajectory", f"observations of shape {seen.shape[1:]}")
     for name, values in (("observations", seen), ("actions", done)):
