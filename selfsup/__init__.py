@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .encoder import build
     from .errors import SelfsupError
     from .evaluate import evaluate
+    from .evaluate.control import control
     from .export import export
     from .generate import generate
     from .load import load
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .report import report
     from .run import Run
     from .scan import scan
+    from .simulate import simulate
     from .train import train
 
 _HOME = {
@@ -35,6 +37,7 @@ _HOME = {
     "SelfsupError": "errors",
     "Views": "method",
     "build": "encoder",
+    "control": "evaluate.control",
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
@@ -43,6 +46,7 @@ _HOME = {
     "pretrain": "pretrain",
     "report": "report",
     "scan": "scan",
+    "simulate": "simulate",
     "train": "train",
 }
 
@@ -52,6 +56,7 @@ __all__ = [
     "SelfsupError",
     "Views",
     "build",
+    "control",
     "embed",
     "evaluate",
     "export",
@@ -60,6 +65,7 @@ __all__ = [
     "pretrain",
     "report",
     "scan",
+    "simulate",
     "train",
 ]
 

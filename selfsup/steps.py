@@ -45,6 +45,9 @@ class Steps:
         seen = self.observations.to(*args, **kwargs)
         return Steps(seen, self.actions.to(seen), self.valid.to(seen.device))
 
+    def float(self) -> "Steps":
+        return self.to(torch.float32)
+
     @property
     def shape(self) -> torch.Size:
         return self.observations.shape

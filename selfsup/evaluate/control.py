@@ -7,7 +7,6 @@ places, and behaviour cloning of the same data that the model has learned from.
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -320,8 +319,3 @@ def filmstrip(world: Any, attempt: Attempt, goal: np.ndarray, scale: int = 3) ->
     wide = np.concatenate(list(np.concatenate([frames, white], 2)), 1)
     image = Image.fromarray(wide)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-
-
-def kept_filmstrip(run: Path) -> np.ndarray | None:
-    path = run / "filmstrip.png"
-    return np.asarray(Image.open(path).convert("RGB")) if path.is_file() else None

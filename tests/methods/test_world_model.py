@@ -1,4 +1,5 @@
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_sigreg_against_the_definition_and_what_it_tells_apart():
             empirical = torch.exp(1j * t * places).mean()
             normal = torch.exp(-t * t / 2)
             values.append(float((empirical - normal).abs() ** 2 * normal))
-        steps = [(a + b) / 2 * 3 / 16 for a, b in zip(values, values[1:], strict=False)]
+        steps = [(a + b) / 2 * 3 / 16 for a, b in pairwise(values)]
         total += 2 * 40 * sum(steps) / 5  # both signs of t
     assert float(found) == pytest.approx(total, rel=1e-4)
     wide, point = torch.randn(2000, 3), torch.zeros(2000, 3)

@@ -21,7 +21,9 @@ def test_the_example(page):
     assert expected and said.getvalue().splitlines() == expected
 
 
-@pytest.mark.parametrize(("name", "least"), [("image", 7), ("series", 4), ("text", 3)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("image", 7), ("series", 4), ("text", 3), ("trajectory", 4)]
+)
 def test_every_code_is_on_the_page(name, least):
     module = import_module(f"selfsup.modalities.{name}")
     codes = set(re.findall(r'BadSample\(\s*"(\w+)"', Path(module.__file__).read_text()))
