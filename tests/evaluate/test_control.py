@@ -63,21 +63,20 @@ def test_who_has_arrived_stays_and_time_runs_out():
 
 
 def test_goals_are_none_of_the_data_and_controls_are_all_there(run):
-    told = selfsup.control(run, episodes=6, clone=3)
+    told = selfsup.control(run, episodes=4, clone=3)
     scores = {row["of"]: row for row in told.to_json()["scores"]}
     assert list(scores) == ["pretrained", judged.RANDOM, judged.STRAIGHT, judged.CLONE]
     for row in scores.values():
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert told.to_json()["verdict"]["control"] in (judged.RANDOM, judged.CLONE)  # never the told
     assert "straight line" in str(told) and not told.gain
-    again = selfsup.control(run, episodes=6, clone=3)
-    assert again.to_json()["scores"] == told.to_json()["scores"]
     page = report(run).read_text()
     assert "A planned episode" in page and "behaviour cloning" in page
 
 
 def test_mppi_and_what_cannot_be(run):
-    assert selfsup.control(run, episodes=2, clone=2, planner="mppi").to_json()["planner"] == "mppi"
+    told = [selfsup.control(run, episodes=2, clone=2, planner="mppi").to_json() for _ in "ab"]
+    assert told[0]["planner"] == "mppi" and told[0]["scores"] == told[1]["scores"]
     with pytest.raises(SelfsupError, match="E201"):
         selfsup.control(run, planner="cme")
     with pytest.raises(SelfsupError, match="E201"):
