@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .encoder import build
     from .errors import SelfsupError
     from .evaluate import evaluate
+    from .evaluate.control import control
     from .export import export
     from .generate import generate
     from .load import load
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .run import Run
     from .scan import scan
     from .search import search
+    from .simulate import simulate
     from .train import train
     from .variants import variants
 
@@ -39,6 +41,7 @@ _HOME = {
     "Views": "method",
     "build": "encoder",
     "compare": "compare",
+    "control": "evaluate.control",
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
@@ -48,6 +51,7 @@ _HOME = {
     "report": "report",
     "scan": "scan",
     "search": "search",
+    "simulate": "simulate",
     "train": "train",
     "variants": "variants",
 }
@@ -59,6 +63,7 @@ __all__ = [
     "Views",
     "build",
     "compare",
+    "control",
     "embed",
     "evaluate",
     "export",
@@ -68,6 +73,7 @@ __all__ = [
     "report",
     "scan",
     "search",
+    "simulate",
     "train",
     "variants",
 ]

@@ -391,6 +391,57 @@ def search(
 
 
 @app.command()
+def simulate(
+    environment: Annotated[str, typer.Argument(help="rooms", metavar="ENVIRONMENT")],
+    out: Annotated[Path, typer.Option(help="new folder for the episodes")],
+    episodes: Annotated[int, typer.Option(help="how many", min=1)] = 500,
+    steps: Annotated[int, typer.Option(help="steps of each", min=2)] = 64,
+    seed: Annotated[int, typer.Option(help="the same seed makes the same episodes")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Make data: episodes of a policy without aim in a simulated world."""
+    from .console import Console
+    from .simulate import simulate as make
+
+    made = make(
+        environment, out, episodes=episodes, steps=steps, seed=seed, console=Console(quiet=quiet)
+    )
+    return Answer(made.to_json(), str(made))
+
+
+@app.command("plan")
+def plan_episodes(
+    run: RunArgument,
+    environment: Annotated[str, typer.Option(help="world to act in: rooms")] = "rooms",
+    episodes: Annotated[int, typer.Option(help="goals to try", min=1)] = 100,
+    planner: Annotated[str, typer.Option(help="cem or mppi")] = "cem",
+    seed: Annotated[int, typer.Option(help="of starts, goals and draws")] = 0,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Act by a world model: how many goals are reached, beside controls.
+
+    The goal is a picture; plans are made in the space of the encoder's vectors. Beside it: random
+    actions, walking straight with the true places known, and behaviour cloning of the run's data.
+    """
+    from .console import Console
+    from .evaluate.control import control
+
+    told = control(
+        run,
+        environment=environment,
+        episodes=episodes,
+        planner=planner,
+        seed=seed,
+        console=Console(quiet=quiet),
+    )
+    return Answer(told.to_json(), str(told))
+
+
+@app.command()
 def embed(
     run: RunArgument,
     data: DataArgument,

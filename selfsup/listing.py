@@ -22,6 +22,7 @@ FAMILIES = (
     ("graph", "NETWORKS", "network"),
     ("sound", "SPECTRAL", "spectral"),
     ("sound", "WAVES", "wave"),
+    ("steps", "OBSERVERS", "observer"),
     ("language", "BIDIRECTIONAL", "language"),
     ("language", "CAUSAL", "language"),
     ("towers", "TOWERS", "towers"),

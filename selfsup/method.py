@@ -138,3 +138,14 @@ def needs_local(method: str, encoder: nn.Module) -> None:
             why="it predicts the real values that tokens are made of, and these are symbols",
             do="choose a method for symbols: selfsup list methods",
         )
+
+
+def needs_actions(method: str, encoder: nn.Module) -> None:
+    """Methods that foretell what an action leads to need to know what was done."""
+    if not hasattr(encoder, "actions"):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why="it foretells what actions lead to, and these data have none",
+            do="use it on trajectories, with --encoder observer_small",
+        )

@@ -108,6 +108,10 @@ TOWERS = (
     Candidate("towers_mini"),
     Candidate("towers_micro"),
 )
+OBSERVERS = (
+    Candidate("observer"),
+    Candidate("observer_small"),
+)
 # By modality and form of its samples, "audio.wave"; by modality and method where the modality asks
 # for others, "text.mlm"; by method
 CANDIDATES = {
@@ -134,6 +138,9 @@ CANDIDATES = {
     "audio.wave": WAVES,
     "video.simclr": TRANSFORMERS,
     "video.dino": TRANSFORMERS,
+    "world_model": OBSERVERS[1:],
+    "trajectory.simclr": OBSERVERS[1:],
+    "trajectory.dino": OBSERVERS[1:],
     "mlm": BIDIRECTIONAL,
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
@@ -161,6 +168,9 @@ GPU_CANDIDATES = {
     "audio.jepa": FRAMES,
     "audio.wav2vec2": FRAMES,
     "audio.wave": (Candidate("wave_base"), *WAVES),
+    "world_model": OBSERVERS,
+    "trajectory.simclr": OBSERVERS,
+    "trajectory.dino": OBSERVERS,
     "mlm": (Candidate("bert_base"), *BIDIRECTIONAL[:2]),
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
@@ -189,6 +199,7 @@ BATCHES = {
     "protein.mlm": 32,
     "clm": 32,
     "clip": 128,
+    "world_model": 64,
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {

@@ -16,6 +16,7 @@ from selfsup.language import Language
 from selfsup.ragged import Ragged
 from selfsup.randomness import mix
 from selfsup.stems import Patches
+from selfsup.steps import Observer, Steps
 from selfsup.towers import Parts, Towers
 
 GRIDS = {
@@ -49,6 +50,7 @@ METHODS = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=64, dim=8, slices=32),
     "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
     "CLIP": methods.CLIP,
+    "World_Model": lambda e: methods.WorldModel(e, hidden=32),
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
@@ -58,14 +60,16 @@ KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
 PARTED = ("CLIP",)  # methods for samples of several parts
+ACTED = ("World_Model",)  # methods for what actions lead to
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
-CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED)]
+CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED)]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS)]
 CASES += [(m, "residues") for m in (*ANY, "MLM")]  # tokens that come in rescaled
 CASES += [(m, "pairs") for m in (*ANY, *PARTED)]
+CASES += [(m, g) for m in (*ANY, *ACTED) for g in ("frames", "vectors")]
 
 
 def build(name: str, kind: str):
@@ -86,6 +90,10 @@ def build(name: str, kind: str):
         method = METHODS[name](Towers({"image": patches, "text": words}, dim=16))
         made = texts(method.views.count, method.views.local)
         return method, [Parts({"image": torch.randn(8, 3, 16, 16), "text": x}) for x in made]
+    if kind in ("frames", "vectors"):
+        shape = (3, 8, 8) if kind == "frames" else (5,)
+        encoder = Observer(shape, 2, dim=12, hidden=64, depth=2)
+        return METHODS[name](encoder), some_steps(shape, METHODS[name](encoder).views.count)
     if kind == "convolutional":
         encoder, size, small = resnet("resnet18", 16, width=0.125), (16, 16), (8, 8)
     elif kind == "dilated":
@@ -110,6 +118,15 @@ def some_graphs(count: int, nodes: bool) -> Graphs:
     rows = torch.randperm(n)[:count] if nodes else None
     columns = torch.randint(12, (2 * n,))
     return Graphs(2 * here, columns, torch.rand(2 * n), 12, edges, graph, len(sizes), rows)
+
+
+def some_steps(shape: tuple[int, ...], views: int) -> list[Steps]:
+    """Eight rows of up to 6 steps, of which each action moves all that is seen."""
+    actions = torch.randn(8, 6, 2)
+    moved = actions.cumsum(1).sum(-1).view(8, 6, *[1] * len(shape))
+    seen = torch.randn(8, 1, *shape) + 0.3 * moved
+    valid = torch.arange(6) < torch.tensor([6, 6, 3, 6, 5, 6, 2, 6])[:, None]
+    return [Steps(seen, actions, valid)] * views
 
 
 def texts(views: int, local: int = 0) -> list[Ragged]:

@@ -25,6 +25,7 @@ from selfsup.optim import Optim
 from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
+from selfsup.steps import Observer, Steps
 from selfsup.stop import Stop
 from selfsup.towers import Parts, Towers
 from selfsup.train import train
@@ -130,6 +131,8 @@ def make(name: str):
     if name in ("MLM", "CLM"):
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
         return getattr(methods, name)(text)
+    if name == "WorldModel":
+        return methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
     if name in ("CLIP", "SigLIP"):
         other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
@@ -153,8 +156,9 @@ def make(name: str):
 class Pictures:
     """This rank's rows of the views of a step."""
 
-    def __init__(self, count: int, text: bool = False, parts: bool = False):
+    def __init__(self, count: int, text: bool = False, parts: bool = False, steps: bool = False):
         self.count, self.text, self.parts = 1 + parts if parts else count, text, parts
+        self.steps = steps
 
     def __call__(self, step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
@@ -163,6 +167,10 @@ class Pictures:
         if self.text:  # of very different lengths, the long ones all on one rank
             made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(made[at * rows : (at + 1) * rows])]
+        if self.steps:  # rows of very different lengths
+            x = torch.randn(2, BATCH, 6, 4, generator=generator)
+            valid = torch.arange(6) < torch.tensor([6, 6, 5, 6, 2, 3, 2, 2])[:, None]
+            return [Steps(x[0], x[1, :, :, :2], valid)[at * rows : (at + 1) * rows]]
         views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
         views = [x[at * rows : (at + 1) * rows] for x in views]
         return [Parts(dict(zip("ab", views, strict=True)))] if self.parts else views
@@ -175,7 +183,12 @@ def short_run(name, shard=False, accumulate=1):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
-    samples = Pictures(method.views.count, name in ("MLM", "CLM"), name in ("CLIP", "SigLIP"))
+    samples = Pictures(
+        method.views.count,
+        text=name in ("MLM", "CLM"),
+        parts=name in ("CLIP", "SigLIP"),
+        steps=name == "WorldModel",
+    )
 
     def keep(step, *rest):
         return samples(step, *rest)
@@ -215,7 +228,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP"),
+        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP", "WorldModel"),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

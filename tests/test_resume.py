@@ -20,6 +20,7 @@ from selfsup.language import Language
 from selfsup.ragged import Ragged
 from selfsup.run import Run
 from selfsup.stems import Patches
+from selfsup.steps import Observer, Steps
 from selfsup.stop import Stop
 from selfsup.towers import Parts, Towers
 from selfsup.train import train
@@ -184,6 +185,8 @@ def make(name: str):
         return of_graphs(name)
     if name == "SimCLR":
         method = methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
+    elif name == "WorldModel":
+        method = methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
     elif name in ("MLM", "CLM"):
         text = Language(16, 23, dim=16, depth=1, heads=2, causal=name == "CLM")
         method = getattr(methods, name)(text)
@@ -209,6 +212,9 @@ def make(name: str):
     def batches(step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
         rows = BATCH // parts
+        if name == "WorldModel":
+            x = torch.randn(2, BATCH, 5, 4, generator=generator)
+            return [Steps(x[0], x[1, :, :, :2], torch.ones(BATCH, 5, dtype=torch.bool))]
         if name in ("MLM", "CLM"):
             texts = [torch.randint(3, 23, (4 + i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(texts[part * rows : (part + 1) * rows])]
@@ -237,7 +243,7 @@ def of_graphs(name: str):
     "name",
     [
         *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "GraphMAE", "GRACE", "MLM", "CLM", "JEPA"),
-        *("CLIP", *SMALL),
+        *("CLIP", "WorldModel", *SMALL),
     ],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
-from . import graphs, pairs, proteins, series, smiles
+from . import graphs, pairs, proteins, series, smiles, trajectories
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
 from .base import REASONS, Pair, Source
 from .files import FolderSource, ListedFiles, list_folder
@@ -86,6 +86,8 @@ def _open(data: Any, follow_links: bool) -> Source:
 
 def _open_file(path: str, follow_links: bool) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
+    if last == b"parquet" and trajectories.is_table(path):
+        return trajectories.open_tables([path], path)
     if last in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
         return series.open_series(path)
     if last in (b"csv", b"tsv", b"parquet", b"jsonl", b"ndjson"):
@@ -97,7 +99,7 @@ def _open_file(path: str, follow_links: bool) -> Source:
     if last in (b"csv", b"tsv"):
         return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
-        return open_array(path)
+        return (trajectories.open_npz(path) if last == b"npz" else None) or open_array(path)
     if proteins.is_fasta(path, last):
         return proteins.Fasta([path], path)
     if last in CODES:
@@ -134,6 +136,11 @@ def _open_folder(path: str, follow_links: bool) -> Source:
         return found
     listing = list_folder(os.fsencode(path), follow_links)
     kinds = Counter(listing.kinds)
+    if kinds[KINDS.index("array")] or kinds[KINDS.index("table")]:
+        found = trajectories.in_folder(path, [text(name) for name in listing.names])
+        if found is not None:
+            found.problems = listing.problems
+            return found
     samples = {code: n for code, n in kinds.items() if KINDS[code] in ("image", "audio", "video")}
     chosen = max(samples, key=lambda code: (samples[code], -code), default=None)
     texts = KINDS.index("text")

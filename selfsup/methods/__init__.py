@@ -22,3 +22,4 @@ from .tico import TiCo as TiCo
 from .ts2vec import TS2Vec as TS2Vec
 from .vicreg import VICReg as VICReg
 from .wav2vec2 import Wav2Vec2 as Wav2Vec2
+from .world_model import WorldModel as WorldModel

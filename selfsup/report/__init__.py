@@ -27,6 +27,7 @@ def report(run: Any) -> Path:
     from . import sections
     from .gallery import gallery
     from .page import clean, document, tag
+    from .planning import planning
     from .reading import read
 
     path = Path(getattr(run, "path", run))
@@ -40,6 +41,7 @@ def report(run: Any) -> Path:
     folder = read(path)
     parts = [
         ("evaluation", "Did it help?", sections.evaluation(folder)),
+        *planning(folder),
         ("curves", "Training", sections.curves(folder)),
         ("health", "Health", sections.events(folder)),
     ]

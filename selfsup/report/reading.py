@@ -73,6 +73,7 @@ class Folder:
     metrics: Metrics
     events: list[dict[str, Any]]
     evaluation: dict[str, Any]
+    planned: dict[str, Any]
     state: dict[str, Any]
     checkpoints: list[str]
     done: dict[str, Any] | None
@@ -112,6 +113,7 @@ def read(path: Path) -> Folder:
         metrics=_metrics(path / "metrics.jsonl"),
         events=_events(path / "events.jsonl"),
         evaluation=_object(path / "evaluation.json", problems, path),
+        planned=_object(path / "evaluation-plan.json", problems, path),
         state=state,
         checkpoints=checkpoints,
         done=ends["DONE"],

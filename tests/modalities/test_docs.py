@@ -23,7 +23,16 @@ def test_the_example(page):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("image", 7), ("protein", 3), ("series", 4), ("text", 3), ("video", 7)],
+    [
+        *[
+            ("image", 7),
+            ("protein", 3),
+            ("series", 4),
+            ("text", 3),
+            ("trajectory", 4),
+            ("video", 7),
+        ],
+    ],
 )
 def test_every_code_is_on_the_page(name, least):
     module = import_module(f"selfsup.modalities.{name}")

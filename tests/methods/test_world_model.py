@@ -1,0 +1,154 @@
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from test_contract import build
+
+from selfsup import health
+from selfsup.encoder import resnet
+from selfsup.errors import SelfsupError
+from selfsup.health import Monitor
+from selfsup.logs import Events
+from selfsup.methods import WorldModel
+from selfsup.methods.world_model import Predictor, mean, sigreg, spread
+from selfsup.steps import Observer, Steps
+
+
+def test_spread_against_a_slow_reading():
+    """VICReg's equations 1 and 3, number by number."""
+    torch.manual_seed(0)
+    z = torch.randn(9, 4) * torch.tensor([0.1, 0.5, 1.0, 2.0])
+    hinge, squares = 0.0, 0.0
+    for j in range(4):
+        middle = sum(z[i, j] for i in range(9)) / 9
+        variance = sum((z[i, j] - middle) ** 2 for i in range(9)) / 8
+        hinge += max(0.0, 1 - float(variance + 1e-4) ** 0.5) / 4
+        for k in range(4):
+            if k != j:
+                other = sum(z[i, k] for i in range(9)) / 9
+                c = sum((z[i, j] - middle) * (z[i, k] - other) for i in range(9)) / 8
+                squares += float(c) ** 2 / 4
+    found = spread(z)
+    assert float(found[0]) == pytest.approx(hinge, abs=1e-5)
+    assert float(found[1]) == pytest.approx(squares, abs=1e-5)
+
+
+def test_sigreg_against_the_definition_and_what_it_tells_apart():
+    torch.manual_seed(0)
+    z = torch.randn(40, 3)
+    torch.manual_seed(1)
+    found = sigreg(z, 5)
+    torch.manual_seed(1)
+    directions = torch.nn.functional.normalize(torch.randn(3, 5), dim=0)
+    total = 0.0
+    for s in range(5):
+        places = z @ directions[:, s]
+        values = []
+        for t in torch.linspace(0, 3, 17):
+            empirical = torch.exp(1j * t * places).mean()
+            normal = torch.exp(-t * t / 2)
+            values.append(float((empirical - normal).abs() ** 2 * normal))
+        steps = [(a + b) / 2 * 3 / 16 for a, b in pairwise(values)]
+        total += 2 * 40 * sum(steps) / 5  # both signs of t
+    assert float(found) == pytest.approx(total, rel=1e-4)
+    wide, point = torch.randn(2000, 3), torch.zeros(2000, 3)
+    assert sigreg(wide, 64) < 5 < sigreg(3 * wide, 64) < sigreg(point + 9, 64)
+
+
+def test_foretold_is_compared_with_what_came_and_padding_counts_for_nothing():
+    """The whole loss, row by row and step by step."""
+    method, (x,) = build("World_Model", "vectors")
+    z = method.encoder.features(x)
+    count = sum(max(0, int(n) - 1) for n in x.valid.sum(1))
+    total = {"predict": 0.0, "similar": 0.0, "inverse": 0.0}
+    for b in range(8):
+        now = z[b, 0]
+        for t in range(int(x.valid[b].sum()) - 1):
+            now = now + method.predictor.change(torch.cat([now, x.actions[b, t]]))
+            total["predict"] += (now - z[b, t + 1]).square().mean() / count
+            total["similar"] += (z[b, t] - z[b, t + 1]).square().mean() / count
+            between = method.inverter(torch.cat([z[b, t], z[b, t + 1]]))
+            total["inverse"] += (between - x.actions[b, t]).square().mean() / count
+    found = method([x], 0.0)
+    for name, value in total.items():
+        expected = method.weights[name] * value
+        torch.testing.assert_close(found[name], expected, atol=1e-5, rtol=1e-5)
+    other = copy.deepcopy(x)
+    other.observations[~x.valid] += 9.0
+    other.actions[~x.valid] -= 9.0
+    for name, value in method([other], 0.0).items():
+        torch.testing.assert_close(value, found[name])
+
+
+def test_later_observations_are_targets_and_never_inputs_of_what_is_foretold():
+    method, (x,) = build("World_Model", "vectors")
+    other = Steps(x.observations.clone(), x.actions, x.valid)
+    other.observations[:, 1:] += torch.randn_like(other.observations[:, 1:])
+    said = [
+        method.predictor.rollout(method.encoder.features(v)[:, 0], v.actions) for v in (x, other)
+    ]
+    torch.testing.assert_close(*said)
+    actions = x.actions.clone().requires_grad_()
+    rolled = method.predictor.rollout(torch.randn(8, 12), actions)
+    (gradient,) = torch.autograd.grad(rolled[:, 2].sum(), actions)
+    assert (gradient[:, :3].abs().sum((0, 2)) > 0).all() and (gradient[:, 3:] == 0).all()
+
+
+def test_gradients_reach_the_encoder_from_both_sides():
+    """No gradient is stopped: what is foretold and what came both move."""
+    method, (x,) = build("World_Model", "vectors")
+    seen = x.observations.clone().requires_grad_()
+    method([Steps(seen, x.actions, x.valid)], 0.0)["predict"].backward()
+    moved = seen.grad.abs().sum(-1) > 0
+    assert (moved == x.valid).all()
+
+
+def test_mean_is_over_what_is_there():
+    valid = torch.tensor([[True, True], [True, False]])
+    assert float(mean(torch.tensor([[1.0, 2.0], [6.0, 100.0]]), valid)) == 3.0
+
+
+def test_terms_of_no_weight_are_left_out():
+    encoder = Observer((4,), 2, dim=6, hidden=16, depth=1)
+    x = Steps(torch.randn(4, 3, 4), torch.randn(4, 3, 2), torch.ones(4, 3, dtype=torch.bool))
+    plain = WorldModel(encoder, hidden=8)
+    assert set(plain([x], 0.0)) == {"predict", "similar", "inverse", "variance", "covariance"}
+    sliced = WorldModel(encoder, hidden=8, variance=0.0, covariance=0.0, sigreg=0.1)
+    assert set(sliced([x], 0.0)) == {"predict", "similar", "inverse", "sigreg"}
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_without_what_keeps_vectors_apart_they_collapse_and_the_alarm_rings(safe):
+    """Foretelling alone is easiest where all is one point."""
+    torch.manual_seed(0)
+    encoder = Observer((3, 8, 8), 2, dim=8, hidden=64, depth=2)
+    off = {} if safe else {"variance": 0.0, "covariance": 0.0, "inverse": 0.0}
+    method = WorldModel(encoder, hidden=32, **off)
+    monitor, events = Monitor(method), Events(None)
+    optimizer = torch.optim.Adam(method.parameters(), 1e-2)
+    x = Steps(torch.randn(16, 3, 3, 8, 8), torch.randn(16, 3, 2), torch.ones(16, 3).bool())
+    for step in range(120):
+        terms = method([x], step / 120)
+        sum(terms.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 10 == 9:
+            said = {name: float(term.detach()) for name, term in terms.items()}
+            monitor.look(step, step / 120, [x], said, events)
+    assert (monitor.verdict == health.ONE_POINT) != safe
+
+
+def test_data_without_actions_are_refused():
+    with pytest.raises(SelfsupError, match="E202"):
+        WorldModel(resnet("resnet18", 16, width=0.125))
+
+
+def test_predictor_begins_at_the_present():
+    """A residual: with a change of zero, nothing moves."""
+    predictor = Predictor(5, 2, 16)
+    torch.nn.init.zeros_(predictor.change[-1].weight)
+    torch.nn.init.zeros_(predictor.change[-1].bias)
+    z = torch.randn(3, 5)
+    rolled = predictor.rollout(z, torch.randn(3, 4, 2))
+    torch.testing.assert_close(rolled, z[:, None].expand(-1, 4, -1))
