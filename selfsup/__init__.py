@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from .errors import SelfsupError
     from .evaluate import evaluate
     from .export import export
+    from .finetune import finetune
     from .generate import generate
     from .load import load
     from .method import Method, Views
+    from .predict import predict
     from .pretrain import pretrain
     from .report import report
     from .run import Run
     from .scan import scan
     from .train import train
+    from .transfer.model import load_model
 
 _HOME = {
     "Method": "method",
@@ -38,8 +41,11 @@ _HOME = {
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
+    "finetune": "finetune",
     "generate": "generate",
     "load": "load",
+    "load_model": "transfer.model",
+    "predict": "predict",
     "pretrain": "pretrain",
     "report": "report",
     "scan": "scan",
@@ -55,8 +61,11 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "finetune",
     "generate",
     "load",
+    "load_model",
+    "predict",
     "pretrain",
     "report",
     "scan",
