@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from . import faults, machine
+from . import machine
 from .console import Console, duration
 from .data import open_source
 from .embed import BLOCK, FORMAT, FULL, Work
@@ -132,7 +132,6 @@ def _block(
         for key, values in columns.items():
             found.setdefault(key, []).append(pa.array(values))
         console.progress(f"predict {low + sum(map(len, ids)) + len(skipped)}/{len(source)}")
-    faults.at("predict.block")
     joined = {key: pa.concat_arrays(parts) for key, parts in found.items()}
     work.put(number, source, np.concatenate(ids), joined, skipped)
 

@@ -48,7 +48,7 @@ def test_options_are_those_on_record():
 
 
 def test_verbs_are_those_of_the_documentation():
-    named = "demo doctor embed evaluate export generate list pretrain report scan"
+    named = "demo doctor embed evaluate export finetune generate list predict pretrain report scan"
     assert sorted(VERBS) == named.split()
 
 

@@ -41,10 +41,11 @@ class Effort:
 
     labels: int
     steps: int
+    most: int = BATCH
 
     @property
     def batch(self) -> int:
-        return batch_of(self.labels)
+        return batch_of(self.labels, self.most)
 
     @property
     def samples(self) -> int:
@@ -56,12 +57,13 @@ class Effort:
 
     def of(self, labels: int) -> "Effort":
         """The same number of passes over other labels."""
-        return Effort(labels, max(1, round(self.epochs * labels / batch_of(labels))))
+        steps = max(1, round(self.epochs * labels / batch_of(labels, self.most)))
+        return Effort(labels, steps, self.most)
 
 
-def batch_of(labels: int) -> int:
+def batch_of(labels: int, most: int = BATCH) -> int:
     """A quarter of the labels, within bounds: steps are what few labels have need of."""
-    return min(labels, max(LEAST_BATCH, min(BATCH, labels // 4)))
+    return min(labels, max(LEAST_BATCH, min(most, labels // 4)))
 
 
 def least_steps(labels: int) -> int:

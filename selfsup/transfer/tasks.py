@@ -26,10 +26,9 @@ from ..method import Views
 from ..randomness import Draws, mix, order
 from ..stop import stop
 from . import core
-from .core import LAYER_DECAY, Effort
+from .core import BATCH, LAYER_DECAY, Effort
 
 SHARE = (0.35, 1.0)  # of a sample that a light view shows
-EVALUATED = 256  # samples at a time
 HEAD, LOW_RANK, FULL = "head", "lora", "full"
 HOW = (HEAD, LOW_RANK, FULL)
 # Candidates, by what is trained; from scratch all is, and may move faster
@@ -92,8 +91,12 @@ class Task(ABC):
     percent: ClassVar[bool] = True
     better: ClassVar[int] = 1  # -1 where less is better
     needs_all: ClassVar[str] = ""  # why all weights are to move, however few the labels
+    blocks: ClassVar[int] = 0  # in which neighbours are resampled together; 0: each sample alone
     table: ClassVar[bool] = True  # whether a CSV can hold its answers
     light: ClassVar[bool] = True  # whether light views may be tried
+    layer_decay: ClassVar[float] = LAYER_DECAY  # where all layers are trained
+    most_batch: ClassVar[int] = BATCH
+    evaluated: ClassVar[int] = 256  # samples at a time
     rates: ClassVar[dict[str, tuple[float, float]]] = RATES
     scratch_rates: ClassVar[tuple[float, float]] = SCRATCH_RATES
     outputs: int
@@ -109,8 +112,12 @@ class Task(ABC):
     def width(self, encoder: Any) -> int:
         return int(encoder.dim)
 
+    def read(self, encoder: Any, x: Any) -> Float[Tensor, "b *n width"]:
+        """What the linear layer gets."""
+        return encoder(x)
+
     def answer(self, network: Network, x: Any) -> Tensor:
-        return network.head(network.encoder(x).float())
+        return network.head(self.read(network.encoder, x).float())
 
     def look(
         self,
@@ -203,7 +210,7 @@ def train(
 ) -> None:
     """Train in place on a part. `choice` is from `choose`."""
     task, n = network.task, len(part)
-    size = Effort(n, steps).batch
+    size = core.batch_of(n, task.most_batch)
 
     def look(step: int) -> tuple[Any, Any]:
         places = core.picks(seed, step, size, n)
@@ -211,7 +218,7 @@ def train(
         return task.look(encoder, part, places, counters, seed)
 
     whole = all(p.requires_grad for p in network.encoder.parameters())
-    groups = task.groups(network, choice, LAYER_DECAY if pretrained and whole else 1.0)
+    groups = task.groups(network, choice, task.layer_decay if pretrained and whole else 1.0)
     core.fit(network, groups, look, task.loss, steps=steps, seed=seed, pretrained=pretrained,
              precision=precision, tell=tell, **task.settings())  # fmt: skip
 
@@ -225,14 +232,25 @@ def outcomes(
     bf16 = machine.choose_precision(precision, device.type) == "bf16"
     network.eval()
     found = []
-    for low in range(0, len(part), EVALUATED):
+    for low in range(0, len(part), network.task.evaluated):
         stop.check()
-        places = np.arange(low, min(low + EVALUATED, len(part)))
+        places = np.arange(low, min(low + network.task.evaluated, len(part)))
         x, y = network.task.look(encoder, part, places)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             out = network(x)
         found.append(network.task.outcome(out.float(), y))
     return np.concatenate(found)
+
+
+@torch.no_grad()
+def vectors(task: Task, encoder: LoadedEncoder, part: Part) -> Float[Tensor, "n width"]:
+    """What the linear layer gets of each sample, float32."""
+    found = []
+    for low in range(0, len(part), task.evaluated):
+        stop.check()
+        x, _ = task.look(encoder, part, np.arange(low, min(low + task.evaluated, len(part))))
+        found.append(task.read(encoder.encoder, x).float().cpu())
+    return torch.cat(found)
 
 
 def seconds_per_sample(
@@ -245,7 +263,7 @@ def seconds_per_sample(
         train(network, encoder, part, steps=steps, choice=Choice(1e-4, task.light),
               pretrained=pretrained, seed=0)  # fmt: skip
         spent = time.perf_counter() - started
-    return spent / (3 * Effort(len(part), 3).batch)
+    return spent / (3 * core.batch_of(len(part), task.most_batch))
 
 
 def choose(
