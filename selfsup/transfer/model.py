@@ -132,7 +132,8 @@ def load_model(path: Any, *, device: str | torch.device = "cpu") -> Model:
             why=f"no {MODEL} is there",
             do="give the folder that `selfsup finetune` wrote",
         )
-    fault = check(folder)
+    links = [name for name in (CARD, WEIGHTS, MODEL, HEAD) if (folder / name).is_symlink()]
+    fault = f"{links[0]} is a link" if links else check(folder)
     if fault:
         raise SelfsupError("E603", f"{folder} cannot be used", where=str(folder), why=fault)
     card = Card.read(folder / CARD)
