@@ -27,6 +27,7 @@ from .evaluate.controls import SCRATCH, UNTRAINED, awake, classical
 from .evaluate.features import extract, readable
 from .evaluate.finetune import plain_head
 from .evaluate.result import Told
+from .evaluate.ridge import ridge
 from .evaluate.split import Split, split
 from .export import refuse
 from .load import LoadedEncoder, load
@@ -46,7 +47,6 @@ DIFFERENT = 20  # whole numbers, up to which they are names of classes
 COLOUR, PICTURES, PIXELS = "colour of the pixel", 64, 20_000  # that teach, at most
 EXACT = (Classify, Regress, Forecast)  # tasks whose frozen probe has a formula
 RESAMPLES = 500
-STRENGTHS = tuple(10.0**power for power in range(-4, 6))  # of the ridge
 
 
 class Finetuned(Told):
@@ -238,8 +238,9 @@ def _with_test(asked: Asked, other: Asked) -> Asked:
     source = Joined(asked.source, other.source)
     known = np.concatenate([asked.known, other.known])
     if asked.classes is None:
-        values = [*asked.values, *other.values]
-        values = np.array(values) if isinstance(asked.values, np.ndarray) else values
+        values: Any = [*asked.values, *other.values]
+        if isinstance(asked.values, np.ndarray):
+            values = np.array(values)
         return asked._replace(source=source, values=values, known=known, given=source.splits())
     codes, names = source.labels()  # type: ignore[misc]
     return asked._replace(
@@ -432,10 +433,10 @@ class Job:
             future, level, spread = self.task.parts(torch.from_numpy(targets))
             y = ((future - level) / spread).flatten(1)
             whole = y.isfinite().all(1)
-            return ridge(x[whole], y[whole], self.seed, shuffled=False)
+            return ridge(x[whole], y[whole], shuffled=False)
         assert isinstance(self.task, Regress)
         y = torch.from_numpy((targets - self.task.mean) / self.task.deviation)
-        return ridge(x, y[:, None], self.seed)
+        return ridge(x, y[:, None], seed=self.seed)
 
     def _trained(self, of: str, how: str, pretrained: bool) -> Network:
         tell = self._tell(of)
@@ -533,41 +534,6 @@ class Job:
 
 
 # ---- equations -------------------------------------------------------------------------------
-
-
-def ridge(
-    x: torch.Tensor, y: torch.Tensor, seed: int = 0, shuffled: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight (d, k) and bias (k,) of a ridge regression on standardised features.
-
-    Its strength is the one with the smallest error on three folds, each held out in turn; without
-    `shuffled`, folds are thirds in the order given.
-    """
-    scale = linear.scale_of(x)
-    z, y = scale(x).double(), y.double()
-
-    def solve(rows: torch.Tensor, strengths: tuple[float, ...]) -> Iterator[Any]:
-        mean, middle = z[rows].mean(0), y[rows].mean(0)
-        a = z[rows] - mean
-        values, axes = torch.linalg.eigh(a.T @ a)
-        inner = axes.T @ (a.T @ (y[rows] - middle))
-        for strength in strengths:
-            weight = axes @ (inner / (values.clamp(min=0) + strength)[:, None])
-            yield weight, middle - mean @ weight
-
-    n = len(z)
-    places = np.random.default_rng(mix(seed, 3)).permutation(n) if shuffled else np.arange(n)
-    fold = torch.from_numpy(places * 3 // n)
-    off = np.zeros(len(STRENGTHS))
-    for held in range(3) if n > 5 else ():
-        stop.check()
-        test = fold == held
-        for i, (weight, bias) in enumerate(solve(~test, STRENGTHS)):
-            off[i] += (z[test] @ weight + bias - y[test]).square().sum().item()
-    best = STRENGTHS[int(off.argmin())] if n > 5 else 1.0
-    ((weight, bias),) = solve(torch.ones(n, dtype=torch.bool), (best,))
-    weight = weight / scale.deviation.double()[:, None]
-    return weight, bias - scale.mean.double() @ weight
 
 
 @torch.no_grad()

@@ -4,12 +4,12 @@ from importlib import import_module
 
 from ..console import did_you_mean
 from ..errors import SelfsupError
-from .tasks import Classify, Regress, Task
+from .tasks import Task
 
-# name -> file and class; the first two are at hand
+# name -> file and class
 TASKS = {
-    "classify": Classify,
-    "regress": Regress,
+    "classify": ("tasks", "Classify"),
+    "regress": ("tasks", "Regress"),
     "transcribe": ("transcribe", "Transcribe"),
     "forecast": ("forecast", "Forecast"),
     "segment": ("segment", "Segment"),
@@ -23,7 +23,5 @@ def task_class(name: str) -> type[Task]:
             "E201", f"there is no task {name!r}", why=f"known: {', '.join(TASKS)}",
             do=did_you_mean(name, TASKS),
         )  # fmt: skip
-    found = TASKS[name]
-    if isinstance(found, tuple):
-        found = getattr(import_module(f"{__package__}.{found[0]}"), found[1])
-    return found
+    file, found = TASKS[name]
+    return getattr(import_module(f"{__package__}.{file}"), found)

@@ -102,7 +102,8 @@ def save(network: Network, encoder: LoadedEncoder, told: dict[str, Any], out: Pa
     """
     core.merge(network.encoder)
     told = {"format": FORMAT, "task": network.task.name, "answers": network.task.to_json()} | told
-    model = Model(network, encoder.card, encoder.modality, told)
+    # as a fresh process will have it: a graph that was met here is not there
+    model = Model(network, encoder.card, modality_of(encoder.card, out / CARD), told)
 
     def make(folder: Path) -> float:
         write_tensors(folder / WEIGHTS, network.encoder.state_dict())

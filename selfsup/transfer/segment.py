@@ -122,7 +122,7 @@ def masks(
     A mask is a PNG in `folder` with the picture's own name (or its path there) before the ending;
     the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour.
     """
-    paths = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.png")):
         relative = os.fspath(path.relative_to(folder).with_suffix(""))
         paths[relative] = path
@@ -131,9 +131,11 @@ def masks(
     known, broken = np.zeros(len(source), bool), 0
     for i in range(len(source)):
         stem = os.path.splitext(source.name(i))[0]
-        path = paths.get(stem) or paths.get(stem.rpartition("/")[2])
-        if path is None:
+        if stem not in paths:
+            stem = stem.rpartition("/")[2]
+        if stem not in paths:
             continue
+        path = paths[stem]
         try:
             with Pillow.open(path) as picture:
                 mode = picture.mode

@@ -9,7 +9,8 @@ from sklearn.metrics import r2_score
 
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
-from selfsup.finetune import STRENGTHS, _continuous, difference, interval, ridge
+from selfsup.evaluate.ridge import STRENGTHS, ridge
+from selfsup.finetune import _continuous, difference, interval
 from selfsup.transfer.find import TASKS, task_class
 from selfsup.transfer.forecast import Forecast
 from selfsup.transfer.segment import Segment, masks, middle, values_of
