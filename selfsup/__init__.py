@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .evaluate import evaluate
     from .evaluate.control import control
     from .export import export
+    from .finetune import finetune
     from .generate import generate
     from .load import load
     from .method import Method, Views
+    from .predict import predict
     from .pretrain import pretrain
     from .report import report
     from .run import Run
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .search import search
     from .simulate import simulate
     from .train import train
+    from .transfer.model import load_model
     from .variants import variants
 
 _HOME = {
@@ -45,8 +48,11 @@ _HOME = {
     "embed": "embed",
     "evaluate": "evaluate",
     "export": "export",
+    "finetune": "finetune",
     "generate": "generate",
     "load": "load",
+    "load_model": "transfer.model",
+    "predict": "predict",
     "pretrain": "pretrain",
     "report": "report",
     "scan": "scan",
@@ -67,8 +73,11 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "finetune",
     "generate",
     "load",
+    "load_model",
+    "predict",
     "pretrain",
     "report",
     "scan",

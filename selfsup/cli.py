@@ -442,6 +442,101 @@ def plan_episodes(
 
 
 @app.command()
+def finetune(
+    run: RunArgument,
+    data: Annotated[str, typer.Argument(help="labelled folder, table or array", metavar="DATA")],
+    out: Annotated[Path, typer.Option(help="folder of the model")] = Path("models/finetuned"),
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="table with the columns path,label (a class, a number or a text), or a folder of "
+            "masks",
+            metavar="LABELS",
+        ),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="labelled data for the final number", metavar="DATA")
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="classify, regress, transcribe, forecast, segment; default: by labels"),
+    ] = None,
+    train: Annotated[
+        str | None, typer.Option(help="what moves: head, lora, full; default: by their number")
+    ] = None,
+    horizon: Annotated[int, typer.Option(help="steps that a forecast tells", min=1)] = 24,
+    minutes: Annotated[float, typer.Option(help="for all trainings", min=0.01)] = 10.0,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="also train from scratch (slower)")
+    ] = True,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="take test samples out of the training part")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="of the split and the trainings")] = 0,
+    cache: Cache = None,
+    follow_links: FollowLinks = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Teach an encoder what labels say, and keep the model.
+
+    What is asked for is seen from the labels, how much is trained from their number, and both are
+    printed. The final number stands beside a frozen probe and the same network from scratch.
+    """
+    from .console import Console
+    from .finetune import finetune as teach
+
+    found = teach(
+        run,
+        data,
+        out,
+        horizon=horizon,
+        minutes=minutes,
+        controls=controls,
+        drop_leaks=drop_leaks,
+        seed=seed,
+        console=Console(quiet=quiet),
+        **_set(labels=labels, test=test, task=task, train=train),
+        **_set(cache=cache, follow_links=follow_links),
+    )
+    return Answer(found.to_json(), str(found))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="folder of a model", metavar="MODEL")],
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="file to write: .parquet or .csv")] = Path(
+        "predictions.parquet"
+    ),
+    batch: Annotated[int, typer.Option(help="samples at a time", min=1)] = 128,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a file made from other data")
+    ] = False,
+    follow_links: FollowLinks = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """What a fine-tuned model says of each sample."""
+    from .console import Console
+    from .predict import predict as write
+
+    result = write(
+        model,
+        data,
+        out,
+        batch=batch,
+        overwrite=overwrite,
+        console=Console(quiet=quiet),
+        **_set(follow_links=follow_links),
+    )
+    found = as_dict(result)
+    return Answer(found, sentence(result, found))
+
+
+@app.command()
 def embed(
     run: RunArgument,
     data: DataArgument,

@@ -83,3 +83,36 @@ def digits(folder: Path) -> Path:
         Image.fromarray(pictures[i]).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(path)
     done.write_text("scikit-learn's digits, enlarged from 8 to 16 pixels\n")
     return folder
+
+
+def scenes(folder: Path, count: int = 600, side: int = 32) -> Path:
+    """FOLDER/pictures/0123.png: digits on textures; FOLDER/masks/0123.png: 1 where a digit is.
+
+    Real digits, made-up surroundings: each picture has two colours of its own, one for the waves
+    behind and one for the digit, so that no colour tells what is what.
+    """
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    random = np.random.default_rng(0)
+    for part in ("pictures", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    rows, columns = np.mgrid[:side, :side] / side
+    for i, digit in enumerate(load_digits().images[:count]):
+        size = int(random.integers(side // 2, 3 * side // 4 + 1))
+        ink = Image.fromarray((digit * 15.9).astype(np.uint8)).resize((size, size))
+        ink = np.asarray(ink, float) / 255
+        top, left = random.integers(0, side - size + 1, 2)
+        opaque = np.zeros((side, side))
+        opaque[top : top + size, left : left + size] = ink
+        behind, before = random.uniform(0.1, 0.9, (2, 3))
+        angle, waves = random.uniform(0, np.pi), random.uniform(2, 8)
+        wave = np.sin(2 * np.pi * waves * (rows * np.cos(angle) + columns * np.sin(angle)))
+        picture = behind + 0.15 * wave[:, :, None] + random.normal(0, 0.05, (side, side, 3))
+        picture = picture * (1 - opaque[:, :, None]) + before * opaque[:, :, None]
+        name = f"{i:04d}.png"
+        pixels = (picture * 255).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / name)
+        Image.fromarray((opaque > 0.5).astype(np.uint8)).save(folder / "masks" / name)
+    return folder

@@ -10,9 +10,10 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def embed(
                 return Embedded(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
             resumed = work.begin()
             _run(work, encoder, fast, source, batch, workers, console, started)
-            return work.finish(source, started, resumed)
+            return work.finish(source, started, resumed, partial(Embedded, dim=encoder.dim))
         except Stopped:
             console.say(f"what is done lies in {work.folder}: the same command goes on from there")
             raise
@@ -176,7 +177,9 @@ def _run(
         ids = np.concatenate(rows) if rows else np.empty(0, np.int64)
         faults.at("embed.block")
         block = np.concatenate(vectors) if vectors else np.empty((0, encoder.dim), np.float32)
-        work.put(number, source, ids, block, skipped)
+        flat = pa.array(block.reshape(-1), pa.float32())
+        columns = {"vector": pa.FixedSizeListArray.from_arrays(flat, encoder.dim)}
+        work.put(number, source, ids, columns, skipped)
 
 
 class Work:
@@ -272,9 +275,15 @@ class Work:
                 yield number
 
     def put(
-        self, number: int, source: Source, ids: np.ndarray, block: np.ndarray, bad: list[Bad]
+        self,
+        number: int,
+        source: Source,
+        ids: np.ndarray,
+        found: dict[str, pa.Array],
+        bad: list[Bad],
     ) -> None:
-        """Keep a finished block: whole under its name, or not at all."""
+        """Keep a finished block with the columns that were found: whole under its name, or not at
+        all."""
         names = [source.name(int(i)) for i in ids]
         skipped = [{"name": source.name(b.number), "code": b.code, "reason": b.reason} for b in bad]
         columns = {
@@ -283,9 +292,7 @@ class Work:
         }
         if not all(map(_is_text, names)):
             columns["path_bytes"] = pa.array([_bytes(n) for n in names], pa.binary())
-        flat = pa.array(block.reshape(-1), pa.float32())
-        columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, block.shape[1])
-        table = pa.table(columns).replace_schema_metadata({"skipped": json.dumps(skipped)})
+        table = pa.table(columns | found).replace_schema_metadata({"skipped": json.dumps(skipped)})
         path = self._path(number)
         temporary = path.with_suffix(".tmp")
         pq.write_table(table, temporary, compression="none")
@@ -293,7 +300,9 @@ class Work:
         for row in skipped:  # after the block, so that the list never runs ahead of it
             self.ledger.skip(**row)
 
-    def finish(self, source: Source, started: float, resumed: int) -> Embedded:
+    def finish(
+        self, source: Source, started: float, resumed: int, result_of: Callable[..., Any]
+    ) -> Any:
         """Put the blocks together, write what they are, remove them."""
         for problem in source.problems:
             self.ledger.skip(**problem)
@@ -316,14 +325,13 @@ class Work:
             faults.at("embed.finish")
             WRITERS[self.out.suffix.lower()](self._blocks(), temporary, used, self)
             seconds = time.monotonic() - started
-            result = Embedded(
+            result = result_of(
                 path=str(self.out),
                 found=found,
                 used=used,
                 skipped=skipped,
                 reasons=self.ledger.counts(),
                 skipped_list=str(self.skipped_list) if skipped else "",
-                dim=self.identity["dim"],
                 seconds=round(seconds, 3),
                 samples_per_second=round((found - resumed) / max(seconds, 1e-9), 1),
                 resumed=resumed,
@@ -352,11 +360,9 @@ class Work:
 
 def _write_parquet(blocks: list[Path], out: Path, used: int, work: Work) -> None:
     has_bytes = any("path_bytes" in pq.read_schema(path).names for path in blocks)
-    fields = [("id", pa.int64()), ("path", pa.string())]
+    fields = [field for field in _fullest(blocks) if field.name != "path_bytes"]
     if has_bytes:
-        fields.append(("path_bytes", pa.binary()))
-    dim = work.identity["dim"]
-    fields.append(("vector", pa.list_(pa.float32(), dim)))
+        fields.insert(2, pa.field("path_bytes", pa.binary()))
     about = {"selfsup": json.dumps(work.identity, sort_keys=True)}
     with pq.ParquetWriter(out, pa.schema(fields, metadata=about), compression="none") as writer:
         for path in blocks:
@@ -384,15 +390,27 @@ def _write_npy(blocks: list[Path], out: Path, used: int, work: Work) -> None:
 
 
 def _write_csv(blocks: list[Path], out: Path, used: int, work: Work) -> None:
-    dim = work.identity["dim"]
     with _rows(out) as rows:
-        rows.writerow(["id", "path", *(f"v{i}" for i in range(dim))])
+        head = None
         for path in blocks:
             stop.check()
             table = pq.read_table(path)
-            vectors = _vectors(table, dim)
-            for i, name, v in zip(table["id"].to_pylist(), _names(table), vectors, strict=True):
-                rows.writerow([i, cell(name), *(f"{number:.9g}" for number in v.tolist())])
+            if not len(table) and path != blocks[-1]:
+                continue
+            names, columns = ["id", "path"], [map(str, table["id"].to_pylist())]
+            columns.append(map(cell, _names(table)))
+            for field in table.schema:
+                if pa.types.is_fixed_size_list(field.type):
+                    width = field.type.list_size
+                    names += [f"v{i}" for i in range(width)]
+                    columns += [map("{:.9g}".format, v) for v in _vectors(table, width).T.tolist()]
+                elif field.name not in ("id", "path", "path_bytes"):
+                    names.append(cell(field.name, "'"))
+                    columns.append(map(_spelled, table[field.name].to_pylist()))
+            if head is None:
+                head = names
+                rows.writerow(head)
+            rows.writerows(zip(*columns, strict=True))
 
 
 WRITERS = {".parquet": _write_parquet, ".npy": _write_npy, ".csv": _write_csv}
@@ -403,6 +421,11 @@ def _rows(path: Path) -> Iterator[Any]:
     # Names that are not UTF-8 are written as the bytes they are
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield csv.writer(file)
+
+
+def _fullest(blocks: list[Path]) -> pa.Schema:
+    """The schema of a block with samples: one without may lack columns."""
+    return max((pq.read_schema(path) for path in blocks), key=len)
 
 
 def _vectors(table: pa.Table, dim: int) -> np.ndarray:
@@ -417,9 +440,16 @@ def _names(table: pa.Table) -> list[str]:
     return table["path"].to_pylist()
 
 
-def cell(name: str) -> str:
-    """A path that no spreadsheet takes for a formula, and that still opens the same file."""
-    return "./" + name if name.startswith(FORMULA) else name
+def cell(name: str, before: str = "./") -> str:
+    """A path that no spreadsheet takes for a formula, and that still opens the same file.
+
+    Words that are no paths are told apart by another mark `before` them.
+    """
+    return before + name if name.startswith(FORMULA) else name
+
+
+def _spelled(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else cell(str(value), "'")
 
 
 def readable(name: str) -> str:

@@ -53,6 +53,7 @@ CATALOGUE: dict[str, Entry] = {
     "E605": Entry(USAGE, "the output exists and comes from something else"),
     "E606": Entry(LOCKED, "another process is writing the same output"),
     "E607": Entry(USAGE, "a format that cannot be written"),
+    "E608": Entry(NO_INPUT, "there is no model to predict with"),
     # report: E7xx
     "E701": Entry(IO, "the report cannot be written"),
     # distributed: E8xx

@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -25,6 +26,8 @@ from .errors import SelfsupError
 from .load import CARD, WEIGHTS, LoadedEncoder, load
 from .logs import disk_error, replace
 from .stop import stop
+
+T = TypeVar("T")
 
 FORMATS = ("safetensors",)
 MANIFEST = "MANIFEST.json"
@@ -90,6 +93,20 @@ def export(
             Path(getattr(run, "path", run)) / "exports" / (to if tower is None else f"{to}-{tower}")
         )
     out = Path(out)
+    refuse(out)
+
+    def make(folder: Path) -> tuple[float, int, dict[str, dict[str, Any]]]:
+        _write(encoder, folder)
+        faults.at("export.prove")
+        error, compared = compare(vectors(encoder), "selfsup.export", folder)
+        return error, compared, manifest(folder, (WEIGHTS, CARD))
+
+    error, compared, files = place(out, make, _size(encoder))
+    return Exported(str(out), to, files, error, compared)
+
+
+def refuse(out: Path) -> None:
+    """Raises SelfsupError E605 where something else lies that must not be replaced."""
     if out.exists() and not (out / MANIFEST).is_file():
         raise SelfsupError(
             "E605",
@@ -97,14 +114,15 @@ def export(
             where=str(out),
             do="give another --out, or remove it",
         )
+
+
+def place(out: Path, make: Callable[[Path], T], needed: int) -> T:
+    """Let `make` fill a folder, then give it its name: it appears whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with stop.installed():
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         try:
-            _write(encoder, temporary)
-            faults.at("export.prove")
-            error, compared = _prove(encoder, temporary)
-            files = _manifest(temporary)
+            made = make(temporary)
             temporary.chmod(0o755)  # mkdtemp's 0700 would keep colleagues out
             with stop.polled():  # the old one is gone for a moment
                 if out.exists():
@@ -112,10 +130,10 @@ def export(
                 faults.at("export.place")
                 temporary.rename(out)
         except OSError as problem:
-            raise disk_error(problem, out, _size(encoder)) from problem
+            raise disk_error(problem, out, needed) from problem
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(str(out), to, files, error, compared)
+    return made
 
 
 def _write(encoder: LoadedEncoder, folder: Path) -> None:
@@ -124,9 +142,11 @@ def _write(encoder: LoadedEncoder, folder: Path) -> None:
     replace(folder / CARD, card.encode() + b"\n")
 
 
-def _prove(encoder: LoadedEncoder, folder: Path) -> tuple[float, int]:
-    """Compute the same vectors here and in a fresh process that knows the folder alone."""
-    here = vectors(encoder)
+def compare(here: Float[np.ndarray, "..."], module: str, folder: Path) -> tuple[float, int]:
+    """The same numbers from a fresh process that knows the folder alone: largest difference, count.
+
+    `module` is run with the folder and the file to write them to.
+    """
     stop.check()
     with tempfile.TemporaryDirectory() as elsewhere:
         answer = Path(elsewhere) / "vectors.npy"
@@ -137,7 +157,7 @@ def _prove(encoder: LoadedEncoder, folder: Path) -> tuple[float, int]:
         }
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
         done = subprocess.run(
-            [sys.executable, "-m", "selfsup.export", str(folder.resolve()), str(answer)],
+            [sys.executable, "-m", module, str(folder.resolve()), str(answer)],
             cwd=elsewhere,
             env=environment,
             capture_output=True,
@@ -155,13 +175,13 @@ def _prove(encoder: LoadedEncoder, folder: Path) -> tuple[float, int]:
         there = np.load(answer, allow_pickle=False)
     if there.shape != here.shape:
         raise SelfsupError(
-            "E604", f"the export gives vectors of shape {there.shape} instead of {here.shape}"
+            "E604", f"the copy gives numbers of shape {there.shape} instead of {here.shape}"
         )
     error = float(np.abs(here - there).max())
     if not error <= TOLERANCE * max(1.0, float(np.abs(here).max())):
         raise SelfsupError(
             "E604",
-            f"the exported encoder differs by {error:.3g}",
+            f"what the copy computes differs by {error:.3g}",
             where=str(folder),
             why="the largest value is " + f"{np.abs(here).max():.3g}",
             do="report this; nothing was written",
@@ -194,9 +214,10 @@ def pictures() -> list[UInt8[np.ndarray, "h w 3"]]:
     return made
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def manifest(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Write MANIFEST.json: sizes and hashes of these files."""
     files = {}
-    for name in (WEIGHTS, CARD):
+    for name in names:
         content = (folder / name).read_bytes()
         files[name] = {
             "bytes": len(content),

@@ -151,6 +151,12 @@ class Run:
 
         return selfsup.evaluate(self, data, **settings)
 
+    def finetune(self, data: Any, out: str | Path, **settings: Any) -> Any:
+        """Teach the encoder what labels say, and keep the model; see `selfsup.finetune`."""
+        import selfsup
+
+        return selfsup.finetune(self, data, out, **settings)
+
     def report(self, **settings: Any) -> Path:
         """Write report.html; see `selfsup.report`."""
         import selfsup

@@ -446,7 +446,7 @@ class Judge:
                 encoder, self.classes, pretrained=pretrained, seed=mix(self.seed, 0)
             )
             if pretrained:
-                network.start_head(*head(np.ones(n, bool)))
+                network.start_head(*finetune.plain_head(*head(np.ones(n, bool))))
             finetune.train(
                 network, encoder, store, rows, labels, steps=effort.steps, choice=choice,
                 pretrained=pretrained, seed=self.seed, tell=tell,
@@ -475,7 +475,7 @@ class Judge:
         gain, control = self._compare("finetune")
         self.finetuned = gain, control, n
 
-    def _outcome(self, network: finetune.Classifier) -> np.ndarray:
+    def _outcome(self, network: finetune.Network) -> np.ndarray:
         return finetune.outcome(
             network, self.encoder, self.store, self.split.test, self.y_test.numpy()
         )

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from ..console import Console, columns, duration
 from ..data import open_source
-from ..data.fields import pack
 from ..data.series import Recordings, is_series
 from ..errors import SelfsupError
-from ..inference import assemble
 from ..load import LoadedEncoder, load
 from ..modalities.series import Series
 from ..randomness import mix, order
 from ..stop import stop
+from ..transfer.forecast import Stretches, level_of
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import Interval, over_samples
 from .result import Told
+from .ridge import solutions
 
 HORIZONS = (24, 48, 168, 336, 720)
 LINEAR, LAST = "linear on values (DLinear)", "last value"
@@ -225,10 +225,7 @@ class Judge:
 
     def level(self, origins: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of each channel before each origin, (n, 1, c) each."""
-        past = self.values(origins, self.context)
-        with np.errstate(invalid="ignore"):
-            mean, spread = np.nanmean(past, 1, keepdims=True), np.nanstd(past, 1, keepdims=True)
-        return np.nan_to_num(mean), np.nan_to_num(spread).clip(min=1e-2)
+        return level_of(list(self.values(origins, self.context)), True)
 
     @torch.inference_mode()
     def features(
@@ -239,9 +236,8 @@ class Judge:
         for low in range(0, len(todo), BATCH):
             stop.check()
             some = todo[low : low + BATCH]
-            rows = [self.source.series[i][t - self.context : t] for i, t in some]
-            batch = assemble([pack({"values": r, "piece": np.array([True])}) for r in rows])
-            assert batch is not None
+            stretches = Stretches(self.source.series, some, self.context)
+            batch = stretches.batch(np.arange(len(some)))
             x = encoder.modality.plain(batch.to(encoder.device), self.context)
             vectors = encoder.features(x)[:, -1].float().cpu().numpy().copy()  # lets go of the rest
             known.update(zip(some, vectors, strict=True))
@@ -280,11 +276,8 @@ def regress(
     whole = ~target.isnan().any(1)
     x0, target = x[0][whole], target[whole]
     middle = target.mean(0)
-    eigenvalues, axes = torch.linalg.eigh(x0.T @ x0)
-    inner = axes.T @ (x0.T @ (target - middle))
     best: tuple[float, Tensor] | None = None
-    for strength in STRENGTHS:
-        weight = axes @ (inner / (eigenvalues.clamp(min=0) + strength)[:, None])
+    for weight in solutions(x0, target - middle, STRENGTHS):
         off = (x[1] @ weight + middle - y[1].flatten(1)).nan_to_num()
         error = float(off.square().mean().sqrt() + off.abs().mean())  # as the authors choose
         if best is None or error < best[0]:

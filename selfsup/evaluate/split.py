@@ -47,12 +47,15 @@ def split(
     *,
     drop_leaks: bool = False,
     seed: int = 0,
+    least: int = 2,
+    given: tuple[np.ndarray, list[str]] | None = None,
 ) -> Split:
     """The two parts of a labelled source.
 
     train/ and test/ (else val/) folders, or a split column of the table, are taken as they are.
     Otherwise a fifth of each class tests, drawn by `seed`. `usable` are the numbers of samples
-    that could be read, `prints` a fingerprint of the content of each of those.
+    that could be read, `prints` a fingerprint of the content of each of those. At least `least`
+    classes must teach: 1 where labels are no classes. `given` are parts in place of the source's.
 
     Raises SelfsupError: E502 when a sample is in both given parts (unless `drop_leaks`, which
     takes it out of the training part), E503 when a part or all classes but one are empty.
@@ -64,7 +67,7 @@ def split(
     prints = [p for p, k in zip(prints, known, strict=True) if k]
     usable = usable[known]
     groups = _groups(prints)
-    given = source.splits()
+    given = given or source.splits()
     parts = None if given is None else _given(usable, *given)
     if parts is not None:
         train, test, statement, extra = parts
@@ -74,9 +77,8 @@ def split(
         train, test = _made(usable, labels[usable], groups, seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
-        statement = (
-            f"{percent} % of each class test, drawn with seed {seed}; equal samples stay together"
-        )
+        of = "each class" if least > 1 else "the samples"
+        statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
     place = {int(i): g for i, g in zip(usable, groups, strict=True)}
     in_test = {place[int(i)] for i in test}
     leaks = np.array([place[int(i)] in in_test for i in train], bool)
@@ -98,7 +100,7 @@ def split(
             )
         train = train[~leaks]
         notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
-    _enough(labels[train], labels[test], source)
+    _enough(labels[train], labels[test], source, least)
     return Split(train, test, kind, statement, duplicates, tuple(notes))
 
 
@@ -142,9 +144,9 @@ def _made(
     return usable[~mask], usable[mask]
 
 
-def _enough(train: np.ndarray, test: np.ndarray, source: Source) -> None:
+def _enough(train: np.ndarray, test: np.ndarray, source: Source, least: int) -> None:
     classes = np.unique(train)
-    if len(classes) < 2 or len(test) == 0 or not np.isin(test, classes).any():
+    if len(classes) < least or len(test) == 0 or not np.isin(test, classes).any():
         raise SelfsupError(
             "E503",
             f"{len(train)} training samples of {len(classes)} classes and {len(test)} test samples "

@@ -1,27 +1,22 @@
 """Speech recognition from few transcribed minutes: does pretraining spare transcription?
 
-The encoder gets a linear layer and is trained with CTC (Graves et al., 2006,
-https://doi.org/10.1145/1143844.1143891), as wav2vec 2.0 is; decoding is greedy, without a language
-model. Beside each number stands the same network from scratch, with the same recordings and steps.
+The encoder is trained with CTC and decoded greedily, as in `selfsup.transfer.transcribe`. Beside
+each number stands the same network from scratch, with the same recordings and steps.
 """
 
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import ctc_loss, log_softmax
 
-from .. import machine, sound
+from .. import machine
 from ..console import Console, columns
-from ..data import fields, open_source, open_store
+from ..data import open_source, open_store
 from ..data.pairs import seen_as
 from ..data.store import Store
 from ..data.tables import LABEL_COLUMNS, Table
@@ -29,6 +24,19 @@ from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
+from ..transfer import tasks
+from ..transfer.tasks import Choice, Network, Part
+from ..transfer.transcribe import (
+    LEAST_STEPS,
+    MOST_STEPS,
+    RATES,
+    RECORDINGS,
+    Transcribe,
+    errors,
+    fitting,
+    lengths,
+    size_for,
+)
 from .controls import PRETRAINED, SCRATCH
 from .result import Told
 from .split import TEST, TRAIN
@@ -36,12 +44,7 @@ from .split import TEST, TRAIN
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
 
 AMOUNTS = (1.0, 5.0, 20.0)  # minutes that are transcribed
-BATCH = 16  # recordings
-RATES = (3e-4, 1e-3)  # tried on held-out recordings, for each network
-WARMUP, WEIGHT_DECAY, CLIP = 0.1, 0.01, 1.0
-LEAST_STEPS, MOST_STEPS = 30, 3000
 RESAMPLES = 1000
-BLANK = 0
 
 
 @dataclass(frozen=True)
@@ -147,20 +150,6 @@ def transcripts(source: Any, path: Path) -> tuple[list[str | None], list[str]]:
     ]
 
 
-class Network(nn.Module):
-    """An encoder and a layer for letters."""
-
-    def __init__(self, encoder: nn.Module, letters: int):
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(sound.width(encoder), letters + 1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Float[Tensor, "b 1 ..."]) -> Float[Tensor, "b t letters"]:
-        return log_softmax(self.head(sound.over_time(self.encoder, x)).float(), -1)
-
-
 class Recogniser:
     """The steps of one evaluation."""
 
@@ -179,32 +168,16 @@ class Recogniser:
         rows = np.array([i for i, text in enumerate(texts) if text])
         self._divide(self._readable(rows), parts)
         self.letters = sorted({c for i in self.train for c in texts[i] or ""})
-        self.number = {c: n + 1 for n, c in enumerate(self.letters)}
-        with torch.no_grad():
-            t = sound.over_time(encoder.encoder, self._views(self.train[:1])).shape[1]
-        most = max(len(texts[i] or "") for i in self.train)
-        if t < most:
-            raise SelfsupError(
-                "E202",
-                f"{encoder.card.name} hears {t} moments where up to {most} letters are said",
-                why="CTC gives at most one letter a moment",
-                do="pretrain an encoder of tokens: --method mae, or --encoder mel_tiny",
-            )
+        self.task = Transcribe(self.letters, self.size)
+        fitting(self.task, encoder, store, self._part(self.train))
 
     def _readable(self, rows: np.ndarray) -> np.ndarray:
         """Samples that can be read; and how long they are."""
-        self.seconds: dict[int, float] = {}
-        modality = self.encoder.modality
-        for low in range(0, len(rows), 256):
-            stop.check()
-            batch = self.store.batch(rows[low : low + 256])
-            for i, sample in zip(batch.indices.tolist(), fields.unpack(batch), strict=True):
-                self.seconds[i] = len(sample["wave"]) / modality.rate  # type: ignore[attr-defined]
-        frames = 1000 * max(self.seconds.values(), default=0.0) / modality.hop  # type: ignore[attr-defined]
-        self.size = max(self.encoder.size, int(-(-frames // 16) * 16))
+        self.seconds = lengths(self.encoder, self.store, rows)
+        self.size = size_for(self.encoder, max(self.seconds.values(), default=0.0))
         if self.size > self.encoder.size:
             self.notes.append(
-                f"recordings of up to {frames:.0f} frames are heard whole, though pretraining saw "
+                f"recordings are heard whole, up to {self.size} frames, though pretraining saw "
                 f"{self.encoder.size}"
             )
         return np.array(sorted(self.seconds))
@@ -233,69 +206,27 @@ class Recogniser:
         self.train, self.held = teach, np.array(held)[:100]
         self.statement += f"{len(self.test)} to test, {len(self.held)} to choose the learning rate"
 
-    def _views(self, rows: np.ndarray) -> Tensor:
-        batch = self.store.batch(rows)
-        return self.encoder.modality.plain(batch.to(self.encoder.device), self.size)
+    def _part(self, rows: np.ndarray) -> Part:
+        return Part(self.store, rows, [self.texts[i] or "" for i in rows.tolist()])
 
     # ---- one training ------------------------------------------------------------------------
 
     def fresh(self, pretrained: bool, seed: int) -> Network:
-        inner = deepcopy(self.encoder.encoder)
-        if not pretrained:
-            inner = self.encoder.untrained(seed).encoder
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(seed, 0x637463))
-            network = Network(inner.requires_grad_(True), len(self.letters))
-        return network.to(self.encoder.device)
+        return tasks.fresh(self.task, self.encoder, pretrained=pretrained, seed=seed)
 
     def fit(self, network: Network, rows: np.ndarray, steps: int, rate: float, seed: int) -> None:
-        device = self.encoder.device
-        bf16 = machine.choose_precision("auto", device.type) == "bf16"
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": WEIGHT_DECAY},
-             {"params": plain, "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98), fused=True,
-        )  # fmt: skip
-        network.train()
-        size = min(BATCH, len(rows))
-        for step in range(steps):
-            stop.check()
-            # up, level, and down in the last half
-            scale = min(1.0, (step + 1) / max(1, WARMUP * steps), 2 * (1 - step / steps))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * scale
-            epoch, at = divmod(step, max(1, len(rows) // size))
-            picks = rows[order(seed, epoch, len(rows))[at * size : (at + 1) * size]]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                scores = network(self._views(picks))
-            loss = self.ctc(scores, [self.texts[i] or "" for i in picks])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-            optimizer.step()
-        network.eval()
-
-    def ctc(self, scores: Float[Tensor, "b t c"], texts: list[str]) -> Tensor:
-        targets = [self.number[c] for text in texts for c in text]
-        return ctc_loss(
-            scores.transpose(0, 1),
-            torch.tensor(targets, device=scores.device),
-            torch.full((len(texts),), scores.shape[1]),
-            torch.tensor([len(text) for text in texts]),
-            blank=BLANK,
-            zero_infinity=True,
-        )
+        tasks.train(network, self.encoder, self._part(rows), steps=steps,
+                    choice=Choice(rate, False), pretrained=False, seed=seed)  # fmt: skip
 
     @torch.no_grad()
     def hear(self, network: Network, rows: np.ndarray) -> list[str]:
         bf16 = machine.choose_precision("auto", self.encoder.device.type) == "bf16"
-        heard: list[str] = []
+        part, heard = self._part(rows), []
         for low in range(0, len(rows), 64):
             stop.check()
+            x, _ = self.task.look(self.encoder, part, np.arange(low, min(low + 64, len(rows))))
             with torch.autocast(self.encoder.device.type, torch.bfloat16, enabled=bf16):
-                scores = network(self._views(rows[low : low + 64]))
-            heard += [collapse(path, self.letters) for path in scores.argmax(-1).tolist()]
+                heard += self.task.heard(network(x))
         return heard
 
     # ---- the curve ---------------------------------------------------------------------------
@@ -318,19 +249,17 @@ class Recogniser:
         for of, pretrained in subjects:
             rate = self._rate(pretrained, steps, amounts)
             for amount in amounts:
-                errors = []
+                wrong = []
                 for i in range(seeds):
                     own = mix(self.seed, i)
                     self._tell(f"{amount:g} min transcribed, {of}, {i + 1} of {seeds}")
                     network = self.fresh(pretrained, own)
                     self.fit(network, self.some(amount, own), steps, rate, own)
                     found = self.hear(network, self.test)
-                    errors.append(
-                        np.array([_errors(a, b) for a, b in zip(said, found, strict=True)])
-                    )
+                    wrong.append(np.array([errors(a, b) for a, b in zip(said, found, strict=True)]))
                     if pretrained and amount == amounts[-1]:
                         heard = list(zip(said, found, strict=True))[:3]
-                counts[of, amount] = np.mean(errors, 0)  # (test, 4): errors, letters, errors, words
+                counts[of, amount] = np.mean(wrong, 0)  # (test, 4): errors, letters, errors, words
                 cer, wer = (rates(counts[of, amount][:, k : k + 2]) for k in (0, 2))
                 rows.append({"minutes": amount, "of": of, "cer": vars(cer), "wer": vars(wer),
                              "seeds": seeds, "steps": steps, "learning_rate": rate})  # fmt: skip
@@ -348,7 +277,7 @@ class Recogniser:
         }
 
     def _affordable(self, seconds: float) -> int:
-        network, some = self.fresh(False, 0), self.train[:BATCH]
+        network, some = self.fresh(False, 0), self.train[:RECORDINGS]
         for steps in (1, 3):
             started = time.perf_counter()
             self.fit(network, some, steps, RATES[0], 0)
@@ -365,7 +294,7 @@ class Recogniser:
             network = self.fresh(pretrained, self.seed)
             self.fit(network, rows, steps, rate, self.seed)
             pairs = zip(said, self.hear(network, self.held), strict=True)
-            found[rate] = sum(_errors(a, b)[0] for a, b in pairs)
+            found[rate] = sum(errors(a, b)[0] for a, b in pairs)
         return min(found, key=found.__getitem__)
 
     def _tell(self, what: str) -> None:
@@ -374,29 +303,6 @@ class Recogniser:
 
 
 # ---- equations -------------------------------------------------------------------------------
-
-
-def collapse(path: Sequence[int], letters: Sequence[str]) -> str:
-    """Greedy decoding: one of each run of equals, and no blanks."""
-    text = "".join(letters[n - 1] for n, _ in groupby(path) if n != BLANK)
-    return " ".join(text.split())
-
-
-def distance(a: Sequence, b: Sequence) -> int:
-    """Fewest insertions, deletions and changes from a to b (Levenshtein)."""
-    row = np.arange(len(b) + 1)
-    for i, x in enumerate(a, 1):
-        differs = np.array([x != y for y in b], int)
-        new = np.minimum(row[1:] + 1, row[:-1] + differs)
-        new = np.concatenate([[i], new])
-        # an insertion leads from any place to the left
-        row = np.minimum.accumulate(new - np.arange(len(new))) + np.arange(len(new))
-    return int(row[-1])
-
-
-def _errors(said: str, heard: str) -> tuple[int, int, int, int]:
-    words, others = said.split(), heard.split()
-    return distance(said, heard), len(said), distance(words, others), len(words)
 
 
 def rates(counts: Float[np.ndarray, "n 2"], seed: int = 0) -> Rate:

@@ -153,7 +153,7 @@ class Network(Modality):
         if self._graph.device != batch.pixels.device:
             self._graph = self._graph.to(batch.pixels.device)
         # the number ends what `pack` makes of it; unpacking them one by one takes as long as a step
-        last = batch.pixels[:, 0, -8:, 0].contiguous()
+        last = batch.pixels[:, 0, -8:, 0].clone(memory_format=torch.contiguous_format)  # aligned
         return replace(self._graph, rows=last.view(torch.int64)[:, 0])
 
     def picture(self, x: Graphs) -> UInt8[Tensor, "b 3 h w"]:  # type: ignore[override]

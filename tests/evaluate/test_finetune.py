@@ -6,6 +6,7 @@ import torch
 from selfsup.data import open_source, open_store
 from selfsup.evaluate import finetune, linear
 from selfsup.load import load
+from selfsup.transfer import core, tasks
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +26,23 @@ def case(tmp_path_factory):
 
 def test_depths_rise_from_the_input_to_the_head():
     vit = small_encoder.network("vit_tiny", 16, depth=3)
-    depths = {name: finetune.depth_of(name) for name, _ in vit.named_parameters()}
+    depths = {name: core.depth_of(name) for name, _ in vit.named_parameters()}
     assert depths["stem.weight"] == depths["positions"] == 0
     assert (
         depths["trunk.blocks.0.norm1.weight"] == 1 and depths["trunk.blocks.2.mlp.fc1.weight"] == 3
     )
     resnet = small_encoder.network("resnet18", 16, width=0.125)
-    depths = {name: finetune.depth_of(name) for name, _ in resnet.named_parameters()}
+    depths = {name: core.depth_of(name) for name, _ in resnet.named_parameters()}
     assert depths["conv1.weight"] == 0 and depths["layer4.1.conv2.weight"] == 4
 
 
 @pytest.mark.parametrize(("name", "top"), [("vit_tiny", 4), ("resnet18", 5)])
 def test_every_parameter_is_in_one_group_and_lower_ones_move_less(name, top):
     keywords = {"depth": 3} if name == "vit_tiny" else {"width": 0.125}
-    network = finetune.Classifier(small_encoder.network(name, 16, **keywords), 3)
-    groups = finetune.groups(network, rate=1.0, decay=0.5)
+    network = tasks.Network(
+        small_encoder.network(name, 16, **keywords), tasks.Classify(list("abc"))
+    )
+    groups = core.groups(network, rate=1.0, decay=0.5)
     grouped = [id(p) for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in network.parameters())
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -57,7 +60,7 @@ def test_fine_tuning_begins_as_the_linear_probe(case):
     x, y = torch.from_numpy(encoder.embed(store.source, precision="fp32")), torch.from_numpy(labels)
     plane, scale = linear.probe(x, y, 2)
     network = finetune.fresh(encoder, 2, pretrained=True, seed=0).eval()
-    network.start_head(plane, scale)
+    network.start_head(*finetune.plain_head(plane, scale))
     batch = encoder.modality.plain(store.batch(np.arange(8)), 16)
     torch.testing.assert_close(network(batch), plane(scale(x[:8])), atol=1e-3, rtol=1e-3)
 
@@ -93,10 +96,10 @@ def test_networks_from_scratch_do_not_know_the_pretrained_weights(case):
 
 def test_effort_fits_the_time_or_is_nothing():
     full = finetune.effort(1000, 1e9)
-    assert full.epochs >= 20 and full.samples <= finetune.MOST_SAMPLES * 1.01
+    assert full.epochs >= 20 and full.samples <= core.MOST_SAMPLES * 1.01
     less = finetune.effort(1000, full.samples * 0.9)
     assert less.steps == max(full.steps // 2, 157) and less.samples <= full.samples * 0.9
-    assert less.epochs >= finetune.LEAST_EPOCHS
+    assert less.epochs >= core.LEAST_EPOCHS
     assert finetune.effort(1000, 9000) is None  # ten passes do not fit
     assert finetune.effort(10, 1e9).batch == 10
     half = finetune.effort(1000, 1e9).of(500)
@@ -108,19 +111,19 @@ def test_rate_and_views_are_chosen_on_labels_that_are_not_trained_on(case, monke
     encoder, store, labels = case
     seen, scored = [], []
 
-    def note_training(network, encoder, store, rows, labels, **settings):
-        seen.append(set(rows.tolist()))
+    def note_training(network, encoder, part, **settings):
+        seen.append(set(part.rows.tolist()))
 
-    def note_scoring(network, encoder, store, rows, labels):
-        scored.append(set(rows.tolist()))
+    def note_scoring(network, encoder, part):
+        scored.append(set(part.rows.tolist()))
         return np.array([{2: 0.8, 3: third}.get(len(scored), 0.0)])
 
-    monkeypatch.setattr(finetune, "train", note_training)
-    monkeypatch.setattr(finetune, "outcome", note_scoring)
+    monkeypatch.setattr(tasks, "train", note_training)
+    monkeypatch.setattr(tasks, "outcomes", note_scoring)
     found = finetune.choose(
         encoder, store, np.arange(40), labels[:40], 2, effort=finetune.Effort(40, 10),
         pretrained=False, seed=0,
     )  # fmt: skip
-    assert found.rate == finetune.RATES[False][1]  # the second did better
+    assert found.rate == tasks.SCRATCH_RATES[1]  # the second did better
     assert found.light == (third < 0.8) and len(scored) == finetune.TRIALS == 3
     assert all(a.isdisjoint(b) and len(a | b) == 40 for a, b in zip(seen, scored, strict=True))

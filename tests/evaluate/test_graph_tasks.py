@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import selfsup
+import selfsup.data
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import folds, nodes, tasks
 
@@ -71,6 +72,14 @@ def test_nodes(town, tmp_path, monkeypatch):
     assert all(len(values) == 4 for values in rows.values())
     told = run.evaluate(town, finetune=False, shots=(1,), seeds=2)
     assert told.score("linear")["labels"] == 16
+    monkeypatch.setattr("selfsup.transfer.model.compare", lambda here, *rest: (len(here), 0))
+    made = run.finetune(town, tmp_path / "m", controls=False)
+    assert made.to_json()["max_abs_error"] == 3  # nodes of a ring: no graph goes with a model
+    source = selfsup.data.open_source(town)
+    (codes, names), (parts, kinds) = source.labels(), source.splits()
+    said, test = made.model.predict(town)["label"], parts == kinds.index("test")
+    right = said[test] == np.array(names)[codes[test]]
+    assert len(said) == 60 and made.score("frozen linear probe") == right.mean()
     vectors = selfsup.load(run.path).embed(town)
     assert vectors.shape[0] == 60 and np.isfinite(vectors).all()
     with pytest.raises(SelfsupError, match="E503"):

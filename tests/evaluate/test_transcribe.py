@@ -8,17 +8,11 @@ import pytest
 import soundfile
 import torch
 
+from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks
-from selfsup.evaluate.transcribe import (
-    Recogniser,
-    collapse,
-    conclude,
-    distance,
-    evaluate_task,
-    rates,
-    transcripts,
-)
+from selfsup.evaluate.transcribe import conclude, evaluate_task, rates, transcripts
+from selfsup.transfer.transcribe import Transcribe, collapse, distance
 
 
 def slow_distance(a, b):
@@ -53,14 +47,12 @@ def test_ctc_against_all_alignments():
     torch.manual_seed(0)
     letters, text = ["a", "b"], "ab"
     scores = torch.randn(1, 4, 3).log_softmax(-1)
-    job = Recogniser.__new__(Recogniser)
-    job.number = {"a": 1, "b": 2}
     total = sum(
         np.exp(sum(scores[0, t, k].item() for t, k in enumerate(path)))
         for path in product(range(3), repeat=4)
         if collapse(path, letters) == text
     )
-    found = job.ctc(scores, [text]).item()
+    found = Transcribe(letters, 4).loss(scores, [text]).item()
     assert found == pytest.approx(-np.log(total) / len(text), abs=1e-5)  # torch: a letter's share
 
 
@@ -144,6 +136,26 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
     assert tasks.suggested("audio", melodies, None) == "classify"
 
 
+def test_a_model_of_texts(melodies, encoder, tmp_path, monkeypatch):
+    import selfsup
+    from selfsup.transfer import model, transcribe
+
+    monkeypatch.setattr(transcribe, "MOST_STEPS", 40)
+    monkeypatch.setattr(model, "compare", lambda *given: (0.0, 0))
+    found = encoder.finetune(melodies, tmp_path / "m", labels=melodies / "said.tsv", seed=1)
+    told = found.to_json()
+    assert told["task"] == "transcribe" and told["settings"]["trained"] == "full"
+    assert told["split"]["test"] == 12 and 0 <= found.score() <= 1.5
+    said = found.model.predict(melodies)["text"]
+    assert len(said) == 60 and set("".join(said)) <= set(" ab")
+    texts, parts = transcripts(found.model.task.samples(open_source(melodies)),
+                               melodies / "said.tsv")  # fmt: skip
+    tests = [i for i, part in enumerate(parts) if part == "test"]
+    wrong = sum(distance(texts[i], said[i]) for i in tests)
+    assert found.score() == pytest.approx(wrong / sum(len(texts[i]) for i in tests), abs=0.03)
+    assert selfsup.load_model(found.path).told["answers"]["letters"] == [" ", "a", "b"]
+
+
 def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, tmp_path):
     table = tmp_path / "long.csv"
     table.write_text("file,text\n" + "".join(f"{i}.wav,{'ab' * 40}\n" for i in range(60)))
@@ -152,8 +164,6 @@ def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, t
 
 
 def test_missing_transcripts_are_an_error(melodies, tmp_path):
-    from selfsup.data import open_source
-
     table = tmp_path / "wrong.csv"
     table.write_text("file,label\n1.wav,2\n")
     with pytest.raises(SelfsupError, match="E501"):

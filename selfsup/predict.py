@@ -1,0 +1,145 @@
+"""What a fine-tuned model says of each sample, in a file, however often it is killed."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import machine
+from .console import Console, duration
+from .data import open_source
+from .embed import BLOCK, FORMAT, FULL, Work
+from .errors import SelfsupError
+from .logs import disk_error
+from .stop import Stopped, stop
+from .transfer.model import Model, load_model
+
+SUFFIXES = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` wrote. found = used + skipped."""
+
+    path: str
+    task: str
+    found: int
+    used: int
+    skipped: int
+    reasons: dict[str, int]
+    skipped_list: str
+    seconds: float
+    samples_per_second: float
+    resumed: int  # samples that an earlier call had done
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        line = f"{self.used} answers ({self.task}) in {self.path}"
+        if self.samples_per_second:
+            line += f" ({duration(self.seconds)}, {self.samples_per_second:.0f} samples/s)"
+        line += f"\nfound {self.found} = used {self.used} + skipped {self.skipped}"
+        if self.skipped:
+            reasons = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
+            line += f" ({reasons}; see {self.skipped_list})"
+        return line
+
+
+def predict(
+    model: Any,
+    data: Any,
+    out: str | Path = "predictions.parquet",
+    *,
+    batch: int = 128,
+    workers: int = 2,
+    precision: str = "auto",
+    follow_links: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Predicted:
+    """Write one answer for each sample of `data` that can be read.
+
+    `model` is a model or its folder. Columns are id (the sample's number in the sorted data), path,
+    and what docs/transfer.md says of the task. Beside `out` (.parquet or .csv) lie
+    NAME.skipped.jsonl and NAME.json, which says where the answers come from.
+
+    Raises SelfsupError: E608 no model, E605 when `out` exists and comes from something else, E606
+    while another process writes it, E607 for another ending, E103 when more than half cannot be
+    read, E303 when the disk is full; the same command goes on from there.
+    """
+    started = time.monotonic()
+    console, out = console or Console(), Path(out)
+    model = model if isinstance(model, Model) else load_model(model)
+    suffixes = SUFFIXES if model.task.table else SUFFIXES[:1]
+    if out.suffix.lower() not in suffixes:
+        raise SelfsupError(
+            "E607",
+            f"{out.name} names no format for answers of {model.task.name}",
+            do=f"end it in {' or '.join(suffixes)}",
+        )
+    source = model.task.samples(open_source(data, follow_links=follow_links))
+    batch = max(1, batch)
+    work = Work(
+        out,
+        {
+            "format": FORMAT,
+            "model": fingerprint(model),
+            "data": source.fingerprint(),
+            "samples": len(source),
+            "precision": machine.choose_precision(precision, model.encoder.device.type),
+            "batch": batch,
+        },
+        block=max(1, BLOCK // batch) * batch,
+    )
+    with stop.installed(), work.locked():
+        try:
+            ready = None if overwrite else work.finished()
+            if ready is not None:
+                console.say(f"{out} is already complete")
+                return Predicted(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
+            resumed = work.begin()
+            for number in list(work.missing()):
+                _block(work, number, model, source, batch, workers, precision, console)
+            return work.finish(source, started, resumed, partial(Predicted, task=model.task.name))
+        except Stopped:
+            console.say(f"what is done lies in {work.folder}: the same command goes on from there")
+            raise
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise disk_error(error, out, len(source) * 64) from error
+
+
+def _block(
+    work: Work, number: int, model: Model, source: Any, batch: int, workers: int, precision: str,
+    console: Console,
+) -> None:  # fmt: skip
+    low, high = work.range_of(number)
+    ids, skipped = [], []
+    found: dict[str, list[pa.Array]] = {}
+    for rows, columns, bad in model.answers(
+        source, batch=batch, workers=workers, precision=precision, start=low, end=high
+    ):
+        ids.append(rows)
+        skipped += bad
+        for key, values in columns.items():
+            found.setdefault(key, []).append(pa.array(values))
+        console.progress(f"predict {low + sum(map(len, ids)) + len(skipped)}/{len(source)}")
+    joined = {key: pa.concat_arrays(parts) for key, parts in found.items()}
+    work.put(number, source, np.concatenate(ids), joined, skipped)
+
+
+def fingerprint(model: Model) -> str:
+    """Changes with any weight and with what an answer means."""
+    digest = hashlib.blake2b(model.encoder.fingerprint().encode(), digest_size=16)
+    digest.update(json.dumps(model.told, sort_keys=True).encode())
+    for tensor in model.network.head.state_dict().values():
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

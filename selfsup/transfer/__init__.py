@@ -1,0 +1,1 @@
+"""From a pretrained encoder to a network that answers: what `evaluate` and `finetune` share."""

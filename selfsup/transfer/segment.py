@@ -1,0 +1,175 @@
+"""Segmentation: a class for each pixel, by a linear layer on the features of each place.
+
+The scores of the places are enlarged to the size of the picture (bilinearly), as for the linear
+segmentation probes of DINOv2 (arXiv 2304.07193, section 7.4).
+"""
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image as Pillow
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+
+from ..data.base import Source
+from ..data.batch import Batch
+from ..errors import SelfsupError
+from .tasks import Network, Part, Task, number
+
+VOID = 255  # pixels of no class, where there are other classes than it and 0
+IGNORED = -1
+GRAYS = ("L", "P", "1", "I", "I;16")
+
+
+class Segment(Task):
+    """A class for each pixel of the middle square, at the size that the encoder sees.
+
+    `values` are those of the masks, one a class; `grid` is that of the encoder.
+    """
+
+    name, metric, table, light = "segment", "mean IoU", False, False
+
+    def __init__(self, values: list[int], grid: tuple[int, int], size: int):
+        self.values, self.grid, self.size, self.outputs = values, grid, size, len(values)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"values": self.values, "grid": list(self.grid), "size": self.size}
+
+    @classmethod
+    def parse(cls, told: Mapping[str, Any]) -> Self:
+        values = [int(number(v)) for v in told["values"]]
+        high, wide = (int(number(v)) for v in told["grid"])
+        size = int(number(told["size"]))
+        good = 0 < len(values) <= 256 and all(0 <= v <= 255 for v in values)
+        if not good or not 0 < high * wide <= 1 << 20 or not 0 < size <= 1 << 13:
+            raise ValueError(f"{len(values)} values, a grid of {high} x {wide}, size {size}")
+        return cls(values, (high, wide), size)
+
+    def read(self, encoder: Any, x: Tensor) -> Float[Tensor, "b n d"]:
+        return encoder.features(x)
+
+    def answer(self, network: Network, x: Tensor) -> Float[Tensor, "b k s s"]:
+        scores = super().answer(network, x).transpose(1, 2).unflatten(2, self.grid)
+        size = (self.size, self.size)
+        return interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+
+    def targets(
+        self, part: Part, places: np.ndarray, device: torch.device
+    ) -> Int64[Tensor, "b s s"]:
+        return torch.from_numpy(self.classes(part.targets[places])).to(device)
+
+    def classes(self, masks: UInt8[np.ndarray, "b s s"]) -> Int64[np.ndarray, "b s s"]:
+        """The number of each pixel's class; pixels of another are ignored."""
+        place = np.full(256, IGNORED)
+        place[self.values] = np.arange(len(self.values))
+        return place[masks]
+
+    def loss(self, out: Float[Tensor, "b k s s"], y: Int64[Tensor, "b s s"]) -> Tensor:
+        return cross_entropy(out, y, ignore_index=IGNORED)
+
+    def outcome(self, out: Tensor, y: Tensor) -> np.ndarray:
+        """How many pixels of each class got which one: (b, k, k), the true class first."""
+        return self.counts(out.argmax(1).cpu().numpy(), y.cpu().numpy())
+
+    def counts(
+        self, said: Int64[np.ndarray, "b s s"], truth: Int64[np.ndarray, "b s s"]
+    ) -> Float[np.ndarray, "b k k"]:
+        k = len(self.values)
+        found = np.zeros((len(said), k, k))
+        for row, (one, other) in enumerate(zip(truth, said, strict=True)):
+            known = one != IGNORED
+            found[row] = np.bincount(one[known] * k + other[known], minlength=k * k).reshape(k, k)
+        return found
+
+    def summary(self, outcomes: np.ndarray) -> float:
+        """Intersection over union of each class over all pictures, and the mean of those that
+        are there or were said to be."""
+        total = outcomes.sum(0)
+        both = np.diag(total)
+        union = total.sum(0) + total.sum(1) - both
+        return float((both[union > 0] / union[union > 0]).mean())
+
+    def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
+        said = out.argmax(1).cpu().numpy()
+        masks = np.array(self.values, np.uint8)[said]
+        told: dict[str, list | np.ndarray] = {"mask": [_png(mask) for mask in masks]}
+        for place, value in enumerate(self.values):
+            told[f"share_{value}"] = (said == place).mean((1, 2)).astype(np.float32)
+        return told
+
+
+def grid_of(encoder: Any) -> tuple[int, int]:
+    """Raises SelfsupError E202 where an encoder's places are not those of a picture."""
+    grid = tuple(getattr(encoder, "grid", ()))
+    if len(grid) != 2:
+        raise SelfsupError(
+            "E202", "masks need an encoder of pictures", why=f"its places are {grid or 'unordered'}"
+        )
+    return grid
+
+
+def masks(
+    source: Source, folder: Path, size: int
+) -> tuple[UInt8[np.ndarray, "n s s"], np.ndarray, list[str]]:
+    """The mask of each picture, whether it has one, and notes on masks that cannot be read.
+
+    A mask is a PNG in `folder` with the picture's own name (or its path there) before the ending;
+    the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour.
+    """
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.png")):
+        relative = os.fspath(path.relative_to(folder).with_suffix(""))
+        paths[relative] = path
+        paths.setdefault(path.stem, path)
+    found = np.zeros((len(source), size, size), np.uint8)
+    known, broken = np.zeros(len(source), bool), 0
+    for i in range(len(source)):
+        stem = os.path.splitext(source.name(i))[0]
+        if stem not in paths:
+            stem = stem.rpartition("/")[2]
+        if stem not in paths:
+            continue
+        path = paths[stem]
+        try:
+            with Pillow.open(path) as picture:
+                mode = picture.mode
+                mask = np.asarray(picture) if mode in GRAYS else None
+        except (OSError, ValueError, SyntaxError):
+            broken += 1
+            continue
+        if mask is None:
+            raise SelfsupError(
+                "E105", f"{path} is no mask", where=str(path), why=f"its mode is {mode}",
+                do="save the numbers of the classes as grey values or in a palette",
+            )  # fmt: skip
+        if mask.max(initial=0) > 255 or mask.min(initial=0) < 0:
+            raise SelfsupError("E105", f"{path} has a class above 255", where=str(path))
+        found[i], known[i] = middle(mask.astype(np.uint8), size), True
+    return found, known, [f"{broken} masks cannot be read: not used"] if broken else []
+
+
+def middle(mask: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "size size"]:
+    """The middle square, each pixel the nearest one of the mask."""
+    height, width = mask.shape
+    side = min(height, width)
+    at = ((np.arange(size) + 0.5) * side / size).astype(int)
+    top, left = (height - side) // 2, (width - side) // 2
+    return mask[top + at][:, left + at]
+
+
+def values_of(found: UInt8[np.ndarray, "n s s"]) -> list[int]:
+    """The classes of masks. 255 is one only beside 0 alone: else it marks what is of no class."""
+    values = np.unique(found).tolist()
+    return values if set(values) <= {0, VOID} else [v for v in values if v != VOID]
+
+
+def _png(mask: UInt8[np.ndarray, "s s"]) -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray(mask).save(file, format="PNG")
+    return file.getvalue()
