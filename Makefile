@@ -12,7 +12,7 @@ SURFACE := $(addprefix selfsup/,__init__.py method.py encoder.py pretrain.py emb
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,video]"
 	touch .venv/ready
 
 demo: .venv/ready
