@@ -7,6 +7,7 @@ of their own, and none are used. Every head gives a weighted mean of places, and
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,12 +40,13 @@ def places(
 ) -> Float[Tensor, "n m d"]:
     """One vector for each place of these samples,."""
     fast, size, found = faithful(encoder, store, rows), batch_size(encoder), []
+    network: Any = fast.encoder
     for low in range(0, len(rows), size):
         stop.check()
         batch = store.batch(rows[low : low + size])
         x = encoder.modality.plain(batch.to(fast.device), encoder.size)
         with torch.no_grad():
-            found.append(fast.encoder.features(x.to(fast.dtype)).cpu().float())
+            found.append(network.features(x.to(fast.dtype)).cpu().float())
         tell(f"{low + len(batch)}/{len(rows)}")
     return torch.cat(found)
 

@@ -89,6 +89,8 @@ class Predictor(nn.Module):
     nothing but their places, so they have little to tell each other.
     """
 
+    positions: Tensor
+
     def __init__(self, encoder: Any, dim: int, depth: int, heads: int):
         super().__init__()
         self.narrow, self.wide = nn.Linear(encoder.dim, dim), nn.Linear(dim, encoder.dim)

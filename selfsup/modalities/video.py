@@ -172,7 +172,8 @@ class Video(Modality):
         """The frames shown at even times from `first` on, and whether all that is promised came."""
         import av
 
-        step, shown, made = 1 / self.stored, None, []
+        step, shown = 1 / self.stored, None
+        made: list[np.ndarray] = []
         wanted, small, whole, begun, end = 0, None, True, first, first
         usual = float(1 / stream.average_rate) if stream.average_rate else step
         times = first + step * np.arange(max(1, round(self.longest * self.stored)))
@@ -413,7 +414,10 @@ def _opened(raw: bytes) -> Iterator[Any]:
             )
         if context.width < 1 or context.height < 1:
             raise BadSample("no_values", f"{context.width} x {context.height} pixels")
-        yield container
+        try:
+            yield container
+        except av.error.FFmpegError as error:
+            raise BadSample("undecodable", f"{type(error).__name__}: {error}") from error
 
 
 def _seconds(container: Any, stream: Any) -> float:

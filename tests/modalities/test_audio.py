@@ -358,7 +358,7 @@ def test_pictures_for_people(batch):
         assert shown.float().std() > 10
 
 
-@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE", "Wav2Vec2"])
+@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE", "JEPA", "Wav2Vec2"])
 @pytest.mark.parametrize("form", ["mel", "wave"])
 def test_every_method_runs_on_sound(batch, form, name):
     from selfsup import methods
@@ -371,6 +371,7 @@ def test_every_method_runs_on_sound(batch, form, name):
         "SimCLR": {"hidden": 16, "dim": 8},
         "DINO": {"prototypes": 16, "hidden": 16, "dim": 8, "local_views": 1},
         "MAE": {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
+        "JEPA": {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 2},
         "Wav2Vec2": {"codes": 8, "dim": 16, "span": 2},
     }[name]
     method = getattr(methods, name)(encoder, **settings)

@@ -158,6 +158,20 @@ def test_faults_have_reasons(monkeypatch):
     assert refused(raw) == refused(np.zeros((4, 32, 48, 3), np.uint8)) == "too_large"
 
 
+def test_any_damage_leaves_a_clip_or_a_reason():
+    random = np.random.default_rng(0)
+    whole, codes = written(random.integers(0, 256, (12, 32, 48, 3), np.uint8)), set()
+    for _ in range(60):
+        raw = bytearray(whole)
+        for at in random.integers(-900, 900, 10):  # in the header and in the table at the end
+            raw[at] = random.integers(256)
+        try:
+            assert read(bytes(raw)).shape[3] == 3
+        except BadSample as bad:
+            codes.add(bad.code)
+    assert codes <= {"truncated", "undecodable", "no_video", "no_values", "not_a_video"}
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
 def test_files_that_end_early_are_refused_or_kept_on_demand(share, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), np.uint8)
