@@ -181,3 +181,4 @@ def test_hidden_tokens_come_in_as_zeros_and_the_others_larger():
     torch.testing.assert_close(usual.features(whole), net.features(whole))  # nothing is hidden
     gone = Ragged.of([torch.full((5,), MASK)])
     assert torch.isfinite(net.features(gone)).all()
+    assert net.bfloat16().features(x).dtype == torch.bfloat16
