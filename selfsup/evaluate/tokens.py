@@ -221,6 +221,7 @@ def _vectors(
 
 def _encoded(encoder: LoadedEncoder, rows: list[np.ndarray]) -> list[Float[Tensor, "n d"]]:
     """One vector for each token. Both ends of a sample are marked, as in training."""
+    network: Any = encoder
     pieces, owner = [], []
     for k, row in enumerate(rows):
         row = np.concatenate([[END], row, [END]])
@@ -229,7 +230,7 @@ def _encoded(encoder: LoadedEncoder, rows: list[np.ndarray]) -> list[Float[Tenso
             owner.append(k)
     x = Ragged.of(pieces).to(encoder.device)
     with torch.inference_mode():
-        states = encoder.features(x).float().cpu()
+        states = network.features(x).float().cpu()
     parts: list[list[Tensor]] = [[] for _ in rows]
     for k, piece, found in zip(owner, pieces, states, strict=True):
         parts[k].append(found[: len(piece)])
