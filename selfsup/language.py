@@ -118,7 +118,7 @@ class Language(nn.Module):
             weight = rescaled(x)
             if layout is not None:
                 weight = layout.rows(weight, x.valid)
-            states = states * weight[:, :, None]
+            states = states * weight.to(states.dtype)[:, :, None]
         turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
         for block in self.blocks:
             states = block(states, turns, bias)

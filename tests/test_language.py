@@ -161,7 +161,7 @@ def test_names_and_sizes():
 def test_hidden_tokens_come_in_as_zeros_and_the_others_larger():
     torch.manual_seed(0)
     net = Language(16, 23, dim=24, depth=2, heads=2, causal=False, rescale=True).double()
-    rows = [torch.tensor([0, 5, MASK, 7, 8, MASK, 0]), torch.tensor([0, 9, 4, 0])]
+    rows = [torch.tensor([0, 5, MASK, 7, 8, MASK, 0]), torch.tensor([0, MASK, 4, 0])]
     x = Ragged.of(rows)
     inputs = []
     handle = net.blocks[0].register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
@@ -177,7 +177,8 @@ def test_hidden_tokens_come_in_as_zeros_and_the_others_larger():
         torch.testing.assert_close(inputs[-1][0], plain)
     usual = Language(16, 23, dim=24, depth=2, heads=2, causal=False).double()
     usual.load_state_dict(net.state_dict())
-    whole = Ragged.of([rows[1]])
+    whole = Ragged.of([torch.tensor([0, 9, 4, 0])])
     torch.testing.assert_close(usual.features(whole), net.features(whole))  # nothing is hidden
     gone = Ragged.of([torch.full((5,), MASK)])
     assert torch.isfinite(net.features(gone)).all()
+    assert net.bfloat16().features(x).dtype == torch.bfloat16

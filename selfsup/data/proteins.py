@@ -65,7 +65,6 @@ class Fasta(Source):
         self._again = frozenset(set(range(len(keys))) - set(first.tolist()))
         if self._again:
             self.notes.append(f"{len(self._again)} records have the name of an earlier one")
-        self._check()
 
     # ---- where records are ---------------------------------------------------------------------
 
@@ -127,7 +126,7 @@ class Fasta(Source):
         else:
             self.problems.add(os.fsencode(path), "archive-cut")
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises SelfsupError E105 where there are no records, or none of amino acids."""
         if not len(self):
             if len(self.problems) == 0 and any(size for size, _ in self._stamps):
@@ -189,6 +188,13 @@ class Fasta(Source):
         return encode(self._parts)
 
 
+def open_fasta(paths: Sequence[str], place: str) -> Fasta:
+    """FASTA files of amino acids. Raises SelfsupError E105 where they hold something else."""
+    source = Fasta(paths, place)
+    source.check()
+    return source
+
+
 def is_fasta(path: str, extension: bytes) -> bool:
     """Whether a file holds FASTA, by its name; by its first bytes where that says text or nothing.
 
@@ -210,7 +216,7 @@ def open_folder(path: str, listing: Listing) -> Source:
     chosen = [i for i, kind in enumerate(listing.kinds) if kind == code]
     names = [os.path.join(path, text(listing.names[i])) for i in chosen]
     ours = [name for name in names if are_residues(list(marks(name, LOOKED_AT).values()))]
-    source = Fasta(ours, path)
+    source = open_fasta(ours, path)
     source.problems = listing.problems
     source.ignored = {name: n for name, n in listing.ignored.items() if n}
     others = [os.path.basename(name) for name in names if name not in ours]

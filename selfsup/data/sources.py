@@ -59,7 +59,7 @@ def _open(data: Any, follow_links: bool) -> Source:
         matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
         if matches:
             if all(proteins.is_fasta(m, extension(os.fsencode(m))) for m in matches):
-                return proteins.Fasta(matches, str(path))
+                return proteins.open_fasta(matches, str(path))
             rows = open_rows(matches, str(path))
             return rows or _open_shards(matches, str(path))
         raise _missing(path)
@@ -101,7 +101,7 @@ def _open_file(path: str, follow_links: bool) -> Source:
     if last in (b"npy", b"npz"):
         return (trajectories.open_npz(path) if last == b"npz" else None) or open_array(path)
     if proteins.is_fasta(path, last):
-        return proteins.Fasta([path], path)
+        return proteins.open_fasta([path], path)
     if last in CODES:
         listed = ListedFiles([path])
         return open_texts(listed) if listed.content == "text" else listed

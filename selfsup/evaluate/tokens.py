@@ -83,23 +83,25 @@ def evaluate_task(
             )
             lengths = {i: int((samples[i][1] >= 0).sum()) for i in samples}
             drawn = _drawn(train, lengths, seed)
-            several = {PRETRAINED: [(encoder, "")], UNTRAINED: []}
+            several: dict[str, list[LoadedEncoder | None]] = {PRETRAINED: [encoder], UNTRAINED: []}
             for i in range(max(2, min(seeds, NETWORKS))):
                 fresh = controls.awake(encoder.untrained(mix(seed, i)).to(encoder.device))
-                several[UNTRAINED].append((fresh, f" {i + 1}"))
+                several[UNTRAINED].append(fresh)
+            several[BASELINE] = [None]
             y = torch.cat([torch.from_numpy(_counted(samples[i])[at]) for i, at in drawn])
             y_test = torch.cat([torch.from_numpy(_counted(samples[i])) for i in test])
-            count = encoder.encoder.stem.count
+            network: Any = encoder.encoder
+            count = network.stem.count
             scores: dict[str, list[dict[str, float]]] = {}
             outcomes: dict[str, np.ndarray] = {}
-            for of, networks in [*several.items(), (BASELINE, [(None, "")])]:
+            for of, networks in several.items():
                 rows = []
-                for network, number in networks:
-                    console.progress(f"evaluate: {of}{number}")
-                    taught = _vectors(network, samples, [i for i, _ in drawn], count)
+                for subject in networks:
+                    console.progress(f"evaluate: {of}")
+                    taught = _vectors(subject, samples, [i for i, _ in drawn], count)
                     x = torch.cat([v[at] for (_, at), v in zip(drawn, taught, strict=True)])
                     plane, scale = linear.probe(x, y, len(classes), seed=seed)
-                    found = _vectors(network, samples, test, count)
+                    found = _vectors(subject, samples, test, count)
                     guess = torch.cat([plane(scale(v)).argmax(1) for v in found])
                     rows.append(guess == y_test)
                 scores[of] = [_measures(right, y_test) for right in rows]
@@ -219,6 +221,7 @@ def _vectors(
 
 def _encoded(encoder: LoadedEncoder, rows: list[np.ndarray]) -> list[Float[Tensor, "n d"]]:
     """One vector for each token. Both ends of a sample are marked, as in training."""
+    network: Any = encoder
     pieces, owner = [], []
     for k, row in enumerate(rows):
         row = np.concatenate([[END], row, [END]])
@@ -227,7 +230,7 @@ def _encoded(encoder: LoadedEncoder, rows: list[np.ndarray]) -> list[Float[Tenso
             owner.append(k)
     x = Ragged.of(pieces).to(encoder.device)
     with torch.inference_mode():
-        states = encoder.encoder.features(x).float().cpu()
+        states = network.features(x).float().cpu()
     parts: list[list[Tensor]] = [[] for _ in rows]
     for k, piece, found in zip(owner, pieces, states, strict=True):
         parts[k].append(found[: len(piece)])

@@ -38,7 +38,7 @@ class Protein(Modality):
     contents = ("proteins",)
     unit = "tokens"
     raw_unit = "residues"
-    baseline_name = "residue counts"
+    baseline_name = "residue counts or one-hot"
     baseline_components = 512
     default_method = "mlm"
     encoders = ("bert_micro", "bert_mini", "bert_small", "bert_base",
