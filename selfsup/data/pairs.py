@@ -41,10 +41,6 @@ class PairSource(Source):
     content = "pairs"
     parts: dict[str, str]
 
-    def part(self, name: str) -> Source:
-        """One part of every sample, as a source of its own."""
-        return Part(self, name)
-
     def splits(self) -> tuple[np.ndarray, list[str]]:
         """As the data say; else every tenth sample tests, chosen by a hash of its name."""
         named = self._splits()
@@ -71,7 +67,7 @@ class PairSource(Source):
 class Part(Source):
     """One part of every sample of pairs; of several texts one, another for each next sample."""
 
-    def __init__(self, pairs: PairSource, of: str):
+    def __init__(self, pairs: Any, of: str):
         super().__init__(pairs.place)
         self.pairs, self.of = pairs, of
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
@@ -146,10 +142,10 @@ def _number(name: str) -> int:
 
 def seen_as(source: Source, contents: Sequence[str]) -> Source:
     """The source as a modality for these contents reads it: of pairs, the part that it knows."""
-    if isinstance(source, PairSource) and "pairs" not in contents:
-        for name, content in source.parts.items():
+    if source.content == "pairs" and "pairs" not in contents:
+        for name, content in source.parts.items():  # type: ignore[attr-defined]
             if content in contents:
-                return source.part(name)
+                return Part(source, name)
     return source
 
 
@@ -202,7 +198,7 @@ class PairTable(PairSource):
             self._stats += [(s.st_size, s.st_mtime_ns) for s in status]
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
-        self._parts = _column(first, SPLIT_COLUMNS, rows)
+        self._given = _column(first, SPLIT_COLUMNS, rows)
 
     def _path(self, name: str) -> bytes:
         return os.path.join(os.fsencode(self.root), os.fsencode(name))
@@ -245,7 +241,7 @@ class PairTable(PairSource):
         return self._labels
 
     def _splits(self) -> tuple[np.ndarray, list[str]] | None:
-        return self._parts
+        return self._given
 
 
 def open_table(path: str) -> PairTable | None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 import selfsup
 from selfsup.data import BadSample, Loader, open_source, open_store
+from selfsup.data.copies import without_copies
 from selfsup.data.pairs import seen_as
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks, zeroshot
@@ -459,3 +460,18 @@ def test_a_table_of_pairs_is_pictures_where_pictures_are_asked_for(home, tmp_pat
         out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert selfsup.load(run).embed(home / "captions.csv").shape[0] == 72
+
+
+def test_copies_are_left_out_and_scan_reads_pairs(home, tmp_path):
+    rows = [f"{i}.png,a thing with the number {i % 3}" for i in range(6)]
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes((home / "images" / f"{i % 3}.png").read_bytes())
+    (tmp_path / "t.csv").write_text("\n".join(["image,caption", *rows]))
+    source = without_copies(open_source(tmp_path / "t.csv"))
+    assert len(source) == 3 and source.problems.counts() == {"copy": 3}
+    modality = Pairs()
+    modality.learn(source)
+    assert list(modality.sides) == ["image", "text"]
+    found = selfsup.scan(tmp_path / "t.csv", out=tmp_path / "sheet.png")
+    assert found.used == 6 and found.content == "pairs" and found.duplicates == 3
+    assert found.formats == {"image + text": 6}
