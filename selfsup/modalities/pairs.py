@@ -161,9 +161,9 @@ class Pairs(Modality):
         return "pairs 1 " + " | ".join(each)
 
     def meet(self, source: Source) -> None:
-        if source.content == "pairs":
-            for part, side in self.sides.items():
-                side.modality.meet(Part(source, part))
+        for part in getattr(source, "parts", ()):
+            if part in self.sides:  # else the store will say what is missing
+                self.sides[part].modality.meet(Part(source, part))
 
     def of_content(self, content: str) -> str | None:
         """The part that sees such data by itself."""
