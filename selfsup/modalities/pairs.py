@@ -206,7 +206,7 @@ class Pairs(Modality):
         for part, side in self.sides.items():
             picture = side.modality.thumbnail(found[f"{part}.0"])[..., :3]
             picture = picture.repeat(3, 2) if picture.shape[2] == 1 else picture
-            shown.append(torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None])
+            shown.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
         return _beside(shown)[0].permute(1, 2, 0).numpy()
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
