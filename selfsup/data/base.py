@@ -26,6 +26,7 @@ REASONS = {
     "archive-cut": "the archive ends too early",
     "copy": "byte for byte the same as another sample, which is used",
     "no-partner": "one part of a pair without the other",
+    "broken-row": "a row of a table that cannot be read",
     "key-again": "a part of a pair that is there already under the same key",
     "too-large": f"more than {LARGEST >> 20} MiB in one sample",
 }

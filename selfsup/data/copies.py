@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Problems, Source
+from .base import Pair, Problems, Source
 from .outcome import BadSample
 
 LOOKED_AT = 512  # samples of a store: two copies each of 50,000 pictures leave a pair among them
@@ -30,6 +30,9 @@ class WithoutCopies(Source):
 
     def __len__(self) -> int:
         return len(self._keep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._whole, name)
 
     def name(self, i: int) -> str:
         return self._whole.name(int(self._keep[i]))
@@ -118,6 +121,8 @@ def content_print(sample: np.ndarray) -> bytes:
 
 def raw_print(raw: Any) -> bytes:
     """A fingerprint of a sample as its source gives it: bytes, text, an array or a picture."""
+    if isinstance(raw, Pair):
+        return b"".join(raw_print(one) for forms in raw.values() for one in forms)
     if isinstance(raw, str):
         raw = raw.encode("utf-8", "surrogatepass")
     if isinstance(raw, bytes):

@@ -5,17 +5,20 @@ parquet with encoded files beside texts. A part is called after what it holds (i
 or after its column where two parts hold the same. One sample may have several texts.
 """
 
+import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..stop import stop
 from .base import Pair, Source, stamp_of
 from .files import read_file
 from .kinds import CODES, KINDS, extension, sniff
@@ -23,7 +26,7 @@ from .names import text
 from .outcome import BadSample
 from .shards import MEDIA, ParquetSource, TarSource, _key
 from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
-from .texts import ROWS, _is_prose
+from .texts import _is_prose, _reader
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "transcript", "transcription",
                    "description", "alt_text", "prompt")  # fmt: skip
@@ -40,10 +43,6 @@ class PairSource(Source):
 
     content = "pairs"
     parts: dict[str, str]
-
-    def part(self, name: str) -> Source:
-        """One part of every sample, as a source of its own."""
-        return Part(self, name)
 
     def splits(self) -> tuple[np.ndarray, list[str]]:
         """As the data say; else every tenth sample tests, chosen by a hash of its name."""
@@ -71,7 +70,7 @@ class PairSource(Source):
 class Part(Source):
     """One part of every sample of pairs; of several texts one, another for each next sample."""
 
-    def __init__(self, pairs: PairSource, of: str):
+    def __init__(self, pairs: Any, of: str):
         super().__init__(pairs.place)
         self.pairs, self.of = pairs, of
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
@@ -146,10 +145,10 @@ def _number(name: str) -> int:
 
 def seen_as(source: Source, contents: Sequence[str]) -> Source:
     """The source as a modality for these contents reads it: of pairs, the part that it knows."""
-    if isinstance(source, PairSource) and "pairs" not in contents:
-        for name, content in source.parts.items():
+    if source.content == "pairs" and "pairs" not in contents:
+        for name, content in source.parts.items():  # type: ignore[attr-defined]
             if content in contents:
-                return source.part(name)
+                return Part(source, name)
     return source
 
 
@@ -180,7 +179,9 @@ class PairTable(PairSource):
         self._media = [columns[c] for c in media]
         self._text = columns[texts[0]]
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if not row:
+                self.problems.add(f"row {number}".encode(), "broken-row")
             key = tuple(str(row.get(column) or "").strip() for column in media)
             if all(key):
                 groups.setdefault(key, []).append(row)
@@ -202,7 +203,7 @@ class PairTable(PairSource):
             self._stats += [(s.st_size, s.st_mtime_ns) for s in status]
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
-        self._parts = _column(first, SPLIT_COLUMNS, rows)
+        self._given = _column(first, SPLIT_COLUMNS, rows)
 
     def _path(self, name: str) -> bytes:
         return os.path.join(os.fsencode(self.root), os.fsencode(name))
@@ -245,7 +246,7 @@ class PairTable(PairSource):
         return self._labels
 
     def _splits(self) -> tuple[np.ndarray, list[str]] | None:
-        return self._parts
+        return self._given
 
 
 def open_table(path: str) -> PairTable | None:
@@ -259,24 +260,42 @@ def open_table(path: str) -> PairTable | None:
 
 
 def _rows(path: str, most: int | None = None) -> list[dict[str, Any]]:
+    """The first rows, or all. None of what is no table: whoever reads it otherwise says why."""
+    try:
+        return list(islice(_each_row(path), most))
+    except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError, AttributeError):
+        return []
+
+
+def _each_row(path: str) -> Iterator[dict[str, Any]]:
     if path.lower().endswith(".parquet"):
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError):
-            return []
-        plain = [f.name for f in file.schema_arrow if not _binary(f)]
-        if len(plain) < len(file.schema_arrow):
-            return []  # the files themselves are in there
-        batches = file.iter_batches(most or 1 << 16, columns=plain)
-        found: list[dict[str, Any]] = []
-        for batch in batches:
-            found += batch.to_pylist()
-            if most is not None:
-                break
-        return found
-    source = ROWS[os.path.splitext(path)[1].lower()]([path], path)
-    count = len(source) if most is None else min(len(source), most)
-    return [row for row in map(source._parsed, range(count)) if row]
+        file = pq.ParquetFile(path)
+        if any(map(_binary, file.schema_arrow)):
+            return  # the files themselves are in there
+        for batch in file.iter_batches(4096):
+            yield from batch.to_pylist()
+        return
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        if path.lower().endswith((".jsonl", ".ndjson")):
+            for line in file:
+                if line.strip():
+                    yield _object(line)
+            return
+        rows = _reader(file, path)
+        header = next(rows, [])
+        for cells in rows:
+            stop.check()
+            if any(cells):
+                yield dict(zip(header, cells, strict=False))
+
+
+def _object(line: str) -> dict[str, Any]:
+    """A row of JSON lines; empty where it is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _media(path: str, rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -40,7 +40,7 @@ CLASSICAL = "canonical correlation"
 BATCH = 128
 MOST = 5000  # samples that test; more are as good as these
 TAUGHT = 20_000  # samples that teach the classical control
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # beside the mean variance of a feature
+RIDGES = (1e-2, 1e-1, 1.0, 10.0)  # beside the mean variance of a feature
 NETWORKS = 3  # untrained ones
 CASES, SHOWN = 6, 5  # of each kind in the report, and what was found for each
 

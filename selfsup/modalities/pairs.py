@@ -18,7 +18,7 @@ from ..data import fields
 from ..data.base import Pair, Source
 from ..data.batch import Batch, stacked
 from ..data.outcome import BadSample
-from ..data.pairs import PairSource
+from ..data.pairs import Part
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws, mix
@@ -77,18 +77,19 @@ class Pairs(Modality):
         """Which parts there are, and what each must know of the data."""
         from . import of_content
 
-        if not isinstance(source, PairSource):
+        if source.content != "pairs":
             raise SelfsupError(
                 "E104",
                 f"{source.place} has samples of one part",
                 why=f"it holds {source.content}, and nothing beside it",
                 do="give a table of files and texts, or leave --modality out",
             )
-        given = _settings(self.options, source.parts)
+        contents: dict[str, str] = source.parts  # type: ignore[attr-defined]
+        given = _settings(self.options, contents)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.sides = {}
-        for part, content in source.parts.items():
-            kind, view = of_content(content), source.part(part)
+        for part, content in contents.items():
+            kind, view = of_content(content), Part(source, part)
             wanted = given.get(part, {})
             options = OPTIONS.get(kind, {}) | {k: v for k, v in wanted.items() if k != "size"}
             modality = _build(kind, options)
@@ -160,9 +161,9 @@ class Pairs(Modality):
         return "pairs 1 " + " | ".join(each)
 
     def meet(self, source: Source) -> None:
-        if isinstance(source, PairSource):
-            for part, side in self.sides.items():
-                side.modality.meet(source.part(part))
+        for part in getattr(source, "parts", ()):
+            if part in self.sides:  # else the store will say what is missing
+                self.sides[part].modality.meet(Part(source, part))
 
     def of_content(self, content: str) -> str | None:
         """The part that sees such data by itself."""
@@ -205,7 +206,7 @@ class Pairs(Modality):
         for part, side in self.sides.items():
             picture = side.modality.thumbnail(found[f"{part}.0"])[..., :3]
             picture = picture.repeat(3, 2) if picture.shape[2] == 1 else picture
-            shown.append(torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None])
+            shown.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
         return _beside(shown)[0].permute(1, 2, 0).numpy()
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
@@ -290,7 +291,7 @@ class Pairs(Modality):
 
     def extent(self, source: Source) -> int:
         part, side = next(iter(self.sides.items()))
-        return side.modality.extent(source.part(part))  # type: ignore[attr-defined]
+        return side.modality.extent(Part(source, part))
 
     def usual_size(self, extent: int, device: str) -> tuple[int, str]:
         part, side = next(iter(self.sides.items()))

@@ -15,6 +15,7 @@ from PIL import Image
 
 import selfsup
 from selfsup.data import BadSample, Loader, open_source, open_store
+from selfsup.data.copies import without_copies
 from selfsup.data.pairs import seen_as
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks, zeroshot
@@ -227,6 +228,11 @@ def test_parquet_with_bytes_and_with_paths(home, tmp_path):
     pq.write_table(pa.table({"file": paths, "caption": texts}), home / "p.parquet")
     source = open_source(home / "p.parquet")
     assert source.content == "pairs" and source.read(2)["text"] == ["a red corner on black"]
+    lines = [json.dumps({"file": p, "text": t}) for p, t in zip(paths, texts, strict=True)]
+    (home / "p.jsonl").write_text("\n".join([*lines, '{"file": "images/9.png", "te']))
+    source = open_source(home / "p.jsonl")
+    assert source.content == "pairs" and len(source) == 5
+    assert source.problems.counts() == {"broken-row": 1}
     pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1, 0]}), tmp_path / "l.parquet")
     assert open_source(tmp_path / "l.parquet").content == "image"
 
@@ -265,6 +271,21 @@ def test_one_text_is_drawn_each_time_for_sample_and_epoch(home, tmp_path):
     assert parts["image"][1].tolist() == [0, 1, 2, 3]
     shown = modality.picture(modality.plain(batch, 16))
     assert shown.shape[:3] == (4, 3, 160) and shown.dtype == torch.uint8
+
+
+def test_a_draw_of_one_part_tells_nothing_of_the_other(home, tmp_path):
+    (tmp_path / "0.png").write_bytes((home / "images" / "0.png").read_bytes())
+    table = tmp_path / "t.csv"
+    table.write_text("left,right,caption\n" + "0.png,0.png,the same picture twice\n" * 2)
+    source = open_source(table)
+    modality = Pairs()
+    modality.learn(source)
+    batch = assemble([modality.read(source.read(0), 24)] * 4)
+    (view,) = modality.views(batch, Views(light=1, share=(0.3, 0.6)), Draws(0, batch.samples), 16)
+    for left, right in zip(view.of["left"], view.of["right"], strict=True):
+        assert not torch.equal(left, right)
+    whole = modality.plain(batch, 16)
+    assert torch.equal(whole.of["left"], whole.of["right"])
 
 
 def test_options_and_sizes_of_parts(home):
@@ -459,3 +480,18 @@ def test_a_table_of_pairs_is_pictures_where_pictures_are_asked_for(home, tmp_pat
         out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert selfsup.load(run).embed(home / "captions.csv").shape[0] == 72
+
+
+def test_copies_are_left_out_and_scan_reads_pairs(home, tmp_path):
+    rows = [f"{i}.png,a thing with the number {i % 3}" for i in range(6)]
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes((home / "images" / f"{i % 3}.png").read_bytes())
+    (tmp_path / "t.csv").write_text("\n".join(["image,caption", *rows]))
+    source = without_copies(open_source(tmp_path / "t.csv"))
+    assert len(source) == 3 and source.problems.counts() == {"copy": 3}
+    modality = Pairs()
+    modality.learn(source)
+    assert list(modality.sides) == ["image", "text"]
+    found = selfsup.scan(tmp_path / "t.csv", out=tmp_path / "sheet.png")
+    assert found.used == 6 and found.content == "pairs" and found.duplicates == 3
+    assert found.formats == {"image + text": 6}
