@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import controls, evaluate, finetune
 from selfsup.load import Card, LoadedEncoder, load, modality_of, rebuild
+from selfsup.transfer import core
 
 judged = importlib.import_module("selfsup.evaluate")  # `import ... as` would give the function
 
@@ -168,10 +169,10 @@ def Named(images, labels, test):  # noqa: N802 (a source, made like one)
 
 
 def test_scratch_and_fine_tuning_have_rows_of_their_own(taught, digits, monkeypatch):
-    monkeypatch.setattr(finetune, "MOST_STEPS", 40)
-    monkeypatch.setattr(finetune, "LEAST_STEPS", 20)
-    monkeypatch.setattr(finetune, "LEAST_EPOCHS", 1)
-    monkeypatch.setattr(finetune, "MOST_SAMPLES", 2000)
+    monkeypatch.setattr(core, "MOST_STEPS", 40)
+    monkeypatch.setattr(core, "LEAST_STEPS", 20)
+    monkeypatch.setattr(core, "LEAST_EPOCHS", 1)
+    monkeypatch.setattr(core, "MOST_SAMPLES", 2000)
     monkeypatch.setattr(judged, "NETWORKS", 2)
     few = {key: value[:150] for key, value in digits.items()}
     found = evaluate(taught, few, shots=(2,), seeds=2, finetune=True, minutes=60)

@@ -14,7 +14,7 @@ from selfsup.finetune import _continuous, difference, interval
 from selfsup.transfer.find import TASKS, task_class
 from selfsup.transfer.forecast import Forecast
 from selfsup.transfer.segment import Segment, masks, middle, values_of
-from selfsup.transfer.tasks import Classify, Part, Regress
+from selfsup.transfer.tasks import Classify, Network, Part, Regress
 
 
 def test_numbers_come_back_in_their_own_unit():
@@ -49,6 +49,31 @@ def test_iou_against_a_slow_reading():
                     either += is_it or says_it
         shares.append(both / either)
     assert found == pytest.approx(np.mean(shares))
+
+
+def test_scores_of_places_are_enlarged_bilinearly():
+    class Places(torch.nn.Module):
+        dim = 3
+
+        def features(self, x):
+            return x
+
+    task = Segment([0, 1], (2, 3), 6)
+    network = Network(Places(), task)
+    torch.nn.init.normal_(network.head.weight)
+    x = torch.randn(1, 6, 3)
+    with torch.no_grad():
+        found, scores = network(x), network.head(x)[0].reshape(2, 3, 2)
+    for row in range(6):
+        for column in range(6):
+            high = min(max((row + 0.5) * 2 / 6 - 0.5, 0), 1)
+            wide = min(max((column + 0.5) * 3 / 6 - 0.5, 0), 2)
+            expected = torch.zeros(2)
+            for i in range(2):
+                for j in range(3):
+                    share = max(0, 1 - abs(high - i)) * max(0, 1 - abs(wide - j))
+                    expected += share * scores[i, j]
+            torch.testing.assert_close(found[0, :, row, column], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_class_that_is_nowhere_does_not_count():
