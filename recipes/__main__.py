@@ -21,6 +21,10 @@ GRIDS = ("audio", "image", "series")
 # Methods that ask for more than views: where they run, and what others lack
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
+    "simmim": (GRIDS, "has no patches of numbers"),
+    "data2vec": (GRIDS, "has no patches of numbers"),
+    "ibot": (GRIDS, "has no patches of numbers"),
+    "dinov2": (GRIDS, "has no patches of numbers"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),

@@ -161,7 +161,7 @@ BATCHES = {
 LIKE = {
     "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
     "dino": ("mocov3", "swav", "lejepa"),
-    "mae": ("msn",),
+    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -236,6 +236,36 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.dim": 64,
         "method.local_views": 2,
         "method.momentum": 0.98,
+    },
+    "simmim": {"optim.lr": 4e-3},
+    "data2vec": {
+        "method.layers": 2,
+        "method.momentum": 0.99,
+        "optim.lr": 2e-2,
+    },
+    "ibot": {
+        **QUICK,
+        "method.prototypes": 512,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+        "optim.lr": 1e-2,
+        "optim.weight_decay_end": 0.01,
+    },
+    "dinov2": {
+        **QUICK,
+        "method.prototypes": 512,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+        "optim.lr": 1e-2,
+        "optim.weight_decay_end": 0.01,
     },
     "dino": {
         "method.prototypes": 1024,

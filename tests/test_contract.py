@@ -44,10 +44,16 @@ METHODS = {
     "TiCo": lambda e: methods.TiCo(e, hidden=64, dim=16, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=64, dim=8, slices=32),
     "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
+    "SimMIM": methods.SimMIM,
+    "Data2Vec": lambda e: methods.Data2Vec(e, layers=2, momentum=0.9),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
+    "DINOv2": lambda e: methods.DINOv2(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
 }
+TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2")  # which need a transformer's
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
+NO_TOKENS |= {(m, g) for m in TOKENS for g in ("convolutional", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary

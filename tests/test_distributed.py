@@ -116,6 +116,18 @@ JOINT = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
 }
 
+TOKENS = {
+    "SimMIM": lambda e: methods.SimMIM(e, cell=1),
+    "Data2Vec": lambda e: methods.Data2Vec(e, layers=2, copies=2, momentum=0.9),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9),
+    "DINOv2": lambda e: methods.DINOv2(
+        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9
+    ),
+    "DINOv2 mean": lambda e: methods.DINOv2(
+        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9, centring="mean"
+    ),
+}
+
 
 def make(name: str):
     torch.manual_seed(0)
@@ -132,6 +144,8 @@ def make(name: str):
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
     if name == "DINO":
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    if name in TOKENS:
+        return TOKENS[name](encoder)
     if name == "MSN":
         return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
     if name == "TS2Vec":
@@ -205,7 +219,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN"),
+        *(*JOINT, "MSN", *TOKENS),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

@@ -3,9 +3,12 @@
 from .barlowtwins import BarlowTwins as BarlowTwins
 from .byol import BYOL as BYOL
 from .clm import CLM as CLM
+from .data2vec import Data2Vec as Data2Vec
 from .dino import DINO as DINO
+from .dinov2 import DINOv2 as DINOv2
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .ibot import IBOT as IBOT
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
 from .mlm import MLM as MLM
@@ -14,6 +17,7 @@ from .mocov3 import MoCoV3 as MoCoV3
 from .msn import MSN as MSN
 from .nnclr import NNCLR as NNCLR
 from .simclr import SimCLR as SimCLR
+from .simmim import SimMIM as SimMIM
 from .simsiam import SimSiam as SimSiam
 from .swav import SwAV as SwAV
 from .tico import TiCo as TiCo
