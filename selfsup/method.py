@@ -118,8 +118,7 @@ def needs_nodes(method: str, encoder: nn.Module) -> None:
 
 def needs_grid(method: str, encoder: nn.Module, axes: int | None = None) -> None:
     """Methods that cut or turn what they are shown need real values on a grid."""
-    grid = getattr(encoder, "grid", None)
-    if grid is None or hasattr(encoder, "logits") or axes not in (None, len(grid)):
+    if not hasattr(encoder, "entrance") or axes not in (None, len(encoder.grid)):  # type: ignore
         told = "real values on a grid" + (f" of {axes} axes" if axes else "")
         raise SelfsupError(
             "E202",

@@ -159,9 +159,20 @@ BATCHES = {
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {
-    "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
-    "dino": ("mocov3", "swav", "lejepa"),
-    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2"),
+    "simclr": (
+        "moco",
+        "byol",
+        "simsiam",
+        "barlowtwins",
+        "vicreg",
+        "nnclr",
+        "tico",
+        "relativeposition",
+        "colorization",
+        "inpainting",
+    ),
+    "dino": ("mocov3", "swav", "lejepa", "rotation"),
+    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -238,6 +249,13 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum": 0.98,
     },
     "simmim": {"optim.lr": 4e-3},
+    "maskfeat": {"optim.lr": 4e-3, "optim.clip": 1.0},
+    "jigsaw": {"optim.lr": 4e-3},
+    "cpc": {"method.dim": 64, "optim.lr": 4e-3},
+    "rotation": QUICK,
+    "relativeposition": QUICK,
+    "colorization": QUICK,
+    "inpainting": QUICK,
     "data2vec": {
         "method.layers": 2,
         "method.momentum": 0.99,

@@ -51,6 +51,14 @@ class Patches(nn.Module):
     def local_dim(self) -> int:
         return self.patch_dim
 
+    @property
+    def entrance(self) -> Tensor:
+        return self.weight
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        return self.patch
+
     def patches(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
         """The values of each patch, by channel, then place: what masked methods rebuild."""
         return cut(x, self.grid_of(tuple(x.shape[2:])))
@@ -74,8 +82,15 @@ class Patches(nn.Module):
 
 def cut(x: Float[Tensor, "b c *size"], grid: tuple[int, ...]) -> Float[Tensor, "b n p"]:
     """The values in each cell of a grid that tiles x, by channel, then place."""
+    size = tuple(x.shape[2:])
+    if any(side % cells for side, cells in zip(size, grid, strict=True)):
+        raise SelfsupError(
+            "E202",
+            f"a grid of {grid} does not tile an input of {size}",
+            do="choose another resolution or encoder",
+        )
     axes, parts = len(grid), [x.shape[0], x.shape[1]]
-    for side, cells in zip(x.shape[2:], grid, strict=True):
+    for side, cells in zip(size, grid, strict=True):
         parts += [cells, side // cells]
     order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
     return x.reshape(parts).permute(order).flatten(1, axes).flatten(2)  # (b, n, c * cell)

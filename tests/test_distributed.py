@@ -114,6 +114,10 @@ JOINT = {
     "NNCLR": lambda e: methods.NNCLR(e, queue=12, hidden=16, dim=8, predictor_hidden=16),
     "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
+    "Rotation convolutional": methods.Rotation,
+    "RelativePosition convolutional": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization convolutional": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting convolutional": lambda e: methods.Inpainting(e, hidden=16),
 }
 
 TOKENS = {
@@ -126,6 +130,13 @@ TOKENS = {
     "DINOv2 mean": lambda e: methods.DINOv2(
         e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9, centring="mean"
     ),
+    "Rotation": methods.Rotation,
+    "Jigsaw": methods.Jigsaw,
+    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
+    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
+    "MaskFeat": methods.MaskFeat,
 }
 
 

@@ -179,6 +179,13 @@ SMALL = {
     "DINOv2": lambda e: methods.DINOv2(
         e, prototypes=8, hidden=16, dim=8, local_views=1, centring="mean"
     ),
+    "Rotation": methods.Rotation,
+    "Jigsaw": methods.Jigsaw,
+    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
+    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
+    "MaskFeat": methods.MaskFeat,
 }
 
 
