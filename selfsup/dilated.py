@@ -37,6 +37,16 @@ class Dilated(nn.Module):
         self.trunk = nn.Sequential(*blocks, DilatedBlock(hidden, dim, 2**depth))
         self.dropout = nn.Dropout(dropout)
 
+    @property
+    def entrance(self) -> Tensor:
+        """The weights by which values come in, (d, channels)."""
+        return self.stem.weight[:, : self.channels]
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        """How much of the input a place covers along each axis."""
+        return (1,)
+
     def here(self, x: Float[Tensor, "b c t"]) -> Bool[Tensor, "b t"]:
         """Steps of which at least one value is there."""
         if not self.marked:

@@ -41,6 +41,16 @@ class Encoder(nn.Module):
         self.positions = nn.Parameter(sincos(stem.grid, dim))  # learned from there on
         self.trunk = Transformer(dim, depth, heads, prefix=int(cls) + registers)
 
+    @property
+    def entrance(self) -> Tensor:
+        """The weights by which values come in, (d, channels, ...)."""
+        return self.stem.entrance
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        """How much of the input a place covers along each axis."""
+        return self.stem.cell
+
     def embed(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
         """Tokens without their positions."""
         return self.stem(x)
@@ -76,6 +86,13 @@ class Encoder(nn.Module):
     def pooled(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         """One vector a sample, from what the trunk gets: all tokens, or those that are seen."""
         return self.trunk.cls(tokens) if self.pool == "cls" else self.trunk(tokens).mean(1)
+
+    def both(
+        self, tokens: Float[Tensor, "b n d"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n d"]]:
+        """One vector a sample and one for each place, from what the trunk gets."""
+        prefix, places = self.trunk.split(tokens)
+        return prefix[:, 0] if self.pool == "cls" else places.mean(1), places
 
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
         return self.pooled(self.tokens(x))
@@ -123,6 +140,16 @@ class ResNet(nn.Module):
                 last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
                 nn.init.zeros_(last.weight)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def entrance(self) -> Tensor:
+        """The weights by which values come in, (d, channels, ...)."""
+        return self.conv1.weight
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        """How much of the input a place covers along each axis."""
+        return (self.stem * 2 ** (self.stages - 1),) * 2
 
     def _map(self, x):
         x = x.contiguous(memory_format=torch.channels_last)

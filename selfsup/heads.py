@@ -34,3 +34,23 @@ class Prototypes(nn.Module):
         if frozen:  # the gradient exists and is zero: all ranks agree on who takes part in a step
             directions = directions.detach() + 0 * (directions - directions.detach())
         return linear(normalize(x, dim=-1), directions)
+
+
+class Sorter(nn.ModuleDict):
+    """A perceptron, then cosines to prototypes (DINO, arXiv 2104.14294, section 3).
+
+    Pooled features of an untrained network point almost the same way. Batch norm tells them apart
+    from the first step, which short runs need; the authors leave it out.
+    """
+
+    def __init__(self, inputs: int, hidden: int, dim: int, prototypes: int, norm: bool = False):
+        project = mlp(inputs, hidden, hidden, dim, norm=norm, act=nn.GELU)
+        for layer in project:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        super().__init__({"project": project, "prototypes": Prototypes(dim, prototypes)})
+
+    def forward(self, x: Float[Tensor, "b d"], frozen: bool = False) -> Float[Tensor, "b k"]:
+        return self["prototypes"](self["project"](x), frozen)

@@ -1,4 +1,4 @@
-"""What losses share. All look over the whole batch: gather before."""
+"""What losses share. All but `across_views` look over the whole batch: gather before."""
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,23 @@ def info_nce(
         similarity = torch.cat([own_similarity, q @ normalize(negatives, dim=-1).T], 1)
         own = torch.zeros(len(q), dtype=torch.long, device=q.device)
     return cross_entropy(similarity.float() / temperature, own)
+
+
+def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]) -> Tensor:
+    """Cross-entropy of each student view with each teacher view, never with its own (DINO,
+    arXiv 2104.14294, equation 3).
+
+    `student` holds logits over the temperature, `teacher` probabilities; the first w student
+    views are the teacher's. For one student view the targets add up, so each needs one pass.
+    """
+    w, v = len(teacher), len(student)
+    every = teacher.sum(0)  # (b, k)
+    total = student.new_zeros((), dtype=torch.float32)
+    for i, logits in enumerate(student):
+        targets, count = (every - teacher[i], w - 1) if i < w else (every, w)
+        normaliser = count * torch.logsumexp(logits.float(), -1)  # (b,)
+        total = total + (normaliser - (targets * logits).sum(-1)).mean()
+    return total / (w * v - w)
 
 
 @torch.no_grad()

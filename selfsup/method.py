@@ -128,6 +128,18 @@ def needs_towers(method: str, encoder: nn.Module) -> None:
         )
 
 
+def needs_grid(method: str, encoder: nn.Module, axes: int | None = None) -> None:
+    """Methods that cut or turn what they are shown need real values on a grid."""
+    if not hasattr(encoder, "entrance") or axes not in (None, len(encoder.grid)):  # type: ignore
+        told = "real values on a grid" + (f" of {axes} axes" if axes else "")
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use the encoder {type(encoder).__name__}",
+            why=f"it needs {told}, and this encoder is for other data",
+            do="choose another method: selfsup list methods",
+        )
+
+
 def needs_local(method: str, encoder: nn.Module) -> None:
     """Methods that predict what tokens are made of: real values, before the trunk mixes them."""
     needs_tokens(method, encoder)

@@ -203,9 +203,20 @@ BATCHES = {
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {
-    "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
-    "dino": ("mocov3", "swav", "lejepa"),
-    "mae": ("msn",),
+    "simclr": (
+        "moco",
+        "byol",
+        "simsiam",
+        "barlowtwins",
+        "vicreg",
+        "nnclr",
+        "tico",
+        "relativeposition",
+        "colorization",
+        "inpainting",
+    ),
+    "dino": ("mocov3", "swav", "lejepa", "rotation"),
+    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -280,6 +291,43 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.dim": 64,
         "method.local_views": 2,
         "method.momentum": 0.98,
+    },
+    "simmim": {"optim.lr": 4e-3},
+    "maskfeat": {"optim.lr": 4e-3, "optim.clip": 1.0},
+    "jigsaw": {"optim.lr": 4e-3},
+    "cpc": {"method.dim": 64, "optim.lr": 4e-3},
+    "rotation": QUICK,
+    "relativeposition": QUICK,
+    "colorization": QUICK,
+    "inpainting": QUICK,
+    "data2vec": {
+        "method.layers": 2,
+        "method.momentum": 0.99,
+        "optim.lr": 2e-2,
+    },
+    "ibot": {
+        **QUICK,
+        "method.prototypes": 512,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+        "optim.lr": 1e-2,
+        "optim.weight_decay_end": 0.01,
+    },
+    "dinov2": {
+        **QUICK,
+        "method.prototypes": 512,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+        "optim.lr": 1e-2,
+        "optim.weight_decay_end": 0.01,
     },
     "dino": {
         "method.prototypes": 1024,

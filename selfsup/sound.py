@@ -67,6 +67,14 @@ class Waveform(nn.Module):
     def local_dim(self) -> int:
         return self.channels
 
+    @property
+    def entrance(self) -> Tensor:
+        return self.layers[0].weight
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        return (self.stride,)
+
     def patches(self, x: Float[Tensor, "b 1 s"]) -> Float[Tensor, "b n p"]:
         """The samples of each stride: what masked methods rebuild."""
         n = self.grid_of(tuple(x.shape[2:]))[0]

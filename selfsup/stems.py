@@ -51,24 +51,23 @@ class Patches(nn.Module):
     def local_dim(self) -> int:
         return self.patch_dim
 
+    @property
+    def entrance(self) -> Tensor:
+        return self.weight
+
+    @property
+    def cell(self) -> tuple[int, ...]:
+        return self.patch
+
     def patches(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
         """The values of each patch, by channel, then place: what masked methods rebuild."""
-        grid, axes = self.grid_of(tuple(x.shape[2:])), len(self.patch)
-        cut = [x.shape[0], x.shape[1]]
-        for cells, patch in zip(grid, self.patch, strict=True):
-            cut += [cells, patch]
-        order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
-        return x.reshape(cut).permute(order).flatten(1, axes).flatten(2)  # (b, n, c * patch)
+        return cut(x, self.grid_of(tuple(x.shape[2:])))
 
     def unpatch(self, patches: Float[Tensor, "b n p"], grid=None) -> Float[Tensor, "b c *size"]:
         """The inverse of `patches`."""
-        grid, axes = grid or self.grid, len(self.patch)
-        x = patches.reshape(len(patches), *grid, self.channels, *self.patch)
-        order = [0, 1 + axes]
-        for axis in range(axes):
-            order += [1 + axis, 2 + axes + axis]
-        size = [g * p for g, p in zip(grid, self.patch, strict=True)]
-        return x.permute(order).reshape(len(x), self.channels, *size)
+        grid = grid or self.grid
+        size = tuple(g * p for g, p in zip(grid, self.patch, strict=True))
+        return paste(patches, grid, size)
 
     def local(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n p"]:
         """What each token is made of, before `project`: the values of its patch."""
@@ -79,6 +78,35 @@ class Patches(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b n d"]:
         return self.project(self.local(x))
+
+
+def cut(x: Float[Tensor, "b c *size"], grid: tuple[int, ...]) -> Float[Tensor, "b n p"]:
+    """The values in each cell of a grid that tiles x, by channel, then place."""
+    size = tuple(x.shape[2:])
+    if any(side % cells for side, cells in zip(size, grid, strict=True)):
+        raise SelfsupError(
+            "E202",
+            f"a grid of {grid} does not tile an input of {size}",
+            do="choose another resolution or encoder",
+        )
+    axes, parts = len(grid), [x.shape[0], x.shape[1]]
+    for side, cells in zip(size, grid, strict=True):
+        parts += [cells, side // cells]
+    order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
+    return x.reshape(parts).permute(order).flatten(1, axes).flatten(2)  # (b, n, c * cell)
+
+
+def paste(
+    cells: Float[Tensor, "b n p"], grid: tuple[int, ...], size: tuple[int, ...]
+) -> Float[Tensor, "b c *size"]:
+    """The inverse of `cut`."""
+    axes = len(grid)
+    sides = [side // g for side, g in zip(size, grid, strict=True)]
+    x = cells.reshape(len(cells), *grid, -1, *sides)
+    order = [0, 1 + axes]
+    for axis in range(axes):
+        order += [1 + axis, 2 + axes + axis]
+    return x.permute(order).reshape(len(x), -1, *size)
 
 
 class Vocabulary(nn.Module):

@@ -3,7 +3,10 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from . import distributed
 
 
 class Teacher(nn.Module):
@@ -24,3 +27,28 @@ class Teacher(nn.Module):
         torch._foreach_lerp_(slow, fast, 1 - momentum)
         for old, new in zip(self.slow.buffers(), student.buffers(), strict=True):
             old.copy_(new)
+
+
+class Centre(nn.Module):
+    """A moving mean of what a teacher says (DINO, arXiv 2104.14294, equation 4), over all ranks."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("total", torch.zeros(dim))  # since the last step
+        self.register_buffer("rows", torch.zeros(()))
+
+    @torch.no_grad()
+    def meet(self, x: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """x without the mean of earlier steps."""
+        self.total += x.sum(0)
+        self.rows += len(x)
+        return x - self.mean
+
+    @torch.no_grad()
+    def move(self, momentum: float) -> None:
+        rows = distributed.mean(self.rows)
+        if rows > 0:
+            self.mean.lerp_(distributed.mean(self.total) / rows, 1 - momentum)
+        self.total.zero_()
+        self.rows.zero_()

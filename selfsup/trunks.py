@@ -91,6 +91,16 @@ class Transformer(nn.Module):
         x = self.blocks[-1](self._blocks(tokens, self.blocks[:-1]), 1)
         return self.norm(x)[:, 0]
 
+    def added(self, tokens: Float[Tensor, "b n d"], last: int) -> list[Float[Tensor, "b n d"]]:
+        """What the feed-forward parts of the last blocks add to each token."""
+        n, found = tokens.shape[1], []
+        x = self._blocks(tokens, self.blocks[:-last])
+        for block in self.blocks[-last:]:
+            x = x + block.attn(block.norm1(x))
+            found.append(block.mlp(block.norm2(x)))
+            x = x + found[-1]
+        return [part[:, -n:] for part in found]
+
     def attention(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b h m m"]:
         """The last block's attention weights; m counts prefix tokens too, which come first."""
         last = self.blocks[-1]

@@ -51,11 +51,27 @@ METHODS = {
     "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
     "CLIP": methods.CLIP,
     "World_Model": lambda e: methods.WorldModel(e, hidden=32),
+    "SimMIM": methods.SimMIM,
+    "Data2Vec": lambda e: methods.Data2Vec(e, layers=2, momentum=0.9),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
+    "DINOv2": lambda e: methods.DINOv2(e, prototypes=32, hidden=64, dim=16, momentum=0.9),
+    "Rotation": methods.Rotation,
+    "Jigsaw": methods.Jigsaw,
+    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=64),
+    "Colorization": lambda e: methods.Colorization(e, hidden=64),
+    "Inpainting": lambda e: methods.Inpainting(e, hidden=64),
+    "CPC": lambda e: methods.CPC(e, negatives=16, hidden=32, dim=16),
+    "MaskFeat": methods.MaskFeat,
 }
+# which need a transformer's tokens; which need two axes, of which none is time
+TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat")
+FLAT = ("Rotation", "MaskFeat")
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 NO_TOKENS |= {("JEPA", "convolutional"), ("JEPA", "dilated")}
+NO_TOKENS |= {(m, g) for m in TOKENS for g in ("convolutional", "dilated")}
+NO_TOKENS |= {(m, g) for m in FLAT for g in ("series", "video", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary

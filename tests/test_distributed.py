@@ -116,6 +116,29 @@ JOINT = {
     "NNCLR": lambda e: methods.NNCLR(e, queue=12, hidden=16, dim=8, predictor_hidden=16),
     "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
+    "Rotation convolutional": methods.Rotation,
+    "RelativePosition convolutional": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization convolutional": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting convolutional": lambda e: methods.Inpainting(e, hidden=16),
+}
+
+TOKENS = {
+    "SimMIM": lambda e: methods.SimMIM(e, cell=1),
+    "Data2Vec": lambda e: methods.Data2Vec(e, layers=2, copies=2, momentum=0.9),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9),
+    "DINOv2": lambda e: methods.DINOv2(
+        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9
+    ),
+    "DINOv2 mean": lambda e: methods.DINOv2(
+        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9, centring="mean"
+    ),
+    "Rotation": methods.Rotation,
+    "Jigsaw": methods.Jigsaw,
+    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
+    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
+    "MaskFeat": methods.MaskFeat,
 }
 
 
@@ -140,6 +163,8 @@ def make(name: str):
         return methods.CLIP(Towers({"a": encoder, "b": other}, dim=8), kind=kind)
     if name == "DINO":
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    if name in TOKENS:
+        return TOKENS[name](encoder)
     if name == "MSN":
         return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
     if name == "TS2Vec":
@@ -228,7 +253,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP", "WorldModel"),
+        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP", "WorldModel", *TOKENS),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

@@ -175,6 +175,19 @@ SMALL = {
     "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
+    "SimMIM": lambda e: methods.SimMIM(e, cell=1),
+    "Data2Vec": lambda e: methods.Data2Vec(e, layers=1),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1),
+    "DINOv2": lambda e: methods.DINOv2(
+        e, prototypes=8, hidden=16, dim=8, local_views=1, centring="mean"
+    ),
+    "Rotation": methods.Rotation,
+    "Jigsaw": methods.Jigsaw,
+    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
+    "Colorization": lambda e: methods.Colorization(e, hidden=16),
+    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
+    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
+    "MaskFeat": methods.MaskFeat,
 }
 
 

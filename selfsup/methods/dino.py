@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from .. import distributed, schedules
-from ..heads import Prototypes, mlp
+from ..heads import Sorter
+from ..losses import across_views
 from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
@@ -43,15 +42,7 @@ class DINO(Method):
     ):
         super().__init__(encoder)
         self.views = replace(self.views, local=local_views)
-        # Pooled features of an untrained network point almost the same way. Batch norm in the head
-        # tells them apart from the first step, which short runs need; the authors leave it out.
-        head = mlp(encoder.dim, hidden, hidden, dim, norm=head_norm, act=nn.GELU)
-        for layer in head:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-        self.head = nn.ModuleDict({"project": head, "prototypes": Prototypes(dim, prototypes)})
+        self.head = Sorter(encoder.dim, hidden, dim, prototypes, head_norm)
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.register_buffer("centre", torch.zeros(prototypes))  # C in the paper
         self.register_buffer("seen", torch.zeros(prototypes))  # teacher logits since the last step
@@ -71,11 +62,10 @@ class DINO(Method):
         passes = [torch.cat(wide)] + ([torch.cat(small)] if small else [])  # one for each size
         h = torch.cat([self.encoder(x) for x in passes])
         frozen = progress < self.freeze  # "we freeze the last layer during the first epoch"
-        z = self.head["prototypes"](self.head["project"](h), frozen)  # (v * b, k), views in order
+        z = self.head(h, frozen)  # (v * b, k), views in order
         student = z.unflatten(0, (len(views), -1)) / self.temperature
         with torch.no_grad():
-            head = self.teacher_head.slow
-            t = head["prototypes"](head["project"](self.teacher(passes[0]))).float()
+            t = self.teacher_head(self.teacher(passes[0])).float()
             self.seen += t.sum(0)
             self.rows += len(t)
             sharp = (t - self.centre) / self.teacher_temperature(progress)
@@ -98,19 +88,3 @@ class DINO(Method):
             self.centre.lerp_(batch_centre, 1 - self.centre_momentum)
         self.seen.zero_()
         self.rows.zero_()
-
-
-def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]) -> Tensor:
-    """Equation 3: cross-entropy of each student view with each teacher view, never with its own.
-
-    `student` holds logits over the temperature, `teacher` probabilities; the first w student
-    views are the teacher's. For one student view the targets add up, so each needs one pass.
-    """
-    w, v = len(teacher), len(student)
-    every = teacher.sum(0)  # (b, k)
-    total = student.new_zeros((), dtype=torch.float32)
-    for i, logits in enumerate(student):
-        targets, count = (every - teacher[i], w - 1) if i < w else (every, w)
-        normaliser = count * torch.logsumexp(logits.float(), -1)  # (b,)
-        total = total + (normaliser - (targets * logits).sum(-1)).mean()
-    return total / (w * v - w)

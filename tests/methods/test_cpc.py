@@ -1,0 +1,79 @@
+import pytest
+import torch
+from test_contract import METHODS, build
+
+from selfsup.encoder import Encoder
+from selfsup.errors import SelfsupError
+from selfsup.methods.cpc import contrast
+from selfsup.stems import Patches
+
+
+def at(monkeypatch, now, length):
+    """Let the moment be `now` of `length` rows."""
+    monkeypatch.setattr(torch, "rand", lambda *s, **k: torch.tensor((now - 0.5) / (length - 1)))
+
+
+def test_loss_against_a_slow_reading(monkeypatch):
+    method, (x,) = build("CPC", "image")
+    method.negatives = 1000  # all of them
+    at(monkeypatch, 2, 4)
+    local = method.encoder.embed(x)
+    tokens = local + method.encoder.positions
+    context = method.encoder.trunk(tokens[:, :8])[:, 4:]  # of the second row
+    w = method.foretell.weight.view(3, 16, 24)
+    z = method.latent(local)
+    everything = z[:, 8:].reshape(-1, 16)  # two rows are left, of eight samples
+    total = 0.0
+    for b in range(8):
+        for k in range(2):
+            for column in range(4):
+                said = w[k] @ context[b, column]
+                own = said @ z[b, 8 + 4 * k + column]
+                total += ((everything @ said).exp().sum().log() - own) / 64
+    found = method([x], 0.0)["future"]
+    torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-5)
+
+
+def test_what_comes_is_never_its_own_alternative():
+    said, z = torch.randn(6, 4), torch.randn(6, 4)
+    loss, wrong = contrast(said, z, 100)
+    scores = said @ z.T
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(6))
+    torch.testing.assert_close(loss, expected)
+    assert wrong == 6
+    best = contrast(100 * torch.eye(4), torch.eye(4), 100)[0]
+    assert best < 1e-6  # not bounded away from zero by itself among the wrong ones
+
+
+@pytest.mark.parametrize("kind", ["image", "series", "video"])
+def test_the_context_never_sees_what_comes(kind, monkeypatch):
+    method, (x,) = build("CPC", kind)
+    length = method.encoder.grid[0]
+    at(monkeypatch, 1, length)
+    seen = []
+    method.encoder.trunk.register_forward_hook(lambda m, args, out: seen.append((args[0], out)))
+    x.requires_grad_()
+    method([x], 0.0)
+    tokens, final = seen[0]
+    m = tokens.shape[1]
+    assert m * length == method.encoder.positions.shape[0]
+    (gradient,) = torch.autograd.grad(final.square().sum(), x, retain_graph=True)
+    marks = method.encoder.stem.patches(gradient).abs().sum((0, 2)) > 0
+    assert marks[:m].all() and not marks[m:].any()
+
+
+def test_gradients_reach_the_targets(monkeypatch):
+    method, (x,) = build("CPC", "image")
+    at(monkeypatch, 1, 4)
+    x.requires_grad_()
+    method([x], 0.0)["future"].backward()
+    assert (method.encoder.stem.patches(x.grad).abs().sum((0, 2)) > 0).all()
+
+
+def test_the_order_is_along_the_first_axis_of_several_places():
+    encoder = Encoder(Patches((8, 24), (8, 4), 3, 24), dim=24, depth=1, heads=2)
+    method = METHODS["CPC"](encoder)
+    assert method.axis == 1 and method.steps == 5
+    assert method([torch.randn(4, 3, 8, 24)], 0.0)["future"].isfinite()
+    with pytest.raises(SelfsupError, match="E202"):
+        METHODS["CPC"](Encoder(Patches((8, 4), (8, 4), 3, 24), dim=24, depth=1, heads=2))

@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from test_contract import build
+
+from selfsup.losses import sinkhorn
+from selfsup.methods.dinov2 import koleo
+
+
+def run(method, views, progress=0.5):
+    """The terms, and the logits of student and teacher, each for samples and for tokens."""
+    said = []
+    heads = [*method.heads, *method.teacher_heads.slow]
+    handles = [head.register_forward_hook(lambda m, i, o: said.append(o)) for head in heads]
+    terms = method(views, progress)
+    for handle in handles:
+        handle.remove()
+    return terms, *said
+
+
+@pytest.mark.parametrize("centring", ["sinkhorn", "mean"])
+def test_terms_against_a_slow_reading(centring):
+    method, views = build("DINOv2", "image")
+    method.centring = centring
+    for centre in method.centres:
+        centre.mean.normal_()
+    terms, samples, parts, whole, all_parts = run(method, views, 0.0)
+    if centring == "mean":
+        targets = ((whole - method.centres[0].mean) / 0.04).softmax(-1)
+        parts_targets = ((all_parts - method.centres[1].mean) / 0.04).softmax(-1)
+    else:
+        targets, parts_targets = sinkhorn(whole / 0.04), sinkhorn(all_parts / 0.04)
+    targets, samples = targets.view(2, 8, 32), samples.view(10, 8, 32) / 0.1
+    total = 0.0
+    for i in range(2):
+        for j in range(10):
+            if i != j:
+                total -= (targets[i] * samples[j].log_softmax(-1)).sum(-1).mean() / 18
+    torch.testing.assert_close(terms["samples"], total, atol=1e-5, rtol=1e-5)
+    assert len(parts) == len(parts_targets) and len(parts) % 8 == 0
+    total = 0.0
+    for p, t in zip(parts, parts_targets, strict=True):  # per view the mean; over 16 views
+        total -= (t * (p / 0.1).log_softmax(-1)).sum() / (len(parts) / 8) / 16
+    torch.testing.assert_close(terms["tokens"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_koleo_against_a_slow_reading():
+    x = torch.randn(7, 5)
+    directions = [row / row.norm() for row in x]
+    total = 0.0
+    for i, a in enumerate(directions):
+        near = min(float((a - b).norm()) for j, b in enumerate(directions) if j != i)
+        total -= math.log(near) / 7
+    assert float(koleo(x, 1e-8)) == pytest.approx(total, abs=1e-5)
+    assert float(koleo(x)) == pytest.approx(total, abs=5e-3)
+
+
+def test_koleo_is_finite_for_duplicates_and_under_autocast():
+    x = torch.randn(4, 5).repeat(2, 1).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = koleo(x.bfloat16())
+    loss.backward()
+    assert loss.isfinite() and loss.dtype == torch.float32
+    assert x.grad.isfinite().all() and x.grad.norm() < 1e4
+
+
+def test_koleo_is_never_between_two_views_of_a_sample():
+    method, views = build("DINOv2", "image")
+    twice = [views[0], views[0], *views[2:]]
+    method.hide = lambda rows, device: torch.arange(16).expand(2 * rows, 16) < 4
+    apart = method(twice, 0.5)["spread"].item()
+    tokens = method.encoder.tokens(views[0], method.hide(4, None)) + method.blank * (
+        torch.arange(16) < 4
+    ).view(1, 16, 1)
+    expected = 2 * 0.1 * koleo(method.encoder.both(tokens)[0])
+    assert apart == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_one_view_of_each_sample_hides_and_all_hide_equally_much():
+    method, _ = build("DINOv2", "image")
+    for seed in range(8):
+        torch.manual_seed(seed)
+        counts = method.hide(50, None).sum(1).view(2, 50)
+        assert ((counts > 0).sum(0) == 1).all() and len(set(counts[counts > 0].tolist())) == 1
+        assert 2 <= int(counts.max()) <= 8  # of 16
+
+
+def test_hidden_tokens_are_never_seen_by_the_student():
+    method, views = build("DINOv2", "image")
+    views = [x.requires_grad_() for x in views]
+    hide, kept = method.hide, []
+    method.hide = lambda *args: kept.append(hide(*args)) or kept[-1]
+    terms = method(views, 0.5)
+    (terms["samples"] + terms["tokens"]).backward()
+    gradient = torch.cat([method.encoder.stem.patches(x.grad) for x in views[:2]]).abs().sum(-1)
+    assert torch.equal(gradient > 0, ~kept[0])
+    assert method.kept is method.teacher.slow
+
+
+def test_the_mean_moves_only_where_it_is_asked_for():
+    method, views = build("DINOv2", "image")
+    run(method, views)
+    method.after_step(0.5)
+    assert all(centre.mean.abs().sum() == 0 for centre in method.centres)
+    method.centring = "mean"
+    said = run(method, views)
+    method.after_step(0.5)
+    for centre, logits in zip(method.centres, said[3:], strict=True):
+        torch.testing.assert_close(centre.mean, 0.1 * logits.mean(0))
+
+
+def test_heads_are_two():
+    method, _ = build("DINOv2", "image")
+    one, other = (head["prototypes"].directions for head in method.heads)
+    assert one is not other and not torch.equal(one, other)
