@@ -21,6 +21,8 @@ GRIDS = ("audio", "image", "series")
 # Methods that ask for more than views: where they run, and what others lack
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
+    "ibot": (GRIDS, "has no patches of numbers"),
+    "simmim": (GRIDS, "has no patches of numbers"),
     "msn": (GRIDS, "has no patches of numbers"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),

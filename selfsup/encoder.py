@@ -77,6 +77,11 @@ class Encoder(nn.Module):
         """One vector a sample, from what the trunk gets: all tokens, or those that are seen."""
         return self.trunk.cls(tokens) if self.pool == "cls" else self.trunk(tokens).mean(1)
 
+    def both(self, tokens: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor]:
+        """From what the trunk gets: one vector a sample (b, d), and one a place (b, n, d)."""
+        prefix, places = self.trunk.split(tokens)
+        return prefix[:, 0] if self.pool == "cls" else places.mean(1), places
+
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
         return self.pooled(self.tokens(x))
 

@@ -56,3 +56,20 @@ def off_diagonal(x: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
     """All d * (d - 1) entries beside the diagonal."""
     d = len(x)
     return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
+
+
+def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]) -> Tensor:
+    """Cross-entropy of each student view with each teacher view, never with its own.
+
+    DINO (arXiv 2104.14294), equation 3.
+    `student` holds logits over the temperature, `teacher` probabilities; the first w student
+    views are the teacher's. For one student view the targets add up, so each needs one pass.
+    """
+    w, v = len(teacher), len(student)
+    every = teacher.sum(0)  # (b, k)
+    total = student.new_zeros((), dtype=torch.float32)
+    for i, logits in enumerate(student):
+        targets, count = (every - teacher[i], w - 1) if i < w else (every, w)
+        normaliser = count * torch.logsumexp(logits.float(), -1)  # (b,)
+        total = total + (normaliser - (targets * logits).sum(-1)).mean()
+    return total / (w * v - w)

@@ -161,7 +161,7 @@ BATCHES = {
 LIKE = {
     "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
     "dino": ("mocov3", "swav", "lejepa"),
-    "mae": ("msn",),
+    "mae": ("msn", "ibot", "simmim"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -231,6 +231,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "msn": {
         **QUICK,
+        "optim.weight_decay_end": 0.01,
         "method.prototypes": 256,
         "method.hidden": 512,
         "method.dim": 64,
@@ -250,6 +251,18 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.weight_decay": 0.01,
         "optim.weight_decay_end": 0.01,
     },
+    "ibot": {
+        **QUICK,
+        "optim.weight_decay_end": 0.01,
+        "method.prototypes": 1024,
+        "method.hidden": 512,
+        "method.dim": 64,
+        "method.head_norm": True,
+        "method.local_views": 2,
+        "method.momentum": 0.98,
+        "method.teacher_temperature_end": 0.04,
+    },
+    "simmim": {"optim.lr": 8e-3},
     "wav2vec2": {
         "method.span": 4,
         "method.codes": 64,

@@ -44,10 +44,14 @@ METHODS = {
     "TiCo": lambda e: methods.TiCo(e, hidden=64, dim=16, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=64, dim=8, slices=32),
     "MSN": lambda e: methods.MSN(e, prototypes=32, hidden=64, dim=16, local_views=4, momentum=0.9),
+    "IBOT": lambda e: methods.IBOT(
+        e, prototypes=32, hidden=64, dim=16, local_views=2, masked=1.0, momentum=0.9
+    ),
+    "SimMIM": methods.SimMIM,
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
-NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
+NO_TOKENS |= {(m, g) for m in ("MSN", "IBOT", "SimMIM") for g in ("convolutional", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary

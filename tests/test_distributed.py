@@ -134,6 +134,10 @@ def make(name: str):
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
     if name == "MSN":
         return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
+    if name == "IBOT":
+        return methods.IBOT(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
+    if name == "SimMIM":
+        return methods.SimMIM(encoder, cell=1)
     if name == "TS2Vec":
         return methods.TS2Vec(encoder)
     if name == "Wav2Vec2":
@@ -205,7 +209,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN"),
+        *(*JOINT, "MSN", "IBOT", "SimMIM"),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

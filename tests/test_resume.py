@@ -172,6 +172,8 @@ SMALL = {
     "NNCLR": lambda e: methods.NNCLR(e, queue=12, hidden=16, dim=8, predictor_hidden=16),
     "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
+    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1),
+    "SimMIM": methods.SimMIM,
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
 }
 

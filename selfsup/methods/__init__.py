@@ -6,6 +6,7 @@ from .clm import CLM as CLM
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .ibot import IBOT as IBOT
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
 from .mlm import MLM as MLM
@@ -14,6 +15,7 @@ from .mocov3 import MoCoV3 as MoCoV3
 from .msn import MSN as MSN
 from .nnclr import NNCLR as NNCLR
 from .simclr import SimCLR as SimCLR
+from .simmim import SimMIM as SimMIM
 from .simsiam import SimSiam as SimSiam
 from .swav import SwAV as SwAV
 from .tico import TiCo as TiCo

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from .. import distributed, schedules
 from ..heads import Prototypes, mlp
+from ..losses import across_views
 from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
@@ -98,19 +98,3 @@ class DINO(Method):
             self.centre.lerp_(batch_centre, 1 - self.centre_momentum)
         self.seen.zero_()
         self.rows.zero_()
-
-
-def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]) -> Tensor:
-    """Equation 3: cross-entropy of each student view with each teacher view, never with its own.
-
-    `student` holds logits over the temperature, `teacher` probabilities; the first w student
-    views are the teacher's. For one student view the targets add up, so each needs one pass.
-    """
-    w, v = len(teacher), len(student)
-    every = teacher.sum(0)  # (b, k)
-    total = student.new_zeros((), dtype=torch.float32)
-    for i, logits in enumerate(student):
-        targets, count = (every - teacher[i], w - 1) if i < w else (every, w)
-        normaliser = count * torch.logsumexp(logits.float(), -1)  # (b,)
-        total = total + (normaliser - (targets * logits).sum(-1)).mean()
-    return total / (w * v - w)
