@@ -47,20 +47,18 @@ class IBOT(Method):
         super().__init__(encoder)
         needs_tokens("iBOT", encoder)
         self.views = replace(self.views, local=local_views)
+        # one for samples and tokens: "shared projection head"
         project = mlp(encoder.dim, hidden, hidden, dim, norm=head_norm, act=nn.GELU)
-        head = {"project": project, "prototypes": Prototypes(dim, prototypes)}
-        self.head = nn.ModuleDict(head)  # one for samples and tokens: "shared projection head"
+        self.head = nn.ModuleDict({"project": project, "prototypes": Prototypes(dim, prototypes)})
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.dim))
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
-        # of samples and of tokens: centres, and teacher logits since the last step
+        # of samples (0) and of tokens (1): centres, and teacher logits since the last step
         self.register_buffer("centre", torch.zeros(2, prototypes))
         self.register_buffer("seen", torch.zeros(2, prototypes))
         self.register_buffer("rows", torch.zeros(2))
         self.mask, self.masked = masks.blocks(*ratio), masked
         self.temperature, self.centre_momentum, self.freeze = temperature, centre_momentum, freeze
-        self.teacher_temperature = schedules.linear(
-            teacher_temperature, teacher_temperature_end, until=0.3
-        )
+        self.sharp = schedules.linear(teacher_temperature, teacher_temperature_end, 0.3)
         self.momentum = schedules.cosine(momentum, 1.0)
 
     @property
@@ -72,8 +70,8 @@ class IBOT(Method):
         x = torch.cat(wide)
         hidden = torch.cat([self.hide(view) for view in wide])  # (w * b, n)
         frozen = progress < self.freeze
-        tokens = self.encoder.tokens(x, hidden) + hidden[:, :, None] * self.mask_token
-        h, places = self.encoder.both(tokens)
+        blank = hidden[:, :, None] * self.mask_token
+        h, places = self.encoder.both(self.encoder.tokens(x, hidden) + blank)
         h = torch.cat([h] + ([self.encoder(torch.cat(small))] if small else []))
         student = self.sort(self.head, h, frozen).unflatten(0, (len(views), -1))
         guessed = self.sort(self.head, places[hidden], frozen)  # (m, k)
@@ -82,12 +80,10 @@ class IBOT(Method):
             teacher = self.targets(0, t, progress)
             target = self.targets(1, t_places.flatten(0, 1), progress)[hidden.flatten()]
         self.watch = {"embedding": h[: len(x)].detach(), "assignments": teacher}
-        chance = math.log(self.centre.shape[1])
-        self.chance = {"samples": chance}
+        self.chance = {"samples": math.log(self.centre.shape[1])}
+        teacher = teacher.unflatten(0, (len(wide), -1))
         return {
-            "samples": across_views(
-                student / self.temperature, teacher.unflatten(0, (len(wide), -1))
-            ),
+            "samples": across_views(student / self.temperature, teacher),
             "tokens": hidden_tokens(guessed / self.temperature, target, hidden),
         }
 
@@ -100,21 +96,17 @@ class IBOT(Method):
         return head["prototypes"](head["project"](x), frozen).float()
 
     def targets(self, kind: int, x: Float[Tensor, "m d"], progress: float) -> Float[Tensor, "m k"]:
-        """Centred, sharpened; `kind` is 0 for samples, 1 for tokens."""
         logits = self.sort(self.teacher_head.slow, x)
         self.seen[kind] += logits.sum(0)
         self.rows[kind] += len(logits)
-        return ((logits - self.centre[kind]) / self.teacher_temperature(progress)).softmax(-1)
+        return ((logits - self.centre[kind]) / self.sharp(progress)).softmax(-1)
 
     @torch.no_grad()
     def after_step(self, progress):
-        momentum = self.momentum(progress)
-        self.teacher.follow(self.encoder, momentum)
-        self.teacher_head.follow(self.head, momentum)
-        rows = distributed.mean(self.rows)
-        if rows.min() > 0:
-            new = distributed.mean(self.seen) / rows[:, None]
-            self.centre.lerp_(new, 1 - self.centre_momentum)
+        for slow, fast in ((self.teacher, self.encoder), (self.teacher_head, self.head)):
+            slow.follow(fast, self.momentum(progress))
+        new = distributed.mean(self.seen) / distributed.mean(self.rows)[:, None].clamp(min=1)
+        self.centre.lerp_(new, 1 - self.centre_momentum)
         self.seen.zero_()
         self.rows.zero_()
 
