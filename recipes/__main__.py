@@ -27,6 +27,8 @@ NEEDS = {
     "clm": (("text",), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
+    "dgi": (("graph", "network"), "has no nodes"),
+    "bgrl": (("graph", "network"), "has no nodes"),
 }
 
 

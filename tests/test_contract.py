@@ -31,6 +31,8 @@ METHODS = {
     "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
     "GraphMAE": lambda e: methods.GraphMAE(e),
     "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
+    "DGI": methods.DGI,
+    "BGRL": lambda e: methods.BGRL(e, hidden=32, momentum=0.9),
     "MLM": methods.MLM,
     "CLM": methods.CLM,
     "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
@@ -49,7 +51,7 @@ NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE",
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
-NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
+NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip

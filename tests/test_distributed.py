@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
+from test_graph import WIDTH, graphs
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
@@ -20,6 +21,7 @@ from selfsup import cli, distributed, methods
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
+from selfsup.graph import network
 from selfsup.language import Language
 from selfsup.optim import Optim
 from selfsup.ragged import Ragged
@@ -115,6 +117,7 @@ JOINT = {
     "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8, momentum=0.9),
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
 }
+NODES = ("DGI", "BGRL")
 
 
 def make(name: str):
@@ -126,6 +129,8 @@ def make(name: str):
     if name == "DINO convolutional":
         encoder = resnet("resnet18", 8, width=0.125)
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
+    if name in NODES:
+        return getattr(methods, name)(network("gcn", WIDTH, dim=8, norm=True, act="relu"))
     if name in ("MLM", "CLM"):
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
         return getattr(methods, name)(text)
@@ -144,8 +149,8 @@ def make(name: str):
 class Pictures:
     """This rank's rows of the views of a step."""
 
-    def __init__(self, count: int, text: bool = False):
-        self.count, self.text = count, text
+    def __init__(self, count: int, text: bool = False, nodes: bool = False):
+        self.count, self.text, self.nodes = count, text, nodes
 
     def __call__(self, step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
@@ -154,6 +159,10 @@ class Pictures:
         if self.text:  # of very different lengths, the long ones all on one rank
             made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(made[at * rows : (at + 1) * rows])]
+        if self.nodes:  # graphs of very different sizes, the large ones all on one rank
+            sizes = [1 + 2 * i for i in range(BATCH)]
+            made = [graphs(sizes, seed=9 * step + view) for view in range(self.count)]
+            return [x[torch.arange(at * rows, (at + 1) * rows)] for x in made]
         views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
         return [x[at * rows : (at + 1) * rows] for x in views]
 
@@ -165,7 +174,7 @@ def short_run(name, shard=False, accumulate=1):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
-    samples = Pictures(method.views.count, name in ("MLM", "CLM"))
+    samples = Pictures(method.views.count, name in ("MLM", "CLM"), name in NODES)
 
     def keep(step, *rest):
         return samples(step, *rest)
@@ -205,7 +214,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN"),
+        *(*JOINT, "MSN", *NODES),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

@@ -1,8 +1,10 @@
 """One paper per file. The folder is the registry: `--method mae` is the class in mae.py."""
 
 from .barlowtwins import BarlowTwins as BarlowTwins
+from .bgrl import BGRL as BGRL
 from .byol import BYOL as BYOL
 from .clm import CLM as CLM
+from .dgi import DGI as DGI
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
