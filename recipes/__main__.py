@@ -25,6 +25,7 @@ NEEDS = {
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),
     "clm": (("text",), "has no vocabulary"),
+    "mdlm": (("text",), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
     "dgi": (("graph", "network"), "has no nodes"),

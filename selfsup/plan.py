@@ -167,6 +167,7 @@ BATCHES = {
 LIKE = {
     "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
     "dino": ("mocov3", "swav", "lejepa"),
+    "mlm": ("mdlm", "electra"),
     "mae": ("msn",),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):

@@ -174,6 +174,7 @@ SMALL = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
 }
+WORDS = ("MLM", "CLM", "MDLM")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
 
 
@@ -184,7 +185,7 @@ def make(name: str):
         return of_graphs(name)
     if name == "SimCLR":
         method = methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
-    elif name in ("MLM", "CLM"):
+    elif name in WORDS:
         text = Language(16, 23, dim=16, depth=1, heads=2, causal=name == "CLM")
         method = getattr(methods, name)(text)
     else:
@@ -204,7 +205,7 @@ def make(name: str):
     def batches(step, part=0, parts=1):
         generator = torch.Generator().manual_seed(step)
         rows = BATCH // parts
-        if name in ("MLM", "CLM"):
+        if name in WORDS:
             texts = [torch.randint(3, 23, (4 + i,), generator=generator) for i in range(BATCH)]
             return [Ragged.of(texts[part * rows : (part + 1) * rows])]
         return [
@@ -229,7 +230,7 @@ def of_graphs(name: str):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", *NODES, "MLM", "CLM", *SMALL],
+    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", *NODES, *WORDS, *SMALL],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):

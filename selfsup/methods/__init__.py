@@ -10,6 +10,7 @@ from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
+from .mdlm import MDLM as MDLM
 from .mlm import MLM as MLM
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
