@@ -26,6 +26,7 @@ NEEDS = {
     "mlm": (("text",), "has no vocabulary"),
     "clm": (("text",), "has no vocabulary"),
     "mdlm": (("text",), "has no vocabulary"),
+    "electra": (("text",), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
     "dgi": (("graph", "network"), "has no nodes"),

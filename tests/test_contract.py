@@ -36,6 +36,7 @@ METHODS = {
     "MLM": methods.MLM,
     "CLM": methods.CLM,
     "MDLM": methods.MDLM,
+    "ELECTRA": methods.ELECTRA,
     "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=64, dim=16, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=64, dim=16, momentum=0.9),
@@ -53,7 +54,7 @@ NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")  # methods for graphs, whose nodes have no grid
-WORDS = ("MLM", "CLM", "MDLM")  # methods for tokens of a vocabulary
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")  # methods for tokens of a vocabulary
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]

@@ -118,7 +118,7 @@ JOINT = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
 }
 NODES = ("DGI", "BGRL")
-WORDS = ("MLM", "CLM", "MDLM")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")
 
 
 def make(name: str):

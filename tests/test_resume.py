@@ -174,7 +174,7 @@ SMALL = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
 }
-WORDS = ("MLM", "CLM", "MDLM")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
 
 

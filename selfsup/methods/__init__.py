@@ -6,6 +6,7 @@ from .byol import BYOL as BYOL
 from .clm import CLM as CLM
 from .dgi import DGI as DGI
 from .dino import DINO as DINO
+from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
 from .lejepa import LeJEPA as LeJEPA
