@@ -27,6 +27,7 @@ NEEDS = {
     "clm": (("text",), "has no vocabulary"),
     "mdlm": (("text",), "has no vocabulary"),
     "electra": (("text",), "has no vocabulary"),
+    "simcse": (("graph", "network", "series", "text"), "has no dropout"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
     "dgi": (("graph", "network"), "has no nodes"),

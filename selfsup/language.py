@@ -14,9 +14,11 @@ from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from . import distributed
 from .attention import attend
 from .errors import SelfsupError
 from .ragged import Ragged, mean
+from .randomness import _hash
 from .stems import Vocabulary
 
 ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
@@ -41,11 +43,20 @@ class Language(nn.Module):
     """Vocabulary, trunk, and a vector for each token. `forward` is the mean over a document.
 
     Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
-    that training shows; rotary positions take longer ones all the same.
+    that training shows; rotary positions take longer ones all the same. `dropout` is of what comes
+    in and of what each block adds.
     """
 
     def __init__(
-        self, size: int, vocabulary: int, *, dim: int, depth: int, heads: int, causal: bool
+        self,
+        size: int,
+        vocabulary: int,
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        causal: bool,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if dim % (2 * heads):
@@ -53,6 +64,7 @@ class Language(nn.Module):
                 "E202", f"a width of {dim} with {heads} heads", why="heads have an even width"
             )
         self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
+        self.dropout = dropout
         self.stem = Vocabulary(vocabulary, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
@@ -103,10 +115,11 @@ class Language(nn.Module):
             tokens, bias = x.values, None
         else:
             tokens, bias = layout.tokens(x), layout.bias(self.causal)
-        states = self.stem(tokens)
+        drop = Dropout.of(x, layout, self.dropout) if self.training and self.dropout else _same
+        states = drop(self.stem(tokens))
         turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
         for block in self.blocks:
-            states = block(states, turns, bias)
+            states = block(states, turns, bias, drop)
         return self.norm(states)
 
 
@@ -140,10 +153,10 @@ class Block(nn.Module):
         self.up = nn.Linear(dim, 2 * hidden, bias=False)  # gates, then what they let through
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x, turns, bias):
+    def forward(self, x, turns, bias, drop):
         q, k, v = self._split(x, turns)
         mixed = attend(q, k, v, bias=bias, causal=self.causal and bias is None)
-        return self._rest(x, mixed)
+        return self._rest(x, mixed, drop)
 
     def step(self, x, turns, cache: Cache, number: int):
         q, k, v = self._split(x, turns)
@@ -152,17 +165,45 @@ class Block(nn.Module):
         if q.shape[2] > 1:  # several new tokens: each sees those before it
             before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
             bias = hidden_where(~before.tril(k.shape[2] - q.shape[2]), q.dtype)[None, None]
-        return self._rest(x, attend(q, k, v, bias=bias))
+        return self._rest(x, attend(q, k, v, bias=bias), _same)
 
     def _split(self, x, turns) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, turned by their positions, and values: (b, h, n, d / h) each."""
         b, n, _ = x.shape
         return Turned.apply(self.qkv(self.norm1(x)).view(b, n, 3, self.heads, self.width), turns)
 
-    def _rest(self, x, mixed):
-        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
+    def _rest(self, x, mixed, drop):
+        x = x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         gate, value = self.up(self.norm2(x)).chunk(2, -1)
-        return x + self.down(gelu(gate) * value)
+        return x + drop(self.down(gelu(gate) * value))
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+class Dropout(NamedTuple):
+    """Numbers drawn by the token they belong to, wherever it was laid out and on whatever rank.
+
+    Eight at once from a hash, as in `graph.dropout`; `share` is rounded to 1/256.
+    """
+
+    tokens: Int64[Tensor, "r w"]  # a number for each token of the batch of all ranks
+    share: float
+
+    @classmethod
+    def of(cls, x: Ragged, layout: "Layout | None", share: float) -> "Dropout":
+        b, n = x.shape[:2]
+        rows = torch.arange(b, device=x.device) + distributed.rank() * b
+        tokens = rows[:, None] * (1 << 32) + torch.arange(n, device=x.device)
+        return cls(tokens if layout is None else layout.tokens(Ragged(tokens, x.valid)), share)
+
+    def __call__(self, x: Float[Tensor, "r w d"]) -> Float[Tensor, "r w d"]:
+        threshold = round(256 * self.share)
+        seed = torch.randint(1 << 62, ()).to(x.device)
+        lanes = torch.arange(-(-x.shape[-1] // 8), device=x.device)
+        draws = _hash(_hash(self.tokens + seed)[..., None] + lanes).view(torch.uint8)
+        return x * ((draws[..., : x.shape[-1]] >= threshold) * (256 / (256 - threshold)))
 
 
 def rotations(start: int, n: int, width: int, device: torch.device) -> Complex[Tensor, "n f"]:
@@ -279,8 +320,9 @@ def language(
     dim: int | None = None,
     depth: int | None = None,
     heads: int | None = None,
+    dropout: float = 0.0,
 ) -> Language:
     """A transformer over a vocabulary: bert_* sees both sides, gpt_* only what came before."""
     shape = dict(BIDIRECTIONAL.get(name) or CAUSAL[name])
     shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
-    return Language(size, vocabulary, **shape, causal=name in CAUSAL)
+    return Language(size, vocabulary, **shape, causal=name in CAUSAL, dropout=dropout)

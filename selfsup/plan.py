@@ -79,6 +79,7 @@ BIDIRECTIONAL = (
     Candidate("bert_micro"),
     Candidate("bert_micro", {"depth": 2}),
 )
+DROPPING = tuple(Candidate(c.encoder, {**c.keywords, "dropout": 0.1}) for c in BIDIRECTIONAL)
 CAUSAL = (
     Candidate("gpt_small"),
     Candidate("gpt_mini"),
@@ -131,6 +132,10 @@ CANDIDATES = {
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
     "text.dino": BIDIRECTIONAL,
+    "text.simcse": DROPPING,
+    "series.simcse": DILATED,
+    "network.simcse": (Candidate("gcn", {"hidden": 256, "dim": 128, "drop": 0.1}),),
+    "graph.simcse": (Candidate("gin", {**GRAPHS[0].keywords, "drop": 0.1}),),
 }
 GPU_CANDIDATES = {
     "simclr": (Candidate("resnet50"), Candidate("resnet18")),
@@ -148,6 +153,7 @@ GPU_CANDIDATES = {
     "clm": (Candidate("gpt_base"), *CAUSAL[:2]),
     "text.simclr": BIDIRECTIONAL[:2],
     "text.dino": BIDIRECTIONAL[:2],
+    "text.simcse": DROPPING[:2],
 }
 BATCHES = {
     "simclr": 256,
@@ -162,6 +168,7 @@ BATCHES = {
     "bgrl": 128,
     "mlm": 64,
     "clm": 32,
+    "simcse": 128,
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {

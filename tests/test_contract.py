@@ -37,6 +37,7 @@ METHODS = {
     "CLM": methods.CLM,
     "MDLM": methods.MDLM,
     "ELECTRA": methods.ELECTRA,
+    "SimCSE": methods.SimCSE,
     "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=64, dim=16, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=64, dim=16, momentum=0.9),
@@ -58,20 +59,25 @@ WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")  # methods for tokens of a vocabulary
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
-CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS)]
+CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, "SimCSE")]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS)]
+CASES += [("SimCSE", g) for g in ("dilated", "graphs", "nodes", "text")]
 
 
 def build(name: str, kind: str):
     """A small method and eight samples of each of the views it asks for."""
     torch.manual_seed(0)
     if kind in ("graphs", "nodes"):
-        encoder = network("gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2)
+        drop = 0.1 if name == "SimCSE" else 0.0
+        encoder = network(
+            "gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2, drop=drop
+        )
         method = METHODS[name](encoder)
         return method, [some_graphs(8, kind == "nodes") for _ in range(method.views.count)]
     if kind == "text":
-        encoder = Language(16, 23, dim=24, depth=2, heads=2, causal=name == "CLM")
+        drop = 0.1 if name == "SimCSE" else 0.0
+        encoder = Language(16, 23, dim=24, depth=2, heads=2, causal=name == "CLM", dropout=drop)
         method = METHODS[name](encoder)
         return method, texts(method.views.count, method.views.local)
     if kind == "convolutional":

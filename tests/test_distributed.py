@@ -118,7 +118,7 @@ JOINT = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
 }
 NODES = ("DGI", "BGRL")
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 
 
 def make(name: str):
@@ -133,7 +133,8 @@ def make(name: str):
     if name in NODES:
         return getattr(methods, name)(network("gcn", WIDTH, dim=8, norm=True, act="relu"))
     if name in WORDS:
-        text = Language(16, 23, dim=16, depth=2, heads=2, causal=name == "CLM")
+        causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
+        text = Language(16, 23, dim=16, depth=2, heads=2, causal=causal, dropout=drop)
         return getattr(methods, name)(text)
     encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
     if name == "DINO":

@@ -174,7 +174,7 @@ SMALL = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
 }
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
 
 
@@ -186,7 +186,8 @@ def make(name: str):
     if name == "SimCLR":
         method = methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
     elif name in WORDS:
-        text = Language(16, 23, dim=16, depth=1, heads=2, causal=name == "CLM")
+        causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
+        text = Language(16, 23, dim=16, depth=1, heads=2, causal=causal, dropout=drop)
         method = getattr(methods, name)(text)
     else:
         encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2)

@@ -18,6 +18,7 @@ from .mocov3 import MoCoV3 as MoCoV3
 from .msn import MSN as MSN
 from .nnclr import NNCLR as NNCLR
 from .simclr import SimCLR as SimCLR
+from .simcse import SimCSE as SimCSE
 from .simsiam import SimSiam as SimSiam
 from .swav import SwAV as SwAV
 from .tico import TiCo as TiCo
