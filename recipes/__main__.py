@@ -46,9 +46,14 @@ NEEDS = {
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text", "protein"), "has no vocabulary"),
     "clm": (("text", "protein"), "has no vocabulary"),
+    "mdlm": (("text", "protein"), "has no vocabulary"),
+    "electra": (("text", "protein"), "has no vocabulary"),
+    "simcse": (("graph", "network", "series", "text", "protein"), "has no dropout"),
     "clip": (("pairs",), "has one part alone"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
+    "dgi": (("graph", "network"), "has no nodes"),
+    "bgrl": (("graph", "network"), "has no nodes"),
 }
 
 

@@ -339,7 +339,7 @@ def generate(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> Answer:
-    """Go on with a text, by an encoder that clm has trained."""
+    """Go on with a text, by an encoder that clm or mdlm has trained."""
     from .generate import generate as write
 
     written = write(run, prompt, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)

@@ -1,4 +1,8 @@
-"""Going on with a text: one token after another, each drawn from what a causal encoder expects."""
+"""Going on with a text: each token drawn from what an encoder expects.
+
+A causal encoder writes one token after another; one that sees both sides and was trained by mdlm
+fills hidden ones in any order.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ from torch import Tensor
 from .errors import SelfsupError
 from .language import Cache
 from .load import LoadedEncoder, load
+from .ragged import Ragged
 from .randomness import mix
 from .stems import END, MASK, UNKNOWN
 from .stop import stop
@@ -56,33 +61,91 @@ def generate(
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
     network: Any = encoder.encoder
     modality: Any = encoder.modality
-    if not getattr(network, "causal", False):
+    fills = encoder.card.method == "mdlm"
+    if not fills and not getattr(network, "causal", False):
         raise SelfsupError(
             "E202",
             "this encoder does not foretell text",
             why=f"it is {encoder.card.name}, made by {encoder.card.method or 'another method'}",
-            do="pretrain one with --method clm",
+            do="pretrain one with --method clm or mdlm",
         )
     generator = torch.Generator().manual_seed(mix(seed, 0x67656E))
     known = [END, *modality.codec.encode(prompt).tolist()]
-    made: list[int] = []
-    context = max(2, encoder.size - 1)  # what training showed at most
-    cache, fresh = Cache(), known[-context:]
     with stop.installed(), torch.inference_mode():
-        while len(made) < tokens:
-            stop.check()
-            if cache.length + len(fresh) > context:  # anew, with the later half of it
-                cache, fresh = Cache(), (known + made)[-max(1, context // 2) :]
-            states = network.step(torch.tensor([fresh], device=encoder.device), cache)
-            logits = network.logits(states[0, -1]).float().cpu()
-            logits[[MASK, UNKNOWN]] = -torch.inf
-            token = int(draw(logits, temperature, top_p, generator))
-            if token == END:
-                break
-            made.append(token)
-            fresh = [token]
+        write = _filled if fills else _followed
+        made = write(encoder, known, tokens, temperature, top_p, generator)
     text = modality.decode(made)
     return Generated(prompt, text, len(made), len(made) < tokens)
+
+
+def _followed(
+    encoder: Any, known: list[int], tokens: int, temperature: float, top_p: float, generator: Any
+) -> list[int]:
+    """One token after another, by a causal encoder."""
+    network, made = encoder.encoder, []
+    context = max(2, encoder.size - 1)  # what training showed at most
+    cache, fresh = Cache(), known[-context:]
+    while len(made) < tokens:
+        stop.check()
+        if cache.length + len(fresh) > context:  # anew, with the later half of it
+            cache, fresh = Cache(), (known + made)[-max(1, context // 2) :]
+        states = network.step(torch.tensor([fresh], device=encoder.device), cache)
+        logits = network.logits(states[0, -1]).float().cpu()
+        logits[[MASK, UNKNOWN]] = -torch.inf
+        token = int(draw(logits, temperature, top_p, generator))
+        if token == END:
+            break
+        made.append(token)
+        fresh = [token]
+    return made
+
+
+def _filled(
+    encoder: Any, known: list[int], tokens: int, temperature: float, top_p: float, generator: Any
+) -> list[int]:
+    """Stretches of half a context, each filled in any order after what came before it."""
+    made: list[int] = []
+    while len(made) < tokens:
+        before = (known + made)[-max(1, encoder.size // 2) :]
+        count = min(tokens - len(made), max(1, encoder.size - len(before)))
+        new = denoised(
+            encoder.encoder, before, count, temperature, top_p, generator, encoder.device
+        )
+        if END in new:
+            return made + new[: new.index(END)]
+        made += new
+    return made
+
+
+def denoised(
+    network: Any,
+    known: list[int],
+    count: int,
+    temperature: float,
+    top_p: float,
+    generator: torch.Generator,
+    device: torch.device | None = None,
+) -> list[int]:
+    """`count` tokens after the known ones, hidden at first (MDLM, arXiv 2406.07524, section 4).
+
+    Time goes from 1 to 0 in as many steps; in each a token appears with the probability that takes
+    it from one share of hidden ones to the next. A step in which none does costs nothing.
+    """
+    x = torch.tensor([known + [MASK] * count], device=device)
+    there = torch.ones_like(x, dtype=torch.bool)
+    for left in range(count, 0, -1):  # of the steps
+        stop.check()
+        hidden = (x[0] == MASK).nonzero()[:, 0]
+        hidden = hidden[hidden >= len(known)]
+        appears = torch.rand(len(hidden), generator=generator) < 1 / left
+        if not appears.any():
+            continue
+        places = hidden[appears.to(hidden.device)]
+        logits = network.logits(network.features(Ragged(x, there))[0, places]).cpu().double()
+        logits[:, [MASK, UNKNOWN]] = -torch.inf
+        for place, row in zip(places.tolist(), logits, strict=True):
+            x[0, place] = draw(row, temperature, top_p, generator)
+    return x[0, len(known) :].tolist()
 
 
 def draw(

@@ -14,9 +14,11 @@ from jaxtyping import Bool, Complex, Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from . import distributed
 from .attention import attend
 from .errors import SelfsupError
 from .ragged import Ragged, mean
+from .randomness import _hash
 from .stems import MASK, Vocabulary
 
 ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
@@ -43,6 +45,7 @@ class Language(nn.Module):
     Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
     that training shows; rotary positions take longer ones all the same. With `rescale` hidden
     tokens come in as zeros and the others larger by as much as is missing (ESM's token dropout).
+    `dropout` is of what comes in and of what each block adds.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Language(nn.Module):
         heads: int,
         causal: bool,
         rescale: bool = False,
+        dropout: float = 0.0,
     ):
         super().__init__()
         if dim % (2 * heads):
@@ -63,6 +67,7 @@ class Language(nn.Module):
             )
         self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
         self.rescale = rescale
+        self.dropout = dropout
         self.stem = Vocabulary(vocabulary, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
@@ -119,9 +124,11 @@ class Language(nn.Module):
             if layout is not None:
                 weight = layout.rows(weight, x.valid)
             states = states * weight.to(states.dtype)[:, :, None]
+        drop = Dropout.of(x, layout, self.dropout) if self.training and self.dropout else _same
+        states = drop(states)
         turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
         for block in self.blocks:
-            states = block(states, turns, bias)
+            states = block(states, turns, bias, drop)
         return self.norm(states)
 
 
@@ -167,10 +174,10 @@ class Block(nn.Module):
         self.up = nn.Linear(dim, 2 * hidden, bias=False)  # gates, then what they let through
         self.down = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x, turns, bias):
+    def forward(self, x, turns, bias, drop):
         q, k, v = self._split(x, turns)
         mixed = attend(q, k, v, bias=bias, causal=self.causal and bias is None)
-        return self._rest(x, mixed)
+        return self._rest(x, mixed, drop)
 
     def step(self, x, turns, cache: Cache, number: int):
         q, k, v = self._split(x, turns)
@@ -179,17 +186,45 @@ class Block(nn.Module):
         if q.shape[2] > 1:  # several new tokens: each sees those before it
             before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
             bias = hidden_where(~before.tril(k.shape[2] - q.shape[2]), q.dtype)[None, None]
-        return self._rest(x, attend(q, k, v, bias=bias))
+        return self._rest(x, attend(q, k, v, bias=bias), _same)
 
     def _split(self, x, turns) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, turned by their positions, and values: (b, h, n, d / h) each."""
         b, n, _ = x.shape
         return Turned.apply(self.qkv(self.norm1(x)).view(b, n, 3, self.heads, self.width), turns)
 
-    def _rest(self, x, mixed):
-        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
+    def _rest(self, x, mixed, drop):
+        x = x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         gate, value = self.up(self.norm2(x)).chunk(2, -1)
-        return x + self.down(gelu(gate) * value)
+        return x + drop(self.down(gelu(gate) * value))
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+class Dropout(NamedTuple):
+    """Numbers drawn by the token they belong to, wherever it was laid out and on whatever rank.
+
+    Eight at once from a hash, as in `graph.dropout`; `share` is rounded to 1/256.
+    """
+
+    tokens: Int64[Tensor, "r w"]  # a number for each token of the batch of all ranks
+    share: float
+
+    @classmethod
+    def of(cls, x: Ragged, layout: "Layout | None", share: float) -> "Dropout":
+        b, n = x.shape[:2]
+        rows = torch.arange(b, device=x.device) + distributed.rank() * b
+        tokens = rows[:, None] * (1 << 32) + torch.arange(n, device=x.device)
+        return cls(tokens if layout is None else layout.rows(tokens, x.valid), share)
+
+    def __call__(self, x: Float[Tensor, "r w d"]) -> Float[Tensor, "r w d"]:
+        threshold = round(256 * self.share)
+        seed = torch.randint(1 << 62, ()).to(x.device)
+        lanes = torch.arange(-(-x.shape[-1] // 8), device=x.device)
+        draws = _hash(_hash(self.tokens + seed)[..., None] + lanes).view(torch.uint8)
+        return x * ((draws[..., : x.shape[-1]] >= threshold) * (256 / (256 - threshold)))
 
 
 def rotations(start: int, n: int, width: int, device: torch.device) -> Complex[Tensor, "n f"]:
@@ -308,8 +343,11 @@ def language(
     depth: int | None = None,
     heads: int | None = None,
     rescale: bool = False,
+    dropout: float = 0.0,
 ) -> Language:
     """A transformer over a vocabulary: bert_* sees both sides, gpt_* only what came before."""
     shape = dict(BIDIRECTIONAL.get(name) or CAUSAL[name])
     shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
-    return Language(size, vocabulary, **shape, causal=name in CAUSAL, rescale=rescale)
+    return Language(
+        size, vocabulary, **shape, causal=name in CAUSAL, rescale=rescale, dropout=dropout
+    )

@@ -106,6 +106,18 @@ def needs_vocabulary(method: str, encoder: nn.Module, *, causal: bool) -> None:
         )
 
 
+def needs_dropout(method: str, encoder: nn.Module) -> None:
+    """Methods whose two looks at a sample differ in nothing but what the encoder drops."""
+    shares = [getattr(m, key, 0) for m in encoder.modules() for key in ("p", "drop", "dropout")]
+    if not any(isinstance(share, float) and share > 0 for share in shares):
+        raise SelfsupError(
+            "E202",
+            f"{method} cannot use this {type(encoder).__name__}",
+            why="what it compares differs by dropout alone, and this encoder has none",
+            do="--set encoder.dropout=0.1, or encoder.drop=0.1 for gcn, gat and gin",
+        )
+
+
 def needs_nodes(method: str, encoder: nn.Module) -> None:
     """Methods for the nodes of graphs need an encoder that keeps them apart."""
     if not hasattr(encoder, "nodes"):

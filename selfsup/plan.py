@@ -81,6 +81,7 @@ BIDIRECTIONAL = (
 )
 # ESM's token dropout: hidden tokens come in as zeros
 RESCALED = tuple(Candidate(c.encoder, {**c.keywords, "rescale": True}) for c in BIDIRECTIONAL)
+DROPPING = tuple(Candidate(c.encoder, {**c.keywords, "dropout": 0.1}) for c in BIDIRECTIONAL)
 CAUSAL = (
     Candidate("gpt_small"),
     Candidate("gpt_mini"),
@@ -124,10 +125,14 @@ CANDIDATES = {
     "series.dino": DILATED,
     "network.graphmae": (Candidate("gat", {"dim": 256, "drop": 0.2, "attention_drop": 0.1}),),
     "network.grace": (Candidate("gcn", {"hidden": 256, "dim": 128, "act": "relu"}),),
+    "network.dgi": (Candidate("gcn", {"dim": 512, "depth": 1}),),
+    "network.bgrl": (Candidate("gcn", {"hidden": 512, "dim": 256, "norm": True}),),
     "network.simclr": (Candidate("gcn", {"hidden": 256, "dim": 128, "act": "relu"}),),
     "network.dino": (Candidate("gcn"),),
     "graph.graphmae": GRAPHS,
     "graph.grace": GRAPHS,
+    "graph.dgi": GRAPHS,
+    "graph.bgrl": GRAPHS,
     "graph.simclr": GRAPHS,
     "graph.dino": GRAPHS,
     "audio.simclr": FRAMES,
@@ -151,6 +156,10 @@ CANDIDATES = {
     "clip": TOWERS,
     "pairs.simclr": TOWERS,
     "pairs.dino": TOWERS,
+    "text.simcse": DROPPING,
+    "series.simcse": DILATED,
+    "network.simcse": (Candidate("gcn", {"hidden": 256, "dim": 128, "drop": 0.1}),),
+    "graph.simcse": (Candidate("gin", {**GRAPHS[0].keywords, "drop": 0.1}),),
 }
 GPU_CANDIDATES = {
     "clip": (Candidate("towers_base"), Candidate("towers_small")),
@@ -180,6 +189,7 @@ GPU_CANDIDATES = {
     "protein.dino": BIDIRECTIONAL[:2],
     "pairs.simclr": TOWERS[:2],
     "pairs.dino": TOWERS[:2],
+    "text.simcse": DROPPING[:2],
 }
 BATCHES = {
     "simclr": 256,
@@ -195,11 +205,14 @@ BATCHES = {
     "ts2vec": 8,
     "graphmae": 128,
     "grace": 128,
+    "dgi": 128,
+    "bgrl": 128,
     "mlm": 64,
     "protein.mlm": 32,
     "clm": 32,
     "clip": 128,
     "world_model": 64,
+    "simcse": 128,
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {
@@ -217,6 +230,7 @@ LIKE = {
     ),
     "dino": ("mocov3", "swav", "lejepa", "rotation"),
     "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat"),
+    "mlm": ("mdlm", "electra"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():

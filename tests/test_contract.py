@@ -36,8 +36,13 @@ METHODS = {
     "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
     "GraphMAE": lambda e: methods.GraphMAE(e),
     "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
+    "DGI": methods.DGI,
+    "BGRL": lambda e: methods.BGRL(e, hidden=32, momentum=0.9),
     "MLM": methods.MLM,
     "CLM": methods.CLM,
+    "MDLM": methods.MDLM,
+    "ELECTRA": methods.ELECTRA,
+    "SimCSE": methods.SimCSE,
     "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=64, dim=16, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=64, dim=16, momentum=0.9),
@@ -73,17 +78,18 @@ NO_TOKENS |= {("JEPA", "convolutional"), ("JEPA", "dilated")}
 NO_TOKENS |= {(m, g) for m in TOKENS for g in ("convolutional", "dilated")}
 NO_TOKENS |= {(m, g) for m in FLAT for g in ("series", "video", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
-NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
-WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary
+NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")  # methods for graphs, whose nodes have no grid
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")  # methods for tokens of a vocabulary
 PARTED = ("CLIP",)  # methods for samples of several parts
 ACTED = ("World_Model",)  # methods for what actions lead to
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
        "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
-CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED)]
+CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED, "SimCSE")]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS)]
 CASES += [(m, "residues") for m in (*ANY, "MLM")]  # tokens that come in rescaled
+CASES += [("SimCSE", g) for g in ("dilated", "graphs", "nodes", "text")]
 CASES += [(m, "pairs") for m in (*ANY, *PARTED)]
 CASES += [(m, g) for m in (*ANY, *ACTED) for g in ("frames", "vectors")]
 
@@ -92,11 +98,15 @@ def build(name: str, kind: str):
     """A small method and eight samples of each of the views it asks for."""
     torch.manual_seed(0)
     if kind in ("graphs", "nodes"):
-        encoder = network("gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2)
+        drop = 0.1 if name == "SimCSE" else 0.0
+        encoder = network(
+            "gin" if kind == "graphs" else "gat", 12, dim=24, depth=2, heads=2, drop=drop
+        )
         method = METHODS[name](encoder)
         return method, [some_graphs(8, kind == "nodes") for _ in range(method.views.count)]
     if kind in ("text", "residues"):
         shape = {"dim": 24, "depth": 2, "heads": 2, "rescale": kind == "residues"}
+        shape["dropout"] = 0.1 if name == "SimCSE" else 0.0
         encoder = Language(16, 23, **shape, causal=name == "CLM")
         method = METHODS[name](encoder)
         return method, texts(method.views.count, method.views.local)

@@ -8,7 +8,7 @@ import torch
 
 from selfsup.attention import attend
 from selfsup.errors import SelfsupError
-from selfsup.language import Cache, Language, Layout, Turned, language, packed, rotations
+from selfsup.language import Cache, Dropout, Language, Layout, Turned, language, packed, rotations
 from selfsup.ragged import Ragged
 from selfsup.stems import MASK
 
@@ -182,3 +182,31 @@ def test_hidden_tokens_come_in_as_zeros_and_the_others_larger():
     gone = Ragged.of([torch.full((5,), MASK)])
     assert torch.isfinite(net.features(gone)).all()
     assert net.bfloat16().features(x).dtype == torch.bfloat16
+
+
+def test_dropout_leaves_out_its_share_and_keeps_the_mean():
+    x = Ragged(torch.zeros(40, 50, dtype=torch.long), torch.ones(40, 50, dtype=torch.bool))
+    torch.manual_seed(0)
+    drop = Dropout.of(x, None, 0.25)
+    first, second = (drop(torch.ones(40, 50, 30)) for _ in range(2))
+    for y in (first, second):
+        assert (y == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+        assert y.mean().item() == pytest.approx(1.0, abs=0.01)
+        for axis in ((0, 1), (0, 2), (1, 2)):  # no token, row or number is favoured
+            assert ((y == 0).float().mean(axis) - 0.25).abs().max() < 0.06
+    assert ((first == 0) & (second == 0)).float().mean().item() == pytest.approx(1 / 16, abs=0.01)
+
+
+def test_dropout_follows_the_token_wherever_it_is_laid_out():
+    torch.manual_seed(0)
+    model = Language(16, 23, dim=24, depth=2, heads=2, causal=False, dropout=0.2)
+    x = Ragged.of([torch.randint(3, 23, (n,)) for n in (9, 3, 5, 16)])
+    torch.manual_seed(1)
+    together = model(x)
+    alone = Ragged(x.values[:2, :9], x.valid[:2, :9])  # other padding, another layout
+    torch.manual_seed(1)
+    torch.testing.assert_close(model(alone), together[:2])
+    model.eval()
+    plain = Language(16, 23, dim=24, depth=2, heads=2, causal=False)
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain.eval()(x), model(x))

@@ -1,14 +1,17 @@
 """One paper per file. The folder is the registry: `--method mae` is the class in mae.py."""
 
 from .barlowtwins import BarlowTwins as BarlowTwins
+from .bgrl import BGRL as BGRL
 from .byol import BYOL as BYOL
 from .clip import CLIP as CLIP
 from .clm import CLM as CLM
 from .colorization import Colorization as Colorization
 from .cpc import CPC as CPC
 from .data2vec import Data2Vec as Data2Vec
+from .dgi import DGI as DGI
 from .dino import DINO as DINO
 from .dinov2 import DINOv2 as DINOv2
+from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
 from .ibot import IBOT as IBOT
@@ -18,6 +21,7 @@ from .jigsaw import Jigsaw as Jigsaw
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
 from .maskfeat import MaskFeat as MaskFeat
+from .mdlm import MDLM as MDLM
 from .mlm import MLM as MLM
 from .moco import MoCo as MoCo
 from .mocov3 import MoCoV3 as MoCoV3
@@ -26,6 +30,7 @@ from .nnclr import NNCLR as NNCLR
 from .relativeposition import RelativePosition as RelativePosition
 from .rotation import Rotation as Rotation
 from .simclr import SimCLR as SimCLR
+from .simcse import SimCSE as SimCSE
 from .simmim import SimMIM as SimMIM
 from .simsiam import SimSiam as SimSiam
 from .swav import SwAV as SwAV

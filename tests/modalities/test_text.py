@@ -189,6 +189,27 @@ def test_perplexity_and_generation(tmp_path):
     assert len(nats) == len(targets) == len(known) - 1  # every token but the first, each once
 
 
+def test_hidden_tokens_are_filled_after_mdlm_and_not_after_mlm(tmp_path):
+    (tmp_path / "train.txt").write_text("the cat sat on the mat and the dog sat on the log\n" * 40)
+
+    def trained(method, steps):
+        return selfsup.pretrain(
+            tmp_path / "train.txt", method=method, steps=steps, batch=8, resolution=32,
+            encoder={"name": "bert_micro", "dim": 32, "depth": 1, "heads": 2},
+            modality={"name": "text", "tokens": "characters"}, optim={"name": "muon", "lr": 8e-3},
+            out=tmp_path / method, quiet=True,
+        )  # fmt: skip
+
+    run = trained("mdlm", 40)
+    one = selfsup.generate(run.path, "the cat ", tokens=60, seed=1)
+    assert one == selfsup.generate(run.path, "the cat ", tokens=60, seed=1)
+    assert one.text != selfsup.generate(run.path, "the cat ", tokens=60, seed=2).text
+    assert one.tokens == len(one.text) and (one.tokens == 60 or one.ended)
+    assert len(selfsup.generate(run.path, tokens=1, temperature=0).text) <= 1
+    with pytest.raises(SelfsupError, match="E202"):
+        selfsup.generate(trained("mlm", 1).path)
+
+
 def test_the_nucleus_holds_the_likeliest_alone():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     generator = torch.Generator().manual_seed(0)
