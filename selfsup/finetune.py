@@ -256,9 +256,9 @@ def how_much(task: Task, encoder: LoadedEncoder, labels: int) -> tuple[str, str]
     if task.needs_all:
         return FULL, task.needs_all
     if labels <= FEW:
-        return HEAD, f"{labels} labels say little more than a linear layer can take"
+        return HEAD, f"{labels} labels: a linear layer takes what they say"
     if labels <= SOME and core.adaptable(encoder.encoder):
-        return LOW_RANK, f"{labels} labels move adapters of low rank better than all weights"
+        return LOW_RANK, f"{labels} labels: few for all weights, so adapters beside them move"
     return FULL, f"{labels} labels are enough to move all weights"
 
 
