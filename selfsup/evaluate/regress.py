@@ -43,8 +43,8 @@ Parts = list[tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]]
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
     """Labels are many different numbers: with fractions, or hardly one like another."""
-    if Path(str(labels)).suffix.lower() in (".fasta", ".fa"):
-        return False
+    if labels is not None and not Path(labels).is_file():
+        return False  # which is said when they are read
     found = numbers_of(open_source(data, labels=labels))
     if found is None:
         return False
