@@ -7,6 +7,7 @@ regression on the mean vector, Spearman on the published test parts. AMD EPYC wi
 thread; one encoder (seed 1 of recipes.flip_structure, 654 steps), two untrained networks.
 sampled: 0.620, untrained 0.678, one-hot letters of the sites that differ 0.787 (published: ridge
 0.82, ESM-1b 0.92). low_vs_high: 0.136, untrained 0.191, one-hot 0.343 (published: 0.34, 0.59).
+two_vs_rest: 0.466, untrained 0.470, one-hot 0.544 (published: 0.59, 0.55).
 Masked marginals, without any label, 76 exchanges at 4 sites: 0.013 (seed 0, 148 steps) and 0.092
 (seed 1), untrained 0.139, BLOSUM62 0.146: none of these tells fitness here.
 No gain: what four sites do is in their letters, which a mean over 56 vectors of a network that has

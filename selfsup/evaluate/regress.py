@@ -43,9 +43,10 @@ Parts = list[tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]]
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
     """Labels are many different numbers: with fractions, or hardly one like another."""
-    if Path(str(labels)).suffix.lower() in (".fasta", ".fa"):
-        return False
-    found = numbers_of(open_source(data, labels=labels))
+    try:
+        found = numbers_of(open_source(data, labels=labels))
+    except SelfsupError:
+        return False  # what is wrong is said when the data are read for the task
     if found is None:
         return False
     values = found[0][np.isfinite(found[0])]
