@@ -109,15 +109,19 @@ class Towers(nn.Module):
             )
         self.dim, self.frozen = dim, tuple(frozen)
         self.towers = nn.ModuleDict({name: Tower(e, dim) for name, e in encoders.items()})
-        for name in frozen:
-            self.towers[name].encoder.requires_grad_(False).eval()
+        for encoder in self._still():
+            encoder.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Towers":
         """Frozen towers keep their statistics, too."""
         super().train(mode)
-        for name in self.frozen:
-            self.towers[name].encoder.eval()
+        for encoder in self._still():
+            encoder.eval()
         return self
+
+    def _still(self) -> list[nn.Module]:
+        towers: Any = self.towers
+        return [towers[name].encoder for name in self.frozen]
 
     def vectors(self, x: Parts) -> dict[str, Float[Tensor, "b d"]]:
         return {name: tower(x.of[name]) for name, tower in self.towers.items()}

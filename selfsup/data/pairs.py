@@ -122,7 +122,7 @@ class Some(PairSource):
 
     def fingerprint(self) -> str:
         digest = blake2b(self.whole.fingerprint().encode(), digest_size=16)
-        digest.update(self.keep.astype("<i8"))
+        digest.update(self.keep.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def stamps(self) -> np.ndarray | None:

@@ -118,7 +118,9 @@ def evaluate_task(
                 fresh = awake(encoder.untrained(mix(seed, i)).to(encoder.device))
                 found[UNTRAINED].append(towers(fresh, store, test))
             console.progress("retrieval: classical features and canonical correlation")
-            scores, outcomes, cases = [], {}, {}
+            scores: list[dict[str, Any]] = []
+            outcomes: dict[str, list[np.ndarray]] = {}
+            cases: dict[str, Any] = {}
             for a, b in combinations(encoder.modality.sides, 2):  # type: ignore[attr-defined]
                 control = Classical(encoder, store, train, (a, b), seed)
                 found[CLASSICAL] = [control.items(store, test)]
@@ -204,7 +206,9 @@ def items(
     see: Callable[[str, Batch], Tensor],
 ) -> Items:
     """What `see` makes of one part of these samples; the same content is one thing."""
-    vectors, owner, place = [], [], []
+    vectors: list[Tensor] = []
+    owner: list[tuple[int, int]] = []
+    place: list[tuple[int, int]] = []
     known: dict[bytes, int] = {}
     for batch, sub, of in _parted(encoder, store, rows, part):
         seen = see(part, sub)
@@ -299,7 +303,8 @@ class Classical:
         for part in parts:
             of = modality.sides[part].modality
             plain = of.fitted(sub for _, sub, _ in _parted(encoder, store, train, part))
-            raw = items(encoder, store, train, part, lambda _, sub, f=plain: f(sub).float().cpu())
+            self.reduced[part] = plain
+            raw = items(encoder, store, train, part, self._reduce)
             self.reduced[part] = reduced(plain, raw.vectors, of.baseline_components)
             taught.append(items(encoder, store, train, part, self._reduce))
         a, b = taught
@@ -317,7 +322,7 @@ class Classical:
         self.notes = [f"{CLASSICAL}: {names[0]} and {names[1]}, mapped linearly; ridge {ridge:g}."]
 
     def _reduce(self, part: str, batch: Batch) -> Tensor:
-        return self.reduced[part](batch)
+        return self.reduced[part](batch).float().cpu()
 
     def see(self, part: str, batch: Batch) -> Float[Tensor, "m k"]:
         """A part in the common space."""
