@@ -416,7 +416,7 @@ def plan_episodes(
     run: RunArgument,
     environment: Annotated[str, typer.Option(help="world to act in: rooms")] = "rooms",
     episodes: Annotated[int, typer.Option(help="goals to try", min=1)] = 100,
-    planner: Annotated[str, typer.Option(help="cem or mppi")] = "cem",
+    planner: Annotated[str, typer.Option(help="mppi or cem")] = "mppi",
     seed: Annotated[int, typer.Option(help="of starts, goals and draws")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,

@@ -22,20 +22,22 @@ def cem(
     *,
     generator: torch.Generator,
     count: int = 256,
-    elite: int = 24,
+    elite: int = 8,
     rounds: int = 6,
+    least: float = 0.7,
     clip: Callable[[Tensor], Tensor] = lambda actions: actions,
 ) -> Actions:
     """Cross-entropy method (Rubinstein 1999): draws around the best of the last draws.
 
-    `mean` is where the search begins; the mean of the last best is where it ends.
+    `mean` is where the search begins; the mean of the last best is where it ends. Deviations
+    never fall below `least` of the first ones, or the search ends at the first wall.
     """
     spread = deviation.expand_as(mean)
     for _ in range(rounds):
         tried = _around(mean, spread, count, generator, clip)
         order = cost(tried).argsort(1)[:, :elite]
         best = _rows(tried, order)  # (b, elite, h, a)
-        mean, spread = best.mean(1), best.std(1)
+        mean, spread = best.mean(1), best.std(1).maximum(least * deviation)
     return mean
 
 

@@ -32,12 +32,13 @@ def test_finds_the_goal_of_a_linear_model(name):
 def test_stays_within_bounds_and_follows_the_generator(name):
     def run(seed):
         return PLANNERS[name](
-            lambda actions: -actions.sum((2, 3)), torch.zeros(2, 3, 1), torch.ones(1),
+            lambda actions: (actions - 0.6).square().sum((2, 3)),
+            torch.zeros(2, 3, 1), torch.ones(1),
             generator=torch.Generator().manual_seed(seed), clip=lambda u: u.clamp(-0.5, 0.7),
         )  # fmt: skip
 
     assert (run(0) == run(0)).all() and (run(0) != run(1)).any()
-    assert (run(0) <= 0.7 + 1e-6).all() and (run(0) > 0.5).all()
+    assert (run(0) <= 0.7 + 1e-6).all() and (run(0) > 0.2).all()
 
 
 def test_situations_do_not_meet():

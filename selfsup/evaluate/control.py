@@ -36,8 +36,8 @@ from .result import Told
 from .rounds import keep
 
 BLOCKS, HELD = 8, 4  # a plan is so many actions, each kept for so many steps
-REPLAN = 8  # steps after which a plan is made anew
-COUNT, ROUNDS = 128, 4  # sequences that are drawn, and how often
+REPLAN = 4  # steps after which a plan is made anew
+COUNT, ROUNDS = 192, 6  # sequences that are drawn, and how often
 CLONED = 1500  # steps of behaviour cloning
 FRAMES = 10  # of the filmstrip
 
@@ -73,7 +73,7 @@ def control(
     *,
     environment: str = "rooms",
     episodes: int = 100,
-    planner: str = "cem",
+    planner: str = "mppi",
     seed: int = 0,
     clone: int = CLONED,
     console: Console | None = None,

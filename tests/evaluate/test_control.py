@@ -74,9 +74,9 @@ def test_goals_are_none_of_the_data_and_controls_are_all_there(run):
     assert "A planned episode" in page and "behaviour cloning" in page
 
 
-def test_mppi_and_what_cannot_be(run):
-    told = [selfsup.control(run, episodes=2, clone=2, planner="mppi").to_json() for _ in "ab"]
-    assert told[0]["planner"] == "mppi" and told[0]["scores"] == told[1]["scores"]
+def test_cem_and_what_cannot_be(run):
+    told = [selfsup.control(run, episodes=2, clone=2, planner="cem").to_json() for _ in "ab"]
+    assert told[0]["planner"] == "cem" and told[0]["scores"] == told[1]["scores"]
     with pytest.raises(SelfsupError, match="E201"):
         selfsup.control(run, planner="cme")
     with pytest.raises(SelfsupError, match="E201"):

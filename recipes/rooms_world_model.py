@@ -1,0 +1,59 @@
+"""Two rooms, world model, 1,500 steps of 64 windows on one thread; planning to goals in pictures.
+
+    python -m recipes.rooms_world_model
+
+RESULTS_HERE
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+
+import selfsup
+from selfsup.evaluate.control import control
+from selfsup.steps import Steps
+
+EPISODES = 400
+TAUGHT = 300  # of them teach the probe of places, the others test it
+
+
+def places(data: Path, run: Path, seed: int) -> dict[str, float]:
+    """R2 of a linear map from what is known of a picture to where the dot is."""
+    frames, truth, owner = [], [], []
+    for number, path in enumerate(sorted(data.glob("*.npz"))):
+        with np.load(path) as episode:
+            frames.append(episode["observation"][::8])
+            truth.append(episode["state"][::8, :2])
+            owner += [number] * len(truth[-1])
+    seen, y = np.concatenate(frames), np.concatenate(truth)
+    teach = np.array(owner) < TAUGHT
+    encoder = selfsup.load(run)
+    x = torch.cat([encoder.modality.seen(part[None])[0] for part in np.array_split(seen, 16)])
+    valid = torch.ones(len(x), 1, dtype=torch.bool)
+    known = {"raw observations": PCA(256).fit(x[teach].flatten(1)).transform(x.flatten(1))}
+    for of, network in (("pretrained", encoder), ("untrained", encoder.untrained(seed))):
+        with torch.no_grad():
+            steps = Steps(x[:, None], torch.zeros(len(x), 1, 2), valid)
+            known[of] = network.features(steps)[:, 0].numpy()
+    alphas = np.logspace(-4, 4, 9)
+    return {
+        of: RidgeCV(alphas).fit(z[teach], y[teach]).score(z[~teach], y[~teach])
+        for of, z in known.items()
+    }
+
+
+if __name__ == "__main__":
+    data = Path("runs/rooms-data")
+    if not data.exists():
+        selfsup.simulate("rooms", data, episodes=EPISODES)
+    for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
+        out = Path(f"runs/rooms-world-model-{seed}")
+        run = selfsup.pretrain(data, steps=1500, seed=seed, out=out)
+        for planner in ("cem", "mppi"):  # the last one is kept and shown in the report
+            print(control(run, planner=planner, seed=seed))
+        print(places(data, out, seed))
+        run.report()
