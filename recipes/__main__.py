@@ -21,6 +21,7 @@ GRIDS = ("audio", "image", "series")
 # Methods that ask for more than views: where they run, and what others lack
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
+    "data2vec": (GRIDS, "has no patches of numbers"),
     "ibot": (GRIDS, "has no patches of numbers"),
     "simmim": (GRIDS, "has no patches of numbers"),
     "msn": (GRIDS, "has no patches of numbers"),

@@ -57,7 +57,10 @@ class Method(nn.Module, ABC):
         """Named terms whose sum is minimised. `progress` runs from 0 to 1 over training."""
 
     def after_step(self, progress: float) -> None:
-        """Move what gradients do not: teachers, queues, centres. Called once per optimizer step."""
+        """Move what gradients do not: teachers, centres. Called once per optimizer step.
+
+        Not after a step that was skipped; then buffers are also what they were before its loss.
+        """
 
     def show(self, views: list[Tensor]) -> dict[str, Tensor]:
         """Sample-shaped tensors worth a look in the report, by caption."""

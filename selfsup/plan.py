@@ -161,7 +161,7 @@ BATCHES = {
 LIKE = {
     "simclr": ("moco", "byol", "simsiam", "barlowtwins", "vicreg", "nnclr", "tico"),
     "dino": ("mocov3", "swav", "lejepa"),
-    "mae": ("msn", "ibot", "simmim"),
+    "mae": ("msn", "ibot", "simmim", "data2vec"),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -263,6 +263,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.teacher_temperature_end": 0.04,
     },
     "simmim": {"optim.lr": 8e-3},
+    "data2vec": {"method.momentum": 0.98, "method.momentum_end": 0.999, "optim.lr": 1.6e-2},
     "wav2vec2": {
         "method.span": 4,
         "method.codes": 64,

@@ -86,6 +86,16 @@ class Transformer(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return self.split(tokens)[1]
 
+    def inner(self, tokens: Float[Tensor, "b n d"], last: int) -> list[Tensor]:
+        """What the last blocks add to the tokens by their second layers, (b, n, d) each."""
+        found, x = [], self._blocks(tokens, self.blocks[: len(self.blocks) - last])
+        for block in self.blocks[len(self.blocks) - last :]:
+            x = x + block.attn(block.norm1(x))
+            found.append(block.mlp(block.norm2(x)))
+            x = x + found[-1]
+        p = 0 if self.prefix is None else len(self.prefix)
+        return [y[:, p:] for y in found]
+
     def cls(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         """The final cls token. The last block computes no other, which is most of its work."""
         x = self.blocks[-1](self._blocks(tokens, self.blocks[:-1]), 1)

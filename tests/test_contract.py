@@ -48,10 +48,13 @@ METHODS = {
         e, prototypes=32, hidden=64, dim=16, local_views=2, masked=1.0, momentum=0.9
     ),
     "SimMIM": methods.SimMIM,
+    "Data2Vec": lambda e: methods.Data2Vec(e, momentum=0.9),
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
-NO_TOKENS |= {(m, g) for m in ("MSN", "IBOT", "SimMIM") for g in ("convolutional", "dilated")}
+NO_TOKENS |= {
+    (m, g) for m in ("MSN", "IBOT", "SimMIM", "Data2Vec") for g in ("convolutional", "dilated")
+}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE")  # methods for graphs, whose nodes have no grid
 WORDS = ("MLM", "CLM")  # methods for tokens of a vocabulary

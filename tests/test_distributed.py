@@ -136,6 +136,8 @@ def make(name: str):
         return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
     if name == "IBOT":
         return methods.IBOT(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
+    if name == "Data2Vec":
+        return methods.Data2Vec(encoder, momentum=0.9)
     if name == "SimMIM":
         return methods.SimMIM(encoder, cell=1)
     if name == "TS2Vec":
@@ -209,7 +211,7 @@ def close(found, expected, tolerance):
     "name",
     [
         *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "MLM", "CLM"),
-        *(*JOINT, "MSN", "IBOT", "SimMIM"),
+        *(*JOINT, "MSN", "IBOT", "SimMIM", "Data2Vec"),
     ],
 )
 def test_two_ranks_are_one_big_batch(name):

@@ -174,6 +174,7 @@ SMALL = {
     "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
     "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1),
     "SimMIM": methods.SimMIM,
+    "Data2Vec": methods.Data2Vec,
     "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
 }
 

@@ -3,6 +3,7 @@
 from .barlowtwins import BarlowTwins as BarlowTwins
 from .byol import BYOL as BYOL
 from .clm import CLM as CLM
+from .data2vec import Data2Vec as Data2Vec
 from .dino import DINO as DINO
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
