@@ -10,6 +10,9 @@ class Queue(nn.Module):
     """First in, first out: the last `length` embeddings, the newest in front; random directions
     until it is full. All ranks push the same rows: gather them before."""
 
+    rows: Tensor  # (length, d)
+    seen: Tensor
+
     def __init__(self, length: int, dim: int):
         super().__init__()
         self.register_buffer("rows", normalize(torch.randn(length, dim), dim=-1))

@@ -71,7 +71,8 @@ class SwAV(Method):
     @torch.no_grad()
     def codes(self, view: int, z: Float[Tensor, "b d"], progress: float) -> Float[Tensor, "b k"]:
         """How this rank's samples are sorted, among those of all ranks and of the queue."""
-        queue, everyone = self.queues[view], distributed.gather(z)
+        queue: Any = self.queues[view]
+        everyone = distributed.gather(z)
         use = progress >= self.queue_from and queue.full
         rows = torch.cat([everyone, queue.rows]) if use else everyone
         sorted_ = sinkhorn(self.prototypes(rows) / self.epsilon, self.rounds)
@@ -83,5 +84,5 @@ def swapped(scores: Float[Tensor, "v b k"], codes: Float[Tensor, "w b k"]) -> Te
     """Equation 6: cross-entropy of each view's scores with the codes of each *other* wide view."""
     w, v = len(codes), len(scores)
     logs = scores.log_softmax(-1)
-    total = sum(-(codes[i] * logs[j]).sum(-1).mean() for i in range(w) for j in range(v) if i != j)
-    return total / (w * (v - 1))
+    pairs = [-(codes[i] * logs[j]).sum(-1) for i in range(w) for j in range(v) if i != j]
+    return torch.stack(pairs).mean()
