@@ -11,7 +11,7 @@ from selfsup.methods.dinov2 import koleo
 def run(method, views, progress=0.5):
     """The terms, and the logits of student and teacher, each for samples and for tokens."""
     said = []
-    heads = [*method.heads, *method.teacher_heads.slow]
+    heads = [*method.heads, *method.teacher_heads]
     handles = [head.register_forward_hook(lambda m, i, o: said.append(o)) for head in heads]
     terms = method(views, progress)
     for handle in handles:
@@ -91,7 +91,7 @@ def test_hidden_tokens_are_never_seen_by_the_student_and_are_those_that_are_comp
     views = [x.requires_grad_() for x in views]
     hide, kept, asked = method.hide, [], []
     method.hide = lambda *args: kept.append(hide(*args)) or kept[-1]
-    for head in (method.heads[1], method.teacher_heads.slow[1]):
+    for head in (method.heads[1], method.teacher_heads[1]):
         head.register_forward_hook(lambda m, i, o: asked.append(i[0]))
     terms = method(views, 0.5)
     wide, encoder = torch.cat(views[:2]), method.encoder
