@@ -39,7 +39,7 @@ class Centre(nn.Module):
         self.register_buffer("rows", torch.zeros(()))
 
     @torch.no_grad()
-    def meet(self, x: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+    def forward(self, x: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         """x without the mean of earlier steps."""
         self.total += x.sum(0)
         self.rows += len(x)

@@ -39,7 +39,7 @@ class Colorization(Method):
                 why="it foretells some channels from others",
                 do="choose another method, or --set method.seen=[0]",
             )
-        self.held = held
+        self.channels, self.held = channels, held
         see = torch.zeros(channels, channels)
         see[list(seen), list(seen)] = 1.0
         self.register_buffer("see", see if seen else torch.full_like(see, 1 / channels))
@@ -57,7 +57,9 @@ class Colorization(Method):
 
     def split(self, x: Float[Tensor, "b c *size"]) -> tuple[Tensor, Float[Tensor, "b n p"]]:
         """What the encoder gets, and what is held out from it, for each place."""
-        channels = len(self.see)
-        values, rest = x[:, :channels], x[:, channels:]  # the rest are marks, and no values
+        values, rest = (
+            x[:, : self.channels],
+            x[:, self.channels :],
+        )  # the rest are marks, and no values
         grey = torch.einsum("ij,bj...->bi...", self.see, values)
         return torch.cat([grey, rest], 1), cut((values - grey)[:, self.held], self.encoder.grid)

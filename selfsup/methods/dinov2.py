@@ -54,7 +54,8 @@ class DINOv2(Method):
             Sorter(encoder.dim, hidden, dim, prototypes, head_norm) for _ in range(2)
         )  # for samples, for tokens
         self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
-        self.teacher, self.teacher_heads = Teacher(encoder), Teacher(self.heads)
+        self.teacher = Teacher(encoder)
+        self.teacher_heads = nn.ModuleList(Teacher(head) for head in self.heads)
         self.centres = nn.ModuleList(Centre(prototypes) for _ in range(2))
         self.ratio, self.spread, self.centring = ratio, spread, centring
         self.temperature, self.freeze, self.centre_momentum = temperature, freeze, centre_momentum
@@ -104,16 +105,17 @@ class DINOv2(Method):
     @torch.no_grad()
     def sort(self, head: int, h: Float[Tensor, "m d"], progress: float) -> Float[Tensor, "m k"]:
         """The teacher's probabilities, of which none is preferred over the batch."""
-        t = self.teacher_heads.slow[head](h).float()
+        t = self.teacher_heads[head](h).float()
         temperature = self.teacher_temperature(progress)
         if self.centring == "sinkhorn":
             return distributed.own(sinkhorn(distributed.gather(t) / temperature), len(t))
-        return (self.centres[head].meet(t) / temperature).softmax(-1)
+        return (self.centres[head](t) / temperature).softmax(-1)
 
     def after_step(self, progress):
         momentum = self.momentum(progress)
         self.teacher.follow(self.encoder, momentum)
-        self.teacher_heads.follow(self.heads, momentum)
+        for teacher, head in zip(self.teacher_heads, self.heads, strict=True):
+            teacher.follow(head, momentum)
         for centre in self.centres:
             centre.move(self.centre_momentum)
 

@@ -97,7 +97,7 @@ class IBOT(Method):
         """The teacher's probabilities for samples and for tokens, each centred by itself."""
         t = self.teacher_head(h).float().split(split)
         temperature = self.teacher_temperature(progress)
-        centred = [centre.meet(part) for centre, part in zip(self.centres, t, strict=True)]
+        centred = [centre(part) for centre, part in zip(self.centres, t, strict=True)]
         return [(part / temperature).softmax(-1) for part in centred]
 
     def after_step(self, progress):

@@ -11,7 +11,7 @@ from selfsup.methods.dinov2 import koleo
 def run(method, views, progress=0.5):
     """The terms, and the logits of student and teacher, each for samples and for tokens."""
     said = []
-    heads = [*method.heads, *method.teacher_heads.slow]
+    heads = [*method.heads, *method.teacher_heads]
     handles = [head.register_forward_hook(lambda m, i, o: said.append(o)) for head in heads]
     terms = method(views, progress)
     for handle in handles:
@@ -86,12 +86,19 @@ def test_one_view_of_each_sample_hides_and_all_hide_equally_much():
         assert 2 <= int(counts.max()) <= 8  # of 16
 
 
-def test_hidden_tokens_are_never_seen_by_the_student():
+def test_hidden_tokens_are_never_seen_by_the_student_and_are_those_that_are_compared():
     method, views = build("DINOv2", "image")
     views = [x.requires_grad_() for x in views]
-    hide, kept = method.hide, []
+    hide, kept, asked = method.hide, [], []
     method.hide = lambda *args: kept.append(hide(*args)) or kept[-1]
+    for head in (method.heads[1], method.teacher_heads[1]):
+        head.register_forward_hook(lambda m, i, o: asked.append(i[0]))
     terms = method(views, 0.5)
+    wide, encoder = torch.cat(views[:2]), method.encoder
+    tokens = torch.where(kept[0][..., None], method.blank, encoder.embed(wide))
+    final = encoder.trunk(tokens + encoder.positions)
+    torch.testing.assert_close(asked[0], final[kept[0]])
+    torch.testing.assert_close(asked[1], method.teacher.slow.features(wide)[kept[0]])
     (terms["samples"] + terms["tokens"]).backward()
     gradient = torch.cat([method.encoder.stem.patches(x.grad) for x in views[:2]]).abs().sum(-1)
     assert torch.equal(gradient > 0, ~kept[0])

@@ -47,10 +47,14 @@ def test_terms_against_a_slow_reading():
 def test_each_hidden_token_is_compared_with_the_same_token_of_the_same_view():
     method, views = build("IBOT", "image")
     slow = method.teacher.slow
-    seen = []
+    seen, asked = [], []
     method.teacher_head.slow["project"].register_forward_hook(lambda m, i, o: seen.append(i[0]))
+    method.head["project"].register_forward_hook(lambda m, i, o: asked.append(i[0]))
     _, _, _, hidden = run(method, views)
-    places = slow.features(torch.cat(views[:2]))
+    wide, encoder = torch.cat(views[:2]), method.encoder
+    tokens = torch.where(hidden[..., None], method.blank, encoder.embed(wide)) + encoder.positions
+    torch.testing.assert_close(asked[0][12 * 8 :], encoder.trunk(tokens)[hidden])
+    places = slow.features(wide)
     torch.testing.assert_close(seen[0][16:], places[hidden])
     torch.testing.assert_close(seen[0][:16], places.mean(1))
 
