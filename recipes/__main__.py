@@ -22,6 +22,7 @@ GRIDS = ("audio", "image", "series")
 NEEDS = {
     "mae": (GRIDS, "has no patches of numbers"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
+    "hubert": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text",), "has no vocabulary"),
     "clm": (("text",), "has no vocabulary"),

@@ -176,6 +176,7 @@ LIKE = {
     "dino": ("mocov3", "swav", "lejepa"),
     "mlm": ("mdlm", "electra"),
     "mae": ("msn",),
+    "wav2vec2": ("hubert",),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -267,6 +268,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "wav2vec2": {
         "method.span": 4,
         "method.codes": 64,
+        "method.dim": 64,
+        "optim.lr": 4e-3,
+    },
+    "hubert": {
+        "method.span": 4,
+        "method.clusters": 64,
         "method.dim": 64,
         "optim.lr": 4e-3,
     },

@@ -29,6 +29,7 @@ METHODS = {
     "MAE": lambda e: methods.MAE(e, decoder_dim=32, decoder_depth=1, decoder_heads=2),
     "TS2Vec": lambda e: methods.TS2Vec(e),
     "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
+    "HuBERT": lambda e: methods.HuBERT(e, span=2, clusters=8, dim=16),
     "GraphMAE": lambda e: methods.GraphMAE(e),
     "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
     "DGI": methods.DGI,
@@ -52,6 +53,7 @@ METHODS = {
 }
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
+NO_TOKENS |= {("HuBERT", "convolutional"), ("HuBERT", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 KINDS = (*GRIDS, "convolutional", "dilated")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")  # methods for graphs, whose nodes have no grid

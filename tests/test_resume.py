@@ -197,6 +197,8 @@ def make(name: str):
             method = methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
         elif name == "TS2Vec":
             method = methods.TS2Vec(encoder)
+        elif name == "HuBERT":
+            method = methods.HuBERT(encoder, span=1, clusters=4, dim=16)
         elif name == "Wav2Vec2":
             method = methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
         else:
@@ -231,7 +233,7 @@ def of_graphs(name: str):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "name",
-    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", *NODES, *WORDS, *SMALL],
+    ["SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "HuBERT", *NODES, *WORDS, *SMALL],
 )
 def test_each_method_resumes_bitwise(name, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):

@@ -9,6 +9,7 @@ from .dino import DINO as DINO
 from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .hubert import HuBERT as HuBERT
 from .lejepa import LeJEPA as LeJEPA
 from .mae import MAE as MAE
 from .mdlm import MDLM as MDLM
