@@ -43,6 +43,7 @@ NEEDS = {
     "colorization": (("image", "series"), "has no channels"),
     "inpainting": (GRIDS, "has no grid"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
+    "hubert": (GRIDS, "has no patches of numbers"),
     "ts2vec": (GRIDS, "has no axis of time"),
     "mlm": (("text", "protein"), "has no vocabulary"),
     "clm": (("text", "protein"), "has no vocabulary"),

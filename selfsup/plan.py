@@ -231,6 +231,7 @@ LIKE = {
     "dino": ("mocov3", "swav", "lejepa", "rotation"),
     "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat"),
     "mlm": ("mdlm", "electra"),
+    "wav2vec2": ("hubert",),
 }
 for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
     for model, names in LIKE.items():
@@ -359,6 +360,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "wav2vec2": {
         "method.span": 4,
         "method.codes": 64,
+        "method.dim": 64,
+        "optim.lr": 4e-3,
+    },
+    "hubert": {
+        "method.span": 4,
+        "method.clusters": 64,
         "method.dim": 64,
         "optim.lr": 4e-3,
     },

@@ -34,6 +34,7 @@ METHODS = {
     ),
     "TS2Vec": lambda e: methods.TS2Vec(e),
     "Wav2Vec2": lambda e: methods.Wav2Vec2(e, span=2, codes=8, dim=16),
+    "HuBERT": lambda e: methods.HuBERT(e, span=2, clusters=8, dim=16),
     "GraphMAE": lambda e: methods.GraphMAE(e),
     "GRACE": lambda e: methods.GRACE(e, hidden=32, dim=16),
     "DGI": methods.DGI,
@@ -73,6 +74,7 @@ TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat")
 FLAT = ("Rotation", "MaskFeat")
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
+NO_TOKENS |= {("HuBERT", "convolutional"), ("HuBERT", "dilated")}
 NO_TOKENS |= {("MSN", "convolutional"), ("MSN", "dilated")}
 NO_TOKENS |= {("JEPA", "convolutional"), ("JEPA", "dilated")}
 NO_TOKENS |= {(m, g) for m in TOKENS for g in ("convolutional", "dilated")}

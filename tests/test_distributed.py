@@ -176,6 +176,8 @@ def make(name: str):
         return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
     if name == "TS2Vec":
         return methods.TS2Vec(encoder)
+    if name == "HuBERT":
+        return methods.HuBERT(encoder, span=1, clusters=4, dim=16)
     if name == "Wav2Vec2":
         return methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
     if name == "JEPA":
@@ -264,7 +266,7 @@ def close(found, expected, tolerance):
 @pytest.mark.parametrize(
     "name",
     [
-        *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2"),
+        *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "HuBERT"),
         *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP", "WorldModel", *TOKENS, *NODES, *WORDS),
     ],
 )

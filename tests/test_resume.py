@@ -219,6 +219,8 @@ def make(name: str):
             method = methods.JEPA(encoder, predictor_dim=16, predictor_depth=1, predictor_heads=2)
         elif name == "TS2Vec":
             method = methods.TS2Vec(encoder)
+        elif name == "HuBERT":
+            method = methods.HuBERT(encoder, span=1, clusters=4, dim=16)
         elif name == "Wav2Vec2":
             method = methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
         else:
@@ -258,7 +260,7 @@ def of_graphs(name: str):
 @pytest.mark.parametrize(
     "name",
     [
-        *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "JEPA", "CLIP", "WorldModel"),
+        *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "HuBERT", "JEPA", "CLIP", "WorldModel"),
         *(*NODES, *WORDS, *SMALL),
     ],
 )

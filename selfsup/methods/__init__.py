@@ -14,6 +14,7 @@ from .dinov2 import DINOv2 as DINOv2
 from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
+from .hubert import HuBERT as HuBERT
 from .ibot import IBOT as IBOT
 from .inpainting import Inpainting as Inpainting
 from .jepa import JEPA as JEPA

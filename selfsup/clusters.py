@@ -1,0 +1,61 @@
+"""Groups of vectors, found while training goes on."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+
+class Clusters(nn.Module):
+    """k-means: fitted to one batch, then moved by each (Sculley, 2010), slower and slower."""
+
+    def __init__(self, count: int, dim: int, rounds: int = 20):
+        super().__init__()
+        self.rounds = rounds
+        self.register_buffer("centres", torch.zeros(count, dim))
+        self.register_buffer("counts", torch.zeros(count))  # tokens that a centre is the mean of
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
+        return self.distances(x).argmin(-1)
+
+    def fit(self, x: Float[Tensor, "n d"]) -> None:
+        std, mean = torch.std_mean(x, 0)
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp(min=1e-5))
+        self.centres.copy_(far_apart((x - self.mean) / self.std, len(self.centres)))
+        for _ in range(self.rounds):
+            self.counts.zero_()
+            self.move(x)
+            empty = (self.counts == 0).nonzero()[:, 0]
+            far = self.distances(x).amin(-1).topk(min(len(empty), len(x))).indices
+            self.centres[empty[: len(far)]] = (x[far] - self.mean) / self.std
+
+    def move(self, x: Float[Tensor, "n d"]) -> None:
+        """Each centre towards the mean of its tokens, by their share of all that it ever had."""
+        own = one_hot(self(x), len(self.centres)).float()  # (n, k)
+        new = own.sum(0)
+        self.counts += new
+        total = own.T @ ((x - self.mean) / self.std)
+        self.centres += (total - new[:, None] * self.centres) / self.counts.clamp(min=1)[:, None]
+
+    def distances(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        return torch.cdist((x - self.mean) / self.std, self.centres)
+
+
+def far_apart(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:
+    """k-means++ (Arthur, Vassilvitskii, 2007): each start by chance, sooner if far from the others.
+
+    Chance is the same every time, so that all ranks begin alike.
+    """
+    chances = torch.rand(count, generator=torch.Generator().manual_seed(0)).to(x.device)
+    near = torch.ones(len(x), device=x.device)  # squared distance to the nearest start
+    starts = []
+    for i, chance in enumerate(chances):
+        whole = near.double().cumsum(0)
+        place = torch.searchsorted(whole, (chance * whole[-1])[None], right=True)
+        starts.append(x[place.clamp(max=len(x) - 1)])
+        distance = (x - starts[-1]).square().sum(1)
+        near = distance if i == 0 else near.minimum(distance)
+    return torch.cat(starts)

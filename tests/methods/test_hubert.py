@@ -1,0 +1,107 @@
+"""HuBERT against a slow reading of equation 3, and where clusters and gradients come from."""
+
+import math
+
+import pytest
+import torch
+from test_contract import METHODS, build
+
+from selfsup.errors import SelfsupError
+from selfsup.language import Language
+from selfsup.methods import HuBERT
+from selfsup.sound import wave
+
+
+def test_loss_against_a_slow_reading():
+    method, (x,) = build("HuBERT", "series")
+    hidden = torch.arange(8).expand(8, 8) % 3 == 0
+    method.mask = lambda batch, grid, device: hidden
+    found = method([x], 0.0)["named"]
+    local = method.encoder.stem.patches(x)
+    tokens = method.encoder.stem.project(local)
+    tokens[hidden] = method.blank
+    final = method.encoder.trunk(tokens + method.encoder.positions)
+    centres, mean, std = method.outer.centres, method.outer.mean, method.outer.std
+    total = 0.0
+    for b in range(8):
+        for t in range(0, 8, 3):
+            o = method.context(final[b, t])
+            scores = [torch.exp(torch.cosine_similarity(o, e, dim=0) / 0.1) for e in method.labels]
+            own = min(range(8), key=lambda k: (((local[b, t] - mean) / std) - centres[k]).norm())
+            total -= torch.log(scores[own] / sum(scores))
+    torch.testing.assert_close(found, total / 24, atol=1e-5, rtol=1e-5)
+
+
+def test_hidden_tokens_are_never_seen_by_the_trunk_and_only_they_are_scored():
+    method, (x,) = build("HuBERT", "series")
+    hidden = torch.arange(8).expand(8, 8) >= 5
+    method.mask = lambda batch, grid, device: hidden
+    other = x.clone()
+    other[:, :, 40:] += 1.0  # tokens 5, 6 and 7
+    seen = []
+    handle = method.encoder.trunk.register_forward_hook(lambda m, i, out: seen.append(out))
+    loss = method([x], 0.5)["named"]
+    method([other], 0.5)
+    handle.remove()
+    torch.testing.assert_close(seen[0], seen[1])
+    (gradient,) = torch.autograd.grad(loss, seen[:1])
+    assert torch.equal(gradient.abs().sum(-1) > 0, hidden)
+
+
+def test_clusters_are_of_the_stem_first_and_of_half_the_encoder_then():
+    method, (x,) = build("HuBERT", "series")
+    first = method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"].clone()
+    with torch.no_grad():
+        for p in method.encoder.parameters():
+            p.add_(0.1)
+    for progress in (0.0, 0.37):
+        method([x], progress)
+        method.after_step(progress)
+    assert method.seen.shape == (64, method.encoder.stem.local_dim) and not method.second
+    assert torch.equal(method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"], first)
+    method.after_step(0.38)
+    assert method.second and not method.inner.counts.any()
+    method([x], 0.4)
+    assert method.inner.counts.sum() == 64
+    tokens = method.encoder.trunk.blocks[0](method.encoder.tokens(x))  # one block of two
+    expected = method.encoder.trunk.norm(tokens).flatten(0, 1)
+    torch.testing.assert_close(method.seen, expected, atol=1e-5, rtol=1e-5)
+    again = method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"].clone()
+    with torch.no_grad():
+        for p in method.encoder.parameters():
+            p.add_(0.1)
+    method.after_step(0.5)  # the past stays what it was
+    assert torch.equal(method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"], again)
+
+
+def test_targets_have_no_gradient():
+    method, (x,) = build("HuBERT", "image")
+    sum(method([x], 0.0).values()).backward()
+    assert all(p.grad is None for p in method.past.parameters())
+    assert not method.seen.requires_grad
+
+
+def test_one_cluster_for_all_is_an_alarm():
+    from selfsup.health import prototype_use
+
+    method, _ = build("HuBERT", "series")
+    method([torch.zeros(8, 3, 64)], 0.0)
+    used, _ = prototype_use(method.watch["assignments"])
+    assert used < 1.5 and method.chance["named"] < math.log(8)
+
+
+def test_on_waves_the_stem_gets_a_tenth_of_the_gradient():
+    def gradient(share):
+        torch.manual_seed(0)
+        encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)
+        method = HuBERT(encoder, clusters=8, dim=16, span=2, penalty=0.0, stem_gradient=share)
+        torch.manual_seed(1)
+        sum(method([torch.randn(4, 1, 3200)], 0.5).values()).backward()
+        return encoder.stem.layers[0].weight.grad
+
+    torch.testing.assert_close(gradient(0.1), 0.1 * gradient(1.0), atol=1e-6, rtol=1e-3)
+
+
+def test_encoders_that_cannot():
+    with pytest.raises(SelfsupError, match="E202"):
+        METHODS["HuBERT"](Language(16, 23, dim=24, depth=1, heads=2, causal=False))
