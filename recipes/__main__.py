@@ -27,6 +27,7 @@ NEEDS = {
     "clm": (("text",), "has no vocabulary"),
     "graphmae": (("graph", "network"), "has no nodes"),
     "grace": (("graph", "network"), "has no nodes"),
+    "world_model": (("trajectory",), "has no actions"),
 }
 
 
