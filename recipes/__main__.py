@@ -55,6 +55,7 @@ NEEDS = {
     "grace": (("graph", "network"), "has no nodes"),
     "dgi": (("graph", "network"), "has no nodes"),
     "bgrl": (("graph", "network"), "has no nodes"),
+    "world_model": (("trajectory",), "has no actions"),
 }
 
 
