@@ -193,6 +193,7 @@ SHORT: dict[str, dict[str, Any]] = {
         **QUICK,
         "method.hidden": 512,
         "method.queue": 4096,
+        "method.head_norm": True,
         "method.momentum": 0.98,
         "method.momentum_end": 0.98,
     },

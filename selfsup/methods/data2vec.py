@@ -53,8 +53,8 @@ class Data2Vec(Method):
     @torch.no_grad()
     def target(self, x) -> Float[Tensor, "b n d"]:
         """Section 3.3: the mean over layers, each token of each layer normalised by itself."""
-        slow = self.teacher.slow
-        found: list[Tensor] = slow.trunk.inner(slow.tokens(x), self.layers)
+        slow: Any = self.teacher.slow
+        found = slow.trunk.inner(slow.tokens(x), self.layers)
         return torch.stack([layer_norm(y.float(), y.shape[-1:]) for y in found]).mean(0)
 
     def after_step(self, progress):

@@ -95,7 +95,7 @@ class IBOT(Method):
     def sort(head, x, frozen=False):
         return head["prototypes"](head["project"](x), frozen).float()
 
-    def targets(self, kind: int, x: Float[Tensor, "m d"], progress: float) -> Float[Tensor, "m k"]:
+    def targets(self, kind, x, progress):  # (m, d) -> (m, k)
         logits = self.sort(self.teacher_head.slow, x)
         self.seen[kind] += logits.sum(0)
         self.rows[kind] += len(logits)

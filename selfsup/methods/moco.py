@@ -35,9 +35,12 @@ class MoCo(Method):
         momentum: float = 0.999,
         momentum_end: float = 0.999,
         norm_batch: int = 32,
+        head_norm: bool = False,
     ):
         super().__init__(encoder)
-        self.head = mlp(encoder.dim, hidden, dim, norm=False)
+        # Pooled features of an untrained network point almost the same way; batch norm tells them
+        # apart from the first step, which short runs need. The authors leave it out.
+        self.head = mlp(encoder.dim, hidden, dim, norm=head_norm)
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.queue = Queue(queue, dim)
         self.temperature, self.norm_batch = temperature, norm_batch
