@@ -297,6 +297,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "lejepa": {
         **QUICK,
         "method.hidden": 512,
+        "method.dim": 64,
         "method.slices": 256,
         "method.local_views": 2,
     },
