@@ -42,10 +42,6 @@ class Data2Vec(Method):
         self.teacher = Teacher(encoder)
         self.layers, self.beta, self.copies, self.momentum = layers, beta, copies, momentum
 
-    @property
-    def kept(self):
-        return self.teacher.slow
-
     def loss(self, views, progress):
         (x,) = views
         with torch.no_grad():
@@ -57,7 +53,7 @@ class Data2Vec(Method):
         final = self.encoder.trunk(tokens + self.blank * hidden[:, :, None])
         predicted = self.predict(masks.take(final, hidden))
         wanted = masks.take(target.repeat_interleave(self.copies, 0), hidden)
-        self.watch = {"embedding": target.mean(1)}
+        self.watch = {"embedding": final.mean(1).detach()}
         return {"latents": smooth_l1_loss(predicted.float(), wanted, beta=self.beta)}
 
     def after_step(self, progress):
