@@ -9,11 +9,14 @@ from torch.nn.functional import one_hot
 class Clusters(nn.Module):
     """k-means: fitted to one batch, then moved by each (Sculley, 2010), slower and slower."""
 
+    centres: Tensor
+    counts: Tensor  # vectors that a centre is the mean of
+
     def __init__(self, count: int, dim: int, rounds: int = 20):
         super().__init__()
         self.rounds = rounds
         self.register_buffer("centres", torch.zeros(count, dim))
-        self.register_buffer("counts", torch.zeros(count))  # tokens that a centre is the mean of
+        self.register_buffer("counts", torch.zeros(count))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
 
@@ -33,7 +36,7 @@ class Clusters(nn.Module):
             self.centres[empty[: len(far)]] = (x[far] - self.mean) / self.std
 
     def move(self, x: Float[Tensor, "n d"]) -> None:
-        """Each centre towards the mean of its tokens, by their share of all that it ever had."""
+        """Each centre towards the mean of its vectors, by their share of all that it ever had."""
         own = one_hot(self(x), len(self.centres)).float()  # (n, k)
         new = own.sum(0)
         self.counts += new

@@ -18,7 +18,7 @@ from ..language import Language
 from ..method import Method, Views, needs_vocabulary
 from ..optim import Optim
 from ..ragged import Ragged
-from ..stems import MASK, SPECIAL
+from ..stems import MASK, SPECIAL, Vocabulary
 
 
 class ELECTRA(Method):
@@ -39,7 +39,7 @@ class ELECTRA(Method):
             encoder.size, 1, dim=heads * block.width, depth=len(encoder.blocks), heads=heads,
             causal=False,
         )  # fmt: skip
-        self.generator.stem = Narrowed(encoder.stem, self.generator.dim)
+        self.generator.stem = Narrowed(encoder.stem, self.generator.dim)  # type: ignore[assignment]
         self.back = nn.Linear(self.generator.dim, encoder.dim)
         self.norm = nn.LayerNorm(encoder.dim)
         self.dense, self.judge = nn.Linear(encoder.dim, encoder.dim), nn.Linear(encoder.dim, 1)
@@ -78,7 +78,7 @@ class ELECTRA(Method):
 class Narrowed(nn.Module):
     """The encoder's own vectors of tokens (section 3.2), made narrower."""
 
-    def __init__(self, stem: nn.Module, dim: int):
+    def __init__(self, stem: Vocabulary, dim: int):
         super().__init__()
         self.wide = (stem,)  # in a tuple: its weights are the encoder's and counted there
         self.narrow = nn.Linear(stem.tokens.shape[1], dim)

@@ -102,6 +102,19 @@ def test_on_waves_the_stem_gets_a_tenth_of_the_gradient():
     torch.testing.assert_close(gradient(0.1), 0.1 * gradient(1.0), atol=1e-6, rtol=1e-3)
 
 
+def test_first_clusters_are_of_the_stem_as_it_was():
+    torch.manual_seed(0)
+    encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=2, heads=2)
+    method, x = HuBERT(encoder, clusters=8, dim=16, span=2), torch.randn(4, 1, 3200)
+    method([x], 0.0)
+    before = method.seen
+    with torch.no_grad():
+        for p in encoder.stem.parameters():
+            p.add_(0.1)
+    method([x], 0.0)
+    assert torch.equal(method.seen, before)
+
+
 def test_encoders_that_cannot():
     with pytest.raises(SelfsupError, match="E202"):
         METHODS["HuBERT"](Language(16, 23, dim=24, depth=1, heads=2, causal=False))
