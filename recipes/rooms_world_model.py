@@ -2,7 +2,13 @@
 
     python -m recipes.rooms_world_model
 
-RESULTS_HERE
+400 episodes of 64 steps, pictures of 32 pixels, `observer_small` of 32 dimensions. AMD EPYC with
+AVX512-BF16, one thread of a machine shared with many: 10.4 minutes for seed 0, about 0.1 s of
+processor time a step.
+Goals in the other room by path integral control: 97 and 94 of 100 (seeds 0, 1; 93 to 100), after 19
+steps on average; behaviour cloning of the same data 23 (15 to 31), random actions 3 (0 to 7),
+walking straight with the true places known 39 (30 to 48). By the cross-entropy method 37 of 40.
+Place of the dot by a linear map, R2: 0.998; untrained 0.47; raw pictures with PCA 0.9997.
 """
 
 import sys
