@@ -79,14 +79,10 @@ BIDIRECTIONAL = (
     Candidate("bert_micro"),
     Candidate("bert_micro", {"depth": 2}),
 )
-<<<<<<< HEAD
 # ESM's token dropout: hidden tokens come in as zeros
 RESCALED = tuple(Candidate(c.encoder, {**c.keywords, "rescale": True}) for c in BIDIRECTIONAL)
-DROPPING = tuple(Candidate(c.encoder, {**c.keywords, "dropout": 0.1}) for c in BIDIRECTIONAL)
-=======
 # What dropout leaves out makes the views: with less an untrained network tells all texts apart
 DROPPING = tuple(Candidate(c.encoder, {**c.keywords, "dropout": 0.5}) for c in BIDIRECTIONAL)
->>>>>>> ragged
 CAUSAL = (
     Candidate("gpt_small"),
     Candidate("gpt_mini"),
@@ -399,10 +395,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "mlm": {"optim.lr": 3e-3},
-<<<<<<< HEAD
     "protein.mlm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
     "clip": {"optim.lr": 2e-3},
-=======
     "mdlm": {
         "optim.name": "muon",
         "optim.lr": 1.6e-2,
@@ -410,7 +404,6 @@ SHORT: dict[str, dict[str, Any]] = {
         "optim.betas": (0.9, 0.99),
     },
     "simcse": {"optim.lr": 1e-3},
->>>>>>> ragged
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 

@@ -250,6 +250,7 @@ class Series(Modality):
 
         channels = max(1, len(self.level))
         keywords.pop("channels", None)  # the data have theirs
+        keywords.pop("tubelet", None)  # of an axis that they lack
         if name in dilated.DILATED:
             return dilated.dilated(name, size, channels, True, **keywords)
         if name not in TRANSFORMERS:
