@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 import selfsup
 from selfsup.evaluate import Evaluation
+from selfsup.evaluate.result import Told
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -51,10 +52,39 @@ def reproduce(
         keep({"recipe": name, "seed": seed, **figures(run, result)})
 
 
-def figures(run: selfsup.Run, result: Evaluation) -> dict:
-    """What a record is: settings, steps, time, and each score beside its controls, in percent."""
+def judged(name: str, seed: int, run: selfsup.Run, told: Told) -> None:
+    """Keep what another task than classification found."""
+    scores: dict[str, dict] = {}
+    for row in told.to_json()["scores"]:
+        if "value" in row:
+            measures = {row["protocol"]: [row[k] for k in ("value", "low", "high") if k in row]}
+        else:
+            measures = {key: [value] for key, value in row.items() if isinstance(value, float)}
+        for measure, numbers in measures.items():
+            measure = " ".join(filter(None, (row.get("direction"), measure)))
+            scores.setdefault(measure, {})[row["of"]] = [round(number, 3) for number in numbers]
+    print(told)
+    keep({"recipe": name, "seed": seed, **made(run), "verdict": told.verdict, "scores": scores})
+
+
+def made(run: selfsup.Run) -> dict:
+    """Of a record: settings, steps, time."""
     with open(run.path / "resolved.toml", "rb") as file:
         settings = tomllib.load(file)
+    done = run.done or {}
+    return {
+        "method": settings["method"]["name"],
+        "modality": settings["modality"]["name"],
+        "encoder": {k: v for k, v in settings["encoder"].items() if v != "none"},
+        "steps": done["step"],
+        "samples": done["samples"],
+        "minutes": round(done["seconds"] / 60, 1),
+        "cores": os.cpu_count(),
+    }
+
+
+def figures(run: selfsup.Run, result: Evaluation) -> dict:
+    """What a record is: how it was made, and each score beside its controls, in percent."""
     rows = result.to_json()["scores"]
     scores = {
         protocol: {
@@ -70,13 +100,7 @@ def figures(run: selfsup.Run, result: Evaluation) -> dict:
     }
     rank = {r["of"]: round(r["value"], 1) for r in rows if r["protocol"] == "effective_rank"}
     return {
-        "method": settings["method"]["name"],
-        "modality": settings["modality"]["name"],
-        "encoder": {k: v for k, v in settings["encoder"].items() if v != "none"},
-        "steps": run.done["step"],
-        "samples": run.done["samples"],
-        "minutes": round(run.done["seconds"] / 60, 1),
-        "cores": os.cpu_count(),
+        **made(run),
         "verdict": result.verdict,
         "effective_rank": rank,
         "curve": curve,

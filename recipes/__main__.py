@@ -3,6 +3,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,18 +78,46 @@ def page() -> str:
             "classical", "kNN", "untrained", "classical"]  # fmt: skip
     lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * (len(head) - 3)]
     for row in rows:
-        own = ", ".join(f"{k} {v}" for k, v in row["encoder"].items() if k != "name")
-        cells = [row["recipe"], row["seed"], f"{row['encoder']['name']} ({own})"]
-        cells += [f"{row['samples']:,}", row["minutes"]]
+        if "linear" not in row:
+            continue
+        cells = _head(row)
         for protocol in ("linear", "knn"):
             for of in sorted(row[protocol], key=lambda of: (*OWN, of).index(of)):
                 value, low, high = row[protocol][of]
                 name = "" if of in OWN else f" ({of})"
                 cells.append(f"{value} ± {(high - low) / 2:.1f}{name}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += other_tasks([row for row in rows if "scores" in row])
     lines += ["", "Verdicts, word for word:", ""]
     lines += [f"- {row['recipe']}, seed {row['seed']}: {row['verdict']}" for row in rows]
     return HEAD + "\n".join(lines + side_by_side()) + "\n"
+
+
+def _head(row: dict) -> list[Any]:
+    own = ", ".join(f"{k} {v}" for k, v in row["encoder"].items() if k != "name")
+    name = row["encoder"]["name"] + (f" ({own})" if own else "")
+    return [row["recipe"], row["seed"], name, f"{row['samples']:,}", row["minutes"]]
+
+
+def other_tasks(rows: list[dict]) -> list[str]:
+    """Records of other tasks than classification: a line for each measure, as evaluation has it."""
+    head = ["recipe", "seed", "encoder", "samples seen", "minutes", "measure", "pretrained",
+            "controls"]  # fmt: skip
+    lines = ["", "## Records of other tasks", "", "| " + " | ".join(head) + " |"]
+    lines.append("|---|---|---|---:|---:|---|---:|---|")
+    for row in rows:
+        for measure, found in row["scores"].items():
+            shown = {of: _interval(*numbers) for of, numbers in found.items()}
+            ours = shown.pop(OWN[0], "-")
+            controls = ", ".join(f"{of} {number}" for of, number in shown.items())
+            lines.append("| " + " | ".join(map(str, [*_head(row), measure, ours, controls])) + " |")
+    return lines
+
+
+def _interval(value: float, low: float | None = None, high: float | None = None) -> str:
+    return (
+        f"{value:.3g}" if low is None or high is None else f"{value:.3g} ({low:.3g} to {high:.3g})"
+    )
 
 
 def side_by_side() -> list[str]:

@@ -19,6 +19,8 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate import regress
 
+from . import judged
+
 if __name__ == "__main__":
     if "SELFSUP_DATA" not in os.environ:
         raise SystemExit("set SELFSUP_DATA to the folder that holds molecules/")
@@ -26,4 +28,4 @@ if __name__ == "__main__":
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
         out = Path("runs") / f"esol-graphmae-{seed}"
         run = selfsup.pretrain(table, minutes=0.6, seed=seed, out=out)
-        print(regress.evaluate_task(run.path, table))
+        judged("esol-graphmae", seed, run, regress.evaluate_task(run.path, table))

@@ -19,7 +19,7 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate.pairing import evaluate_task
 
-from . import data
+from . import data, judged
 
 if __name__ == "__main__":
     home = data("imagetext/flickr8k_1k.tar.gz", "flickr8k_1k")
@@ -34,5 +34,7 @@ if __name__ == "__main__":
             seed=seed,
             out=Path("runs") / f"flickr8k-clip-{seed}",
         )
-        print(evaluate_task(run.path, home / "captions.csv", seed=seed))
+        judged(
+            "flickr8k-clip", seed, run, evaluate_task(run.path, home / "captions.csv", seed=seed)
+        )
         run.report()

@@ -21,7 +21,7 @@ from pathlib import Path
 from selfsup import variants
 from selfsup.evaluate import regress
 
-from . import data
+from . import data, judged
 from .flip_structure import pretrained
 
 DOMAIN = 56  # residues of GB1; what follows in the tables is the same in all rows
@@ -43,7 +43,6 @@ if __name__ == "__main__":
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
         run = pretrained(seed)
         for split in SPLITS:
-            print(split)
             table = domain(gb1 / f"{split}.csv", run.path / f"{split}.csv")
-            print(regress.evaluate_task(run.path, table, seeds=2))
+            judged(f"gb1-{split}-mlm", seed, run, regress.evaluate_task(run.path, table, seeds=2))
         print(variants(run.path, gb1 / "sampled.csv", wild_type=str(gb1 / "5LDE_1.fasta")))

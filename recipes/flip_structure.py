@@ -18,7 +18,7 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate import tokens
 
-from . import data
+from . import data, judged
 
 
 def pretrained(seed: int) -> selfsup.Run:
@@ -41,6 +41,7 @@ if __name__ == "__main__":
     flip = data("proteins/flip_secondary_structure.tar.gz", "flip_secondary_structure")
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
         run = pretrained(seed)
-        print(
-            tokens.evaluate_task(run.path, flip / "sequences.fasta", labels=flip / "sampled.fasta")
+        told = tokens.evaluate_task(
+            run.path, flip / "sequences.fasta", labels=flip / "sampled.fasta"
         )
+        judged("flip-structure-mlm", seed, run, told)

@@ -21,7 +21,7 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate.pairing import evaluate_task
 
-from . import data
+from . import data, judged
 
 if __name__ == "__main__":
     home = data("imagetext/noto_emoji72.tar.gz", "noto_emoji72")
@@ -36,5 +36,5 @@ if __name__ == "__main__":
             seed=seed,
             out=Path("runs") / f"noto-emoji-clip-{seed}",
         )
-        print(evaluate_task(run.path, home / "emoji.csv", seed=seed))
+        judged("noto-emoji-clip", seed, run, evaluate_task(run.path, home / "emoji.csv", seed=seed))
         run.report()
