@@ -73,3 +73,29 @@ def off_diagonal(x: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
     """All d * (d - 1) entries beside the diagonal."""
     d = len(x)
     return x.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
+
+
+def directions(dim: int, count: int, device: torch.device | None = None) -> Float[Tensor, "d m"]:
+    """Drawn evenly; the same on all ranks, which start a step from one state of the generator."""
+    return normalize(torch.randn(dim, count, device=device), dim=0)
+
+
+def sigreg(
+    z: Float[Tensor, "v b d"], directions: Float[Tensor, "d m"], knots: int = 17, limit: float = 3.0
+) -> Tensor:
+    """How far each view is from a standard normal distribution (LeJEPA, arXiv 2511.08544, 4).
+
+    The Epps-Pulley statistic along each of `directions`, averaged:
+    b times the integral over t of |empirical - Gaussian characteristic function|^2 exp(-t^2 / 2),
+    by trapeziums on [0, limit], doubled as the integrand is even. It is 0 at t = 0.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        x = z @ directions  # (v, b, m)
+        step, total = limit / (knots - 1), x.new_zeros(())
+        for k in range(1, knots):
+            t = k * step
+            gauss = torch.exp(x.new_tensor(-t * t / 2))
+            real, imaginary = (t * x).cos().mean(1), (t * x).sin().mean(1)  # (v, m)
+            error = ((real - gauss).square() + imaginary.square()).mean()
+            total = total + error * gauss * (step if k == knots - 1 else 2 * step)
+        return z.shape[1] * total

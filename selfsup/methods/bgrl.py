@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from .. import distributed, schedules
+from .. import distributed, needs, schedules
 from ..heads import mlp
-from ..method import Method, Views, needs_nodes
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
 
@@ -26,7 +26,7 @@ class BGRL(Method):
 
     def __init__(self, encoder: Any, *, hidden: int = 512, momentum: float = 0.99):
         super().__init__(encoder)
-        needs_nodes("BGRL", encoder)
+        needs.nodes("BGRL", encoder)
         self.predictor = mlp(encoder.dim, hidden, encoder.dim, norm=False, act=nn.PReLU)
         self.teacher = Teacher(encoder)
         self.momentum = schedules.cosine(momentum, 1.0)

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
+from .. import needs
 from ..distributed import gather, rank
 from ..errors import SelfsupError
-from ..method import Method, Views, needs_towers
+from ..method import Method, Views
 from ..optim import Optim
 
 MOST = math.log(100)  # section 2.5: "clipped to prevent scaling the logits by more than 100"
@@ -41,7 +42,7 @@ class CLIP(Method):
         anchor: str = "",
     ):
         super().__init__(encoder)
-        needs_towers("CLIP", encoder)
+        needs.towers("CLIP", encoder)
         names = list(encoder.towers)
         if anchor and anchor not in names:
             raise SelfsupError("E202", f"there is no tower {anchor!r}", do=f"one of {names}")

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from .. import distributed, ragged
-from ..method import Method, Views, needs_vocabulary
+from .. import distributed, needs, ragged
+from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
 
@@ -24,7 +24,7 @@ class CLM(Method):
 
     def __init__(self, encoder: Any):
         super().__init__(encoder)
-        needs_vocabulary("CLM", encoder, causal=True)
+        needs.vocabulary("CLM", encoder, causal=True)
 
     def loss(self, views, progress):
         (x,) = views

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from .. import needs
 from ..errors import SelfsupError
 from ..heads import mlp
-from ..method import Method, Views, needs_grid
+from ..method import Method, Views
 from ..optim import Optim
 from ..stems import cut
 
@@ -29,7 +30,7 @@ class Colorization(Method):
 
     def __init__(self, encoder: Any, *, seen: tuple[int, ...] = (), hidden: int = 512):
         super().__init__(encoder)
-        needs_grid("colorization", encoder)
+        needs.grid("colorization", encoder)
         channels = encoder.entrance.shape[1]
         held = [c for c in range(channels) if c not in seen]
         if channels < 2 or not held or max(seen, default=0) >= channels:

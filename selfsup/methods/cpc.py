@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import distributed, needs
 from ..errors import SelfsupError
 from ..heads import mlp
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -35,7 +35,7 @@ class CPC(Method):
         dim: int = 256,
     ):
         super().__init__(encoder)
-        needs_tokens("CPC", encoder)
+        needs.tokens("CPC", encoder)
         long = [axis for axis, places in enumerate(encoder.grid) if places > 1]
         if not long:
             raise SelfsupError("E202", "CPC foretells tokens from others, and there is one")

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
-from .. import masks
-from ..method import Method, Views, needs_tokens
+from .. import masks, needs
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
 
@@ -35,7 +35,7 @@ class Data2Vec(Method):
         momentum: float = 0.9998,
     ):
         super().__init__(encoder)
-        needs_tokens("data2vec", encoder)
+        needs.tokens("data2vec", encoder)
         self.mask = masks.blocks(ratio)
         self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
         self.predict = nn.Linear(encoder.dim, encoder.dim)

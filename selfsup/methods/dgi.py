@@ -13,9 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from .. import distributed
+from .. import distributed, needs
 from ..graph import Graphs, pool
-from ..method import Method, Views, needs_nodes
+from ..method import Method, Views
 from ..optim import Optim
 from ..randomness import Draws
 
@@ -26,7 +26,7 @@ class DGI(Method):
 
     def __init__(self, encoder: Any):
         super().__init__(encoder)
-        needs_nodes("DGI", encoder)
+        needs.nodes("DGI", encoder)
         self.weight = nn.Parameter(torch.empty(encoder.dim, encoder.dim))  # W of equation 4
         nn.init.xavier_uniform_(self.weight)
 

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pairwise_distance
 
-from .. import distributed, masks, schedules
+from .. import distributed, masks, needs, schedules
 from ..heads import Sorter
 from ..losses import across_views, sinkhorn
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Centre, Teacher
 
@@ -48,7 +48,7 @@ class DINOv2(Method):
         freeze: float = 0.01,
     ):
         super().__init__(encoder)
-        needs_tokens("DINOv2", encoder)
+        needs.tokens("DINOv2", encoder)
         self.views = replace(self.views, local=local_views)
         self.heads = nn.ModuleList(
             Sorter(encoder.dim, hidden, dim, prototypes, head_norm) for _ in range(2)

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gelu
 
-from .. import distributed, ragged
+from .. import distributed, needs, ragged
 from ..language import Language
-from ..method import Method, Views, needs_vocabulary
+from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
 from ..stems import MASK, SPECIAL, Vocabulary
@@ -31,7 +31,7 @@ class ELECTRA(Method):
         self, encoder: Any, *, ratio: float = 0.15, share: float = 0.25, weight: float = 50.0
     ):
         super().__init__(encoder)
-        needs_vocabulary("ELECTRA", encoder, causal=False)
+        needs.vocabulary("ELECTRA", encoder, causal=False)
         self.ratio, self.weight = ratio, weight  # weight: lambda in the paper
         block = encoder.blocks[0]
         heads = max(1, round(share * block.heads))

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from .. import needs
 from ..distributed import gather
 from ..heads import mlp
-from ..method import Method, Views, needs_nodes
+from ..method import Method, Views
 from ..optim import Optim
 
 ROWS = 256  # of the similarities that are in memory at a time
@@ -37,7 +38,7 @@ class GRACE(Method):
         most: int = 8192,
     ):
         super().__init__(encoder)
-        needs_nodes("GRACE", encoder)
+        needs.nodes("GRACE", encoder)
         self.projector = mlp(encoder.dim, hidden, dim, norm=False, act=nn.ELU)
         self.temperature, self.most = temperature, most
 

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..method import Method, Views, needs_nodes
+from .. import needs
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -23,7 +24,7 @@ class GraphMAE(Method):
         self, encoder: Any, *, ratio: float = 0.5, noise: float = 0.05, sharpness: float = 3.0
     ):
         super().__init__(encoder)
-        needs_nodes("GraphMAE", encoder)
+        needs.nodes("GraphMAE", encoder)
         self.ratio, self.noise, self.sharpness = ratio, noise, sharpness
         self.token = nn.Parameter(torch.zeros(encoder.width))  # [MASK]
         self.between = nn.Linear(encoder.dim, encoder.dim, bias=False)

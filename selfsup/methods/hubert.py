@@ -13,10 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from .. import masks
+from .. import masks, needs
 from ..clusters import Clusters
 from ..distributed import gather
-from ..method import Method, Views, needs_local
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -39,7 +39,7 @@ class HuBERT(Method):
         stem_gradient: float = 0.1,
     ):
         super().__init__(encoder)
-        needs_local("HuBERT", encoder)
+        needs.local("HuBERT", encoder)
         # paper: starts with probability 0.08, which hides 57 %; here the same share in every row
         self.mask = masks.spans(ratio, span)
         self.blank = nn.Parameter(torch.rand(encoder.dim))  # instead of a hidden token

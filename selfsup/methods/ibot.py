@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .. import distributed, masks, schedules
+from .. import distributed, masks, needs, schedules
 from ..heads import Sorter
 from ..losses import across_views
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Centre, Teacher
 
@@ -44,7 +44,7 @@ class IBOT(Method):
         freeze: float = 0.01,
     ):
         super().__init__(encoder)
-        needs_tokens("iBOT", encoder)
+        needs.tokens("iBOT", encoder)
         self.views = replace(self.views, local=local_views)
         self.head = Sorter(encoder.dim, hidden, dim, prototypes, head_norm)
         self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token

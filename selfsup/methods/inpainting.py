@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from .. import masks
+from .. import masks, needs
 from ..heads import mlp
-from ..method import Method, Views, needs_grid
+from ..method import Method, Views
 from ..optim import Optim
 from ..stems import paste
 
@@ -25,7 +25,7 @@ class Inpainting(Method):
 
     def __init__(self, encoder: Any, *, ratio: float = 0.25, hidden: int = 512):
         super().__init__(encoder)
-        needs_grid("inpainting", encoder)
+        needs.grid("inpainting", encoder)
         self.mask, self.channels = masks.block(ratio), encoder.entrance.shape[1]
         # Departure: one for all channels; the paper's layer has a matrix for each
         self.across = nn.Linear(*[math.prod(encoder.grid)] * 2)

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
-from .. import masks, schedules
+from .. import masks, needs, schedules
 from ..encoder import sincos
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
 from ..trunks import Transformer
@@ -42,7 +42,7 @@ class JEPA(Method):
         momentum: float = 0.996,
     ):
         super().__init__(encoder)
-        needs_tokens("JEPA", encoder)
+        needs.tokens("JEPA", encoder)
         self.mask = masks.multiblock(blocks, scale, aspect, context)
         if mask == "next":
             self.mask = masks.following()

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .. import distributed, masks
-from ..method import Method, Views, needs_tokens
+from .. import distributed, masks, needs
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -24,7 +24,7 @@ class Jigsaw(Method):
 
     def __init__(self, encoder: Any, *, gone: float = 0.5, lost: float = 0.75):
         super().__init__(encoder)
-        needs_tokens("jigsaw", encoder)
+        needs.tokens("jigsaw", encoder)
         # of n tokens some are gone (paper: 0.75), which keeps pieces from fitting edge to edge
         self.mask, self.lost = masks.random(gone), lost
         self.blank = nn.Parameter(torch.zeros(encoder.dim))  # instead of a place

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ..distributed import gather
 from ..heads import mlp
+from ..losses import directions, sigreg
 from ..method import Method, Views
 from ..optim import Optim
 
@@ -45,32 +44,10 @@ class LeJEPA(Method):
         h = torch.cat([self.encoder(x) for x in passes])
         z = self.projector(h).float().unflatten(0, (len(views), -1))  # (v, b, d)
         z = gather(z.transpose(0, 1)).transpose(0, 1)
-        # the same on all ranks, which start a step from one state of the generator
-        directions = torch.randn(z.shape[-1], self.slices, device=z.device)
-        directions = directions / directions.norm(dim=0)
         self.watch = {"embedding": h[: len(passes[0])].detach()}
         centre = z[: len(wide)].mean(0)
+        drawn = directions(z.shape[-1], self.slices, z.device)
         return {
             "prediction": (1 - self.weight) * (z - centre).square().mean(),
-            "sigreg": self.weight * sigreg(z, directions, self.knots),
+            "sigreg": self.weight * sigreg(z, drawn, self.knots),
         }
-
-
-def sigreg(
-    z: Float[Tensor, "v b d"], directions: Float[Tensor, "d m"], knots: int = 17, limit: float = 3.0
-) -> Tensor:
-    """The Epps-Pulley statistic of each view along each direction, averaged (section 4).
-
-    b times the integral over t of |empirical - Gaussian characteristic function|^2 exp(-t^2 / 2),
-    by trapeziums on [0, limit], doubled as the integrand is even. It is 0 at t = 0.
-    """
-    with torch.autocast(z.device.type, enabled=False):
-        x = z @ directions  # (v, b, m)
-        step, total = limit / (knots - 1), x.new_zeros(())
-        for k in range(1, knots):
-            t = k * step
-            gauss = torch.exp(x.new_tensor(-t * t / 2))
-            real, imaginary = (t * x).cos().mean(1), (t * x).sin().mean(1)  # (v, m)
-            error = ((real - gauss).square() + imaginary.square()).mean()
-            total = total + error * gauss * (step if k == knots - 1 else 2 * step)
-        return z.shape[1] * total

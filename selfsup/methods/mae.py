@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import masks
+from .. import masks, needs
 from ..encoder import sincos
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..trunks import Transformer
 
@@ -34,7 +34,7 @@ class MAE(Method):
         decoder_heads: int = 16,
     ):
         super().__init__(encoder)
-        needs_tokens("MAE", encoder)
+        needs.tokens("MAE", encoder)
         self.mask = {"random": masks.random, "tube": masks.tube}[mask](ratio)
         self.narrow = nn.Linear(encoder.dim, decoder_dim)
         self.blank = nn.Parameter(0.02 * torch.randn(decoder_dim))  # the mask token

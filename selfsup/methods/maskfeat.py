@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, mse_loss, normalize, pad
 
-from .. import masks
-from ..method import Method, Views, needs_grid, needs_tokens
+from .. import masks, needs
+from ..method import Method, Views
 from ..optim import Optim
 from ..stems import cut
 
@@ -26,8 +26,8 @@ class MaskFeat(Method):
 
     def __init__(self, encoder: Any, *, ratio: float = 0.4, bins: int = 9, cells: int = 2):
         super().__init__(encoder)
-        needs_tokens("MaskFeat", encoder)
-        needs_grid("MaskFeat", encoder, 2)
+        needs.tokens("MaskFeat", encoder)
+        needs.grid("MaskFeat", encoder, 2)
         self.mask, self.bins = masks.blocks(ratio), bins
         # histograms along each side of a patch: paper: 2, of 8 px each
         self.pool = tuple(side // math.gcd(side, cells) for side in encoder.cell)

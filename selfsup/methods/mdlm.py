@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .. import distributed, ragged
-from ..method import Method, Views, needs_vocabulary
+from .. import distributed, needs, ragged
+from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
 from ..stems import MASK
@@ -30,7 +30,7 @@ class MDLM(Method):
 
     def __init__(self, encoder: Any):
         super().__init__(encoder)
-        needs_vocabulary("MDLM", encoder, causal=False)
+        needs.vocabulary("MDLM", encoder, causal=False)
 
     def loss(self, views, progress):
         (x,) = views

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
-from .. import distributed, ragged
+from .. import distributed, needs, ragged
 from ..errors import SelfsupError
-from ..method import Method, Views, needs_vocabulary
+from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
 from ..stems import MASK, SPECIAL
@@ -29,7 +29,7 @@ class MLM(Method):
 
     def __init__(self, encoder: Any, *, ratio: float = 0.3, whole: bool = False):
         super().__init__(encoder)
-        needs_vocabulary("MLM", encoder, causal=False)
+        needs.vocabulary("MLM", encoder, causal=False)
         if whole and encoder.stem.starts is None:
             raise SelfsupError("E201", "method.whole: these tokens do not tell where words begin")
         self.whole = whole  # hide whole words (the authors' release of May 2019)

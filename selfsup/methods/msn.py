@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import distributed, masks, schedules
+from .. import distributed, masks, needs, schedules
 from ..heads import Prototypes, mlp
 from ..losses import sinkhorn
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
 
@@ -42,7 +42,7 @@ class MSN(Method):
         momentum: float = 0.996,
     ):
         super().__init__(encoder)
-        needs_tokens("MSN", encoder)
+        needs.tokens("MSN", encoder)
         self.views = replace(self.views, local=local_views)
         self.head = mlp(encoder.dim, hidden, hidden, dim, act=nn.GELU)
         self.prototypes = Prototypes(dim, prototypes)

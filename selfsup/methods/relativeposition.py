@@ -13,10 +13,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .. import distributed
+from .. import distributed, needs
 from ..errors import SelfsupError
 from ..heads import mlp
-from ..method import Method, Views, needs_grid
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -35,7 +35,7 @@ class RelativePosition(Method):
         hidden: int = 512,
     ):
         super().__init__(encoder)
-        needs_grid("relative position", encoder)
+        needs.grid("relative position", encoder)
         self.cell, self.gap, self.jitter = cell, gap, jitter
         self.patch = getattr(encoder.stem, "patch", None)  # of which cells are made
         # axes on which there are neighbours

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from .. import needs
 from ..errors import SelfsupError
-from ..method import Method, Views, needs_grid
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -23,7 +24,7 @@ class Rotation(Method):
 
     def __init__(self, encoder: Any):
         super().__init__(encoder)
-        needs_grid("rotation", encoder, 2)
+        needs.grid("rotation", encoder, 2)
         self.turns = nn.Linear(encoder.dim, 4)
 
     def loss(self, views, progress):

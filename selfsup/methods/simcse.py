@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from .. import needs
 from ..distributed import gather
 from ..losses import info_nce
-from ..method import Method, Views, needs_dropout
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -24,7 +25,7 @@ class SimCSE(Method):
 
     def __init__(self, encoder: Any, *, temperature: float = 0.05):
         super().__init__(encoder)
-        needs_dropout("SimCSE", encoder)
+        needs.dropout("SimCSE", encoder)
         self.head = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.Tanh())
         self.temperature = temperature
 

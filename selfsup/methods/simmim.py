@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.functional import l1_loss
 
-from .. import masks
-from ..method import Method, Views, needs_tokens
+from .. import masks, needs
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -23,7 +23,7 @@ class SimMIM(Method):
 
     def __init__(self, encoder: Any, *, ratio: float = 0.6, cell: int = 2):
         super().__init__(encoder)
-        needs_tokens("SimMIM", encoder)
+        needs.tokens("SimMIM", encoder)
         self.mask = masks.cells(ratio, cell)  # paper: 32 px, two of ViT-B's patches
         self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
         self.values = nn.Linear(encoder.dim, encoder.stem.patch_dim)

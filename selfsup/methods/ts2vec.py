@@ -13,8 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy, max_pool1d
 
+from .. import needs
 from ..distributed import gather, rand
-from ..method import Method, Views, needs_tokens
+from ..method import Method, Views
 from ..optim import Optim
 from ..teacher import Teacher
 
@@ -27,7 +28,7 @@ class TS2Vec(Method):
 
     def __init__(self, encoder: Any, *, ratio: float = 0.5, alpha: float = 0.5):
         super().__init__(encoder)
-        needs_tokens("TS2Vec", encoder, "tokens")
+        needs.tokens("TS2Vec", encoder, "tokens")
         self.ratio, self.alpha = ratio, alpha  # of places hidden; of the instance term
         self.average = Teacher(encoder)  # of the weights of all steps so far
         self.register_buffer("steps", torch.zeros(()))

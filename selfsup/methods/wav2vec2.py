@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, normalize, one_hot
 
-from .. import distributed, masks, schedules
-from ..method import Method, Views, needs_local
+from .. import distributed, masks, needs, schedules
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -40,7 +40,7 @@ class Wav2Vec2(Method):
         stem_gradient: float = 0.1,
     ):
         super().__init__(encoder)
-        needs_local("wav2vec 2.0", encoder)
+        needs.local("wav2vec 2.0", encoder)
         # paper: starts with probability 0.065, which hides 49 %; here the same share in every row
         self.mask = masks.spans(ratio, span)
         self.quantiser = Quantiser(encoder.stem.local_dim, dim, groups, codes)

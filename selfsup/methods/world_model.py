@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import distributed, needs
 from ..heads import mlp
-from ..method import Method, Views, needs_actions
+from ..losses import covariance, directions, sigreg, variance
+from ..method import Method, Views
 from ..optim import Optim
 
 
@@ -36,7 +37,7 @@ class WorldModel(Method):
         slices: int = 256,
     ):
         super().__init__(encoder)
-        needs_actions("A world model", encoder)
+        needs.actions("A world model", encoder)
         self.predictor = Predictor(encoder.dim, encoder.actions, hidden)
         self.inverter = mlp(2 * encoder.dim, hidden, encoder.actions, norm=False, act=nn.GELU)
         self.weights = {"predict": predict, "variance": variance, "covariance": covariance,
@@ -58,9 +59,10 @@ class WorldModel(Method):
         everyone = distributed.gather(z)[there]  # (n, d)
         with torch.autocast(x.device.type, enabled=False):  # statistics in float32
             if self.weights["variance"] or self.weights["covariance"]:
-                terms["variance"], terms["covariance"] = spread(everyone)
+                terms |= {"variance": variance(everyone), "covariance": covariance(everyone)}
             if self.weights["sigreg"]:
-                terms["sigreg"] = sigreg(everyone, self.slices)
+                drawn = directions(z.shape[-1], self.slices, z.device)
+                terms["sigreg"] = sigreg(everyone[None], drawn)
         self.watch = {"embedding": z[:, 0].detach()}
         return {name: self.weights[name] * term for name, term in terms.items()}
 
@@ -87,22 +89,3 @@ class Predictor(nn.Module):
 def mean(x: Float[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> Tensor:
     """Over the steps that are there, of all ranks."""
     return (x * valid).sum() / distributed.mean(valid.sum().float()).clamp(min=1)
-
-
-def spread(z: Float[Tensor, "n d"]) -> tuple[Tensor, Tensor]:
-    """VICReg's hinge on deviations below 1, and the squares of covariances (arXiv 2105.04906)."""
-    z = z - z.mean(0)
-    covariance = z.T @ z / (len(z) - 1)
-    deviation = (covariance.diagonal() + 1e-4).sqrt()
-    off = covariance - covariance.diagonal().diag()
-    return (1 - deviation).relu().mean(), off.square().sum() / z.shape[1]
-
-
-def sigreg(z: Float[Tensor, "n d"], slices: int) -> Tensor:
-    """How far random directions of z are from a standard normal distribution (Epps-Pulley)."""
-    directions = nn.functional.normalize(torch.randn(z.shape[1], slices, device=z.device), dim=0)
-    knots = torch.linspace(0, 3, 17, device=z.device)
-    window = (-knots.square() / 2).exp()
-    angle = (z @ directions)[..., None] * knots  # (n, s, 17)
-    error = (angle.cos().mean(0) - window).square() + angle.sin().mean(0).square()
-    return 2 * len(z) * torch.trapezoid(error * window, knots).mean()

@@ -4,7 +4,7 @@ import torch
 from fixed import ONE, OTHER, waves
 from test_contract import build
 
-from selfsup.methods.lejepa import sigreg
+from selfsup.losses import sigreg
 
 
 def test_sigreg_against_a_slow_reading_and_another_implementation():
