@@ -211,7 +211,8 @@ def _seen(encoder: LoadedEncoder, world: Any, state: np.ndarray) -> Tensor:
     modality: Any = encoder.modality
     seen = modality.seen(world.render(state)[:, None])
     blank = torch.zeros(len(seen), 1, world.actions)
-    return encoder.features(Steps(seen, blank, torch.ones(len(seen), 1, dtype=torch.bool)))[:, 0]
+    steps: Any = Steps(seen, blank, torch.ones(len(seen), 1, dtype=torch.bool))
+    return encoder.features(steps)[:, 0]
 
 
 def cloning(
