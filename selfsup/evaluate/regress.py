@@ -6,6 +6,7 @@ through the same probe on the same split.
 """
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, over_seeds
+from .ridge import solutions
 from .rounds import keep
 from .scored import Scored, best_control, conclude
 from .split import TRAIN, split
@@ -200,25 +202,23 @@ def foretold(
     stop.check()
     scale = linear.scale_of(x, common=common)
     x, x_test = scale(x).double(), scale(x_test).double()
+
     errors = torch.zeros(len(STRENGTHS), dtype=torch.float64)
     for fit, held in parts:
-        path = Ridge(x[fit], y[fit])
-        for k, strength in enumerate(STRENGTHS):
-            errors[k] += (path(x[held], strength) - y[held]).square().sum()
-    return Ridge(x, y)(x_test, STRENGTHS[int(errors.argmin())])
+        for k, guess in enumerate(fits(x[fit], y[fit], STRENGTHS)):
+            errors[k] += (guess(x[held]) - y[held]).square().sum()
+    (best,) = fits(x, y, (STRENGTHS[int(errors.argmin())],))
+    return best(x_test)
 
 
-class Ridge:
-    """Least squares + strength * |weight|^2, on the mean; one decomposition for all strengths."""
-
-    def __init__(self, x: Float[Tensor, "n d"], y: Float[Tensor, " n"]):
-        self.center, self.level = x.mean(0), y.mean()
-        u, s, self.axes = torch.linalg.svd((x - self.center) / len(x) ** 0.5, full_matrices=False)
-        self.values, self.parts = s, s * (u.T @ (y - self.level)) / len(x) ** 0.5
-
-    def __call__(self, x: Float[Tensor, "m d"], strength: float) -> Float[Tensor, " m"]:
-        weight = self.axes.T @ (self.parts / (self.values.square() + strength))
-        return self.level + (x - self.center) @ weight
+def fits(
+    x: Float[Tensor, "n d"], y: Float[Tensor, " n"], strengths: tuple[float, ...]
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """What minimises the mean squared error + strength * |weight|^2, for each strength."""
+    mean, level = x.mean(0), y.mean()
+    sums = [strength * len(y) for strength in strengths]
+    for weight in solutions(x - mean, (y - level)[:, None], sums):
+        yield lambda x, weight=weight: level + (x - mean) @ weight[:, 0]
 
 
 def measures(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> dict[str, float]:
