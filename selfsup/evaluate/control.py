@@ -32,8 +32,7 @@ from ..steps import Steps
 from ..stop import stop
 from .controls import PRETRAINED
 from .interval import difference, over_samples
-from .result import Told
-from .rounds import keep
+from .result import Told, keep
 
 BLOCKS, HELD = 8, 4  # a plan is so many actions, each kept for so many steps
 REPLAN = 4  # steps after which a plan is made anew
@@ -113,7 +112,7 @@ def control(
             found[of] = attempt(world, start, goal, policy)
     outcome = {of: a.reached.astype(float) for of, a in found.items()}
     result = Planned(_told(outcome, found, environment, episodes, planner, world, encoder, began))
-    keep(home, result)
+    keep(home, "plan", result)
     filmstrip(world, found[PRETRAINED], goal).save(home.path / "filmstrip.png")
     return result
 

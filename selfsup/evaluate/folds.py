@@ -21,7 +21,8 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
-from .rounds import Rounds, conclude, keep
+from .result import keep
+from .rounds import Rounds, conclude
 
 FOLDS, NETWORKS = 10, 3
 
@@ -92,7 +93,7 @@ def evaluate_task(
         source.place,
         began,
     )
-    keep(run, result)
+    keep(run, "folds", result)
     return result
 
 

@@ -28,7 +28,7 @@ from ..stop import stop
 from ..transfer.forecast import Stretches, level_of
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import Interval, over_samples
-from .result import Told
+from .result import Told, keep
 from .ridge import solutions
 
 HORIZONS = (24, 48, 168, 336, 720)
@@ -86,7 +86,7 @@ def evaluate_task(
     console: Console | None = None,
     **others: Any,
 ) -> Forecast:
-    """Judge an encoder by forecasts; in a run's folder, forecast.json keeps what was found.
+    """Judge an encoder by forecasts; a run's folder keeps them in evaluation-forecast.json.
 
     Raises SelfsupError: E503 where there is no recording, or none that is long enough.
     """
@@ -103,12 +103,10 @@ def evaluate_task(
                 do="give a table whose rows are steps of time",
             )
         found = Judge(encoder, source, tuple(horizons), min(seeds, NETWORKS), console).found()
-        folder = Path(getattr(run, "path", run)) if not isinstance(run, LoadedEncoder) else None
-        if write and folder is not None and (folder / "checkpoints").is_dir():
-            from ..run import Run
-
-            Run.open(folder).write_json("forecast.json", found)
-        return Forecast(found)
+        told = Forecast(found)
+        if write:
+            keep(run, "forecast", told)
+        return told
 
 
 class Judge:

@@ -24,7 +24,8 @@ from ..stop import stop
 from . import controls
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract
-from .rounds import Rounds, conclude, keep
+from .result import keep
+from .rounds import Rounds, conclude
 
 PROBES, NETWORKS = 20, 3
 EPOCHS, RATE, DECAY = 300, 1e-2, 1e-4
@@ -85,7 +86,7 @@ def evaluate_task(
         "nodes", found, found, f"{len(y)} nodes: {sizes}; {probes} probes each.", [], encoder,
         source.place, began,
     )  # fmt: skip
-    keep(run, result)
+    keep(run, "nodes", result)
     return result
 
 

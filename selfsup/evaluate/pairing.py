@@ -32,7 +32,7 @@ from ..stop import stop
 from ..tokens import SHOWN as MARKS
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import Interval, difference, over_samples
-from .result import Told
+from .result import Told, keep
 from .split import TEST, TRAIN
 
 DEPTHS = (1, 5, 10)
@@ -150,12 +150,9 @@ def evaluate_task(
                      "train": len(train), "test": len(test)},
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is not None and (home / "checkpoints").is_dir():
-        from ..run import Run
-
-        Run.open(home).write_json("pairs.json", told)
-    return Pairing(told)
+    found = Pairing(told)
+    keep(run, "retrieve", found)
+    return found
 
 
 def halves(source: PairSource) -> tuple[np.ndarray, np.ndarray, str]:

@@ -30,7 +30,7 @@ from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED
 from .interval import Interval, over_samples
 from .ngram import ORDER, Ngrams
-from .result import Told
+from .result import Told, keep
 
 WINDOWS = 64  # at a time
 TAUGHT = 2 << 20  # bytes of training text that n-grams are counted in
@@ -115,12 +115,9 @@ def evaluate_task(
     told["verdict"] = _verdict(scores)
     told["data"] = {"place": source.place, "fingerprint": source.fingerprint()}
     told["seconds"] = round(time.monotonic() - began, 1)
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is not None and (home / "checkpoints").is_dir():
-        from ..run import Run
-
-        Run.open(home).write_json("perplexity.json", told)
-    return Perplexity(told)
+    found = Perplexity(told)
+    keep(run, "perplexity", found)
+    return found
 
 
 def texts(source: Source, modality: Any, most: int) -> Iterator[str]:

@@ -26,8 +26,8 @@ from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, over_seeds
+from .result import keep
 from .ridge import solutions
-from .rounds import keep
 from .scored import Scored, best_control, conclude
 from .split import TRAIN, split
 
@@ -144,7 +144,7 @@ def evaluate_task(
         "regress", "Spearman", HEADS, scores, control, gain, notes, encoder, source.place, began,
         curve,
     )  # fmt: skip
-    keep(run, result)
+    keep(run, "regress", result)
     return result
 
 

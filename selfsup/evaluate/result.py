@@ -6,6 +6,7 @@ evaluation.json is described in docs/evaluation.md; `format` grows when a reader
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from .. import console
@@ -165,3 +166,13 @@ def _gain(found: dict[str, dict[str, Any]]) -> str:
         return ""
     half = 100 * (gain["high"] - gain["low"]) / 2
     return f"{100 * gain['value']:+.1f} ± {half:.1f} ({gain['control']})"
+
+
+def keep(run: Any, task: str, found: Told) -> None:
+    """evaluation-TASK.json in the run's folder, where there is one: what was found, and as text."""
+    from ..run import Run
+
+    home = getattr(run, "path", run)  # a loaded encoder has no folder to write into
+    if isinstance(home, str | Path) and (Path(home) / "checkpoints").is_dir():
+        told = found.to_json() | {"task": task, "text": str(found)}
+        Run.open(home).write_json(f"evaluation-{task}.json", told)

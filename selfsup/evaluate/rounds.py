@@ -1,8 +1,6 @@
 """The result of a published protocol: accuracies of several rounds, of each encoder and control."""
 
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -72,15 +70,3 @@ def conclude(
 
 def _named(control: str) -> str:
     return "the untrained network" if control == UNTRAINED else control
-
-
-def keep(run: Any, result: Told) -> None:
-    """evaluation-TASK.json in the run's folder, where there is one."""
-    from ..run import Run
-
-    if isinstance(run, LoadedEncoder):
-        return
-    home = Path(getattr(run, "path", run))
-    if (home / "checkpoints").is_dir():
-        told = result.to_json()
-        Run.open(home).write_json(f"evaluation-{told['task']}.json", told)

@@ -29,7 +29,7 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .interval import difference
-from .rounds import keep
+from .result import keep
 from .scored import Scored, best_control, conclude
 from .split import TEST, TEST_SHARE, TRAIN
 
@@ -117,7 +117,7 @@ def evaluate_task(
         "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
         encoder, source.place, began,
     )  # fmt: skip
-    keep(run, result)
+    keep(run, "tokens", result)
     return result
 
 

@@ -38,7 +38,7 @@ from ..transfer.transcribe import (
     size_for,
 )
 from .controls import PRETRAINED, SCRATCH
-from .result import Told
+from .result import Told, keep
 from .split import TEST, TRAIN
 
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
@@ -114,11 +114,7 @@ def evaluate_task(
             told = job.curve(amounts, max(1, seeds), 60 * minutes)
     told["seconds"] = round(time.monotonic() - began, 1)
     result = Transcription(told)
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is not None and (home / "checkpoints").is_dir():
-        from ..run import Run
-
-        Run.open(home).write_json("transcription.json", told)
+    keep(run, "transcribe", result)
     return result
 
 

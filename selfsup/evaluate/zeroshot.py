@@ -29,7 +29,7 @@ from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED, awake
 from .interval import difference, over_samples
 from .pairing import BATCH, CLASSICAL, NETWORKS, Classical
-from .result import Told
+from .result import Told, keep
 from .split import TEST
 
 # By what the samples are; {} stands for the name of a class
@@ -127,12 +127,9 @@ def evaluate_task(
                         "classes": names, "samples": len(usable)}  # fmt: skip
         told["templates"] = list(wanted)
         told["seconds"] = round(time.monotonic() - began, 1)
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is not None and (home / "checkpoints").is_dir():
-        from ..run import Run
-
-        Run.open(home).write_json("zeroshot.json", told)
-    return ZeroShot(told)
+    found = ZeroShot(told)
+    keep(run, "zeroshot", found)
+    return found
 
 
 def readable(name: str) -> str:

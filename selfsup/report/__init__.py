@@ -42,6 +42,7 @@ def report(run: Any) -> Path:
     parts = [
         ("evaluation", "Did it help?", sections.evaluation(folder)),
         *planning(folder),
+        *sections.tasks(folder),
         ("curves", "Training", sections.curves(folder)),
         ("health", "Health", sections.events(folder)),
     ]

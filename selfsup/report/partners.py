@@ -1,6 +1,7 @@
 """Which parts of samples found each other: recall, and the best and the worst cases.
 
-Drawn from pairs.json, which `selfsup evaluate` writes, and from the data, if they are at hand.
+Drawn from evaluation-retrieve.json, which `selfsup evaluate` writes, and from the data, if they are
+at hand.
 """
 
 import json
@@ -15,7 +16,7 @@ from ..load import CARD, Card, modality_of
 from .page import Markup, clean, missing, section, table, tag
 from .pictures import Album, Tile, strip
 
-LARGEST = 1 << 24  # bytes of pairs.json
+LARGEST = 1 << 24  # bytes of evaluation-retrieve.json
 TITLE = "Partners"
 SAID = {
     "best": "Partners that were found first, and surest.",
@@ -25,7 +26,7 @@ SAID = {
 
 def partners(path: Path, album: Album) -> Markup | None:
     """The section of a run whose parts were searched for each other; None where none were."""
-    file = path / "pairs.json"
+    file = path / "evaluation-retrieve.json"
     if not file.is_file() or file.stat().st_size > LARGEST:
         return None
     try:
@@ -33,7 +34,8 @@ def partners(path: Path, album: Album) -> Markup | None:
         head, rows = _recalls(told)
         lead = clean(told["verdict"]["sentence"], 600)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return section("partners", TITLE, tag("p", f"pairs.json cannot be used: {clean(error)}"))
+        why = f"{file.name} cannot be used: {clean(error)}"
+        return section("partners", TITLE, tag("p", why))
     parts: list[Any] = [table(head, rows, caption="Recall, in percent", numbers=len(head) - 2)]
     try:
         parts += _sheets(path, told, album)

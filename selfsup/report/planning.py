@@ -13,8 +13,9 @@ WIDE = 1200  # pixels of the filmstrip, at most
 
 def planning(folder: Folder) -> list[tuple[str, str, Markup]]:
     """The section, where this run was planned with."""
+    planned = folder.tasks.get("plan", {})
     lines: list[list[object]] = []
-    for row in rows(folder.planned.get("scores"))[:12]:
+    for row in rows(planned.get("scores"))[:12]:
         value, low, high = (number(row.get(key)) for key in ("value", "low", "high"))
         if value is not None and low is not None and high is not None:
             steps = number(row.get("steps"))
@@ -24,7 +25,7 @@ def planning(folder: Folder) -> list[tuple[str, str, Markup]]:
     if not lines:
         return []
     head = ["actions by", "goals reached, %", "95 % interval", "steps"]
-    about = f"Episodes in {folder.planned.get('environment')}"
+    about = f"Episodes in {planned.get('environment')}"
     parts: list[Markup] = [table(head, lines, caption=about, numbers=3)]
     path = folder.path / "filmstrip.png"
     if path.is_file():
@@ -34,5 +35,5 @@ def planning(folder: Folder) -> list[tuple[str, str, Markup]]:
         parts.append(Album().image(frames, "frames of an episode", side=WIDE, exact=True))
         words = "From the first step to the last; the goal, which the plan was given, stands last."
         parts.append(tag("p", words, class_="note"))
-    lead = str(folder.planned.get("statement", ""))
+    lead = str(planned.get("statement", ""))
     return [("planning", "Planning", section("planning", "Planning", *parts, lead=lead))]

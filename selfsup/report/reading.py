@@ -22,6 +22,7 @@ from .page import clean
 from .plots import POINTS, thin
 
 LARGEST = 64 << 20  # bytes of a JSON file that is read whole
+TASKS = 20  # whose evaluations are read, at most
 BLOCK = 32 << 20  # bytes of metrics that are read at once
 MOST_EVENTS = 2000
 EXAMPLES = 4
@@ -73,7 +74,7 @@ class Folder:
     metrics: Metrics
     events: list[dict[str, Any]]
     evaluation: dict[str, Any]
-    planned: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]  # what evaluations of other tasks found, by task
     state: dict[str, Any]
     checkpoints: list[str]
     done: dict[str, Any] | None
@@ -113,7 +114,10 @@ def read(path: Path) -> Folder:
         metrics=_metrics(path / "metrics.jsonl"),
         events=_events(path / "events.jsonl"),
         evaluation=_object(path / "evaluation.json", problems, path),
-        planned=_object(path / "evaluation-plan.json", problems, path),
+        tasks={
+            file.stem.removeprefix("evaluation-"): _object(file, problems, path)
+            for file in sorted(path.glob("evaluation-*.json"))[:TASKS]
+        },
         state=state,
         checkpoints=checkpoints,
         done=ends["DONE"],

@@ -54,11 +54,15 @@ def health(folder: Folder) -> tuple[str, str, dict[str, Any]]:
     return "good", "finished", {}
 
 
+DRAWN = ("plan", "retrieve")  # tasks that have sections of their own
+
+
 def verdict(folder: Folder) -> Markup:
     """The first thing on the page: one sentence, a few numbers, and what to do next."""
     tone, word, said = health(folder)
-    told = folder.evaluation.get("verdict")
-    told = told if isinstance(told, dict) else {"sentence": told} if isinstance(told, str) else {}
+    told = _told(folder.evaluation)
+    others = [_told(found) for found in folder.tasks.values()]
+    told = told or next((other for other in others if other.get("gain")), {}) or (others or [{}])[0]
     sentence = told.get("sentence")
     more: list[object] = []
     if tone == "bad":
@@ -70,7 +74,8 @@ def verdict(folder: Folder) -> Markup:
     elif sentence:
         headline = str(sentence)
         if folder.done is not None:
-            clear, some = (value_of(told.get("low")) or 0) > 0, bool(told.get("gain"))
+            some = bool(told.get("gain"))
+            clear = some if "low" not in told else (value_of(told["low"]) or 0) > 0
             tone = "good" if clear and some else "warn"
             word = "it helped" if clear else "it helps when fine-tuned"
             word = word if some else "no gain shown"
@@ -86,7 +91,7 @@ def verdict(folder: Folder) -> Markup:
         headline = "Training has not finished; this is how far it came."
     else:
         headline = "Nothing has been trained in this folder yet."
-    if not folder.evaluation:
+    if not folder.evaluation and not folder.tasks:
         more.append(
             missing(
                 "a comparison with the untrained encoder and with raw pixels, on labelled data.",
@@ -108,6 +113,23 @@ def verdict(folder: Folder) -> Markup:
         class_=f"verdict {tone}",
         aria_labelledby="verdict-title",
     )
+
+
+def _told(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The verdict of an evaluation, if it has one."""
+    told = evaluation.get("verdict")
+    return told if isinstance(told, dict) else {"sentence": told} if isinstance(told, str) else {}
+
+
+def tasks(folder: Folder) -> list[tuple[str, str, Markup]]:
+    """What evaluations of other tasks found, as they printed it."""
+    parts = []
+    for name, found in folder.tasks.items():
+        if isinstance(text := found.get("text"), str) and name not in DRAWN:
+            parts += [tag("h3", clean(name, 40)), tag("pre", clean(text, 8000), class_="scroll")]
+    if not parts:
+        return []
+    return [("tasks", "Other tasks", section("tasks", "Other tasks", *parts))]
 
 
 def _advice(said: dict[str, Any]) -> list[Markup]:

@@ -129,7 +129,7 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
     ]  # fmt: skip
     assert told["letters"] == " ab" and "12 to test" in told["statement"]
     assert "transcribed" in str(found) and found.verdict in str(found)
-    assert (encoder.path / "transcription.json").exists()
+    assert (encoder.path / "evaluation-transcribe.json").exists()
     for row in told["curve"]:
         assert row["cer"]["low"] <= row["cer"]["value"] <= row["cer"]["high"]
     assert tasks.suggested("audio", melodies, melodies / "said.tsv") == "transcribe"

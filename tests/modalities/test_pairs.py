@@ -383,7 +383,7 @@ def test_evaluate_finds_partners_beside_the_controls(run, home, tmp_path):
     # 24 texts are of one picture alone and 12 of two each: 36 different ones
     assert {r["queries"] for r in found["scores"] if r["direction"] == "text to image"} == {36}
     assert told.recall("image to text", 10) > told.recall("image to text", 10, "chance")
-    assert (run.path / "pairs.json").exists() and "recall@5" in str(told)
+    assert (run.path / "evaluation-retrieve.json").exists() and "recall@5" in str(told)
     page = selfsup.report(run).read_text()
     assert "Partners" in page and "recall@10" in page and page.count("rank 1") >= 4
     assert "could not be made" not in page.partition("Partners")[2].partition("Views")[0]

@@ -153,7 +153,7 @@ def test_perplexity_and_generation(tmp_path):
     rows = {row["of"]: row for row in found.to_json()["scores"]}
     assert rows["pretrained"]["bits_per_byte"] < rows["untrained"]["bits_per_byte"] - 0.3
     assert rows["pretrained"]["perplexity"] == pytest.approx(np.exp(rows["pretrained"]["loss"]))
-    assert (run.path / "perplexity.json").exists() and str(found)
+    assert (run.path / "evaluation-perplexity.json").exists() and str(found)
     same = evaluate_task(run.path, tmp_path / "train.txt").to_json()
     assert not same["notes"] or "training text" in same["notes"][0]
 

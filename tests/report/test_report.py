@@ -284,3 +284,16 @@ def test_a_full_disk_leaves_the_old_report(finished):
 def test_the_same_run_gives_the_same_file(finished):
     first = report(finished).read_bytes()
     assert report(finished).read_bytes() == first
+
+
+def test_other_tasks_speak_for_a_run_that_no_labels_judged(finished, hostile):
+    (finished / "evaluation.json").unlink()
+    told = {"verdict": {"sentence": "Pretraining helped: Spearman 0.81", "gain": True}}
+    told |= {"text": f"pretrained  0.81\nuntrained   0.43\n{hostile}"}
+    (finished / "evaluation-regress.json").write_text(json.dumps(told))
+    page = Page(report(finished))
+    assert "It helped" in page.text and "Whether it helped is not known" not in page.text
+    assert page.text.count("Spearman 0.81") >= 1 and "untrained 0.43" in page.text
+    assert_closed(page)
+    (finished / "evaluation-regress.json").write_text("[")
+    assert "evaluation-regress.json cannot be read" in Page(report(finished)).text
