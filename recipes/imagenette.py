@@ -2,9 +2,9 @@
 
     SELFSUP_DATA=... python -m recipes.imagenette
 
-Seed 0, AMD EPYC (AVX512-BF16), 2 cores, 15 minutes of training and 8 of judging, bfloat16: SimCLR on
-a quarter-width ResNet-18 at 64 px, 361,472 samples seen. Linear probe on 4,200 labels 67.5 (65.1 to
-69.9); untrained 32.0, pixels + PCA 40.5. kNN 64.5; untrained 27.7, pixels + PCA 36.4.
+Seed 0, AMD EPYC (AVX512-BF16), 2 cores, 15 minutes of training and 8 of judging, bfloat16: SimCLR
+on a quarter-width ResNet-18 at 64 px, 361,472 samples seen. Linear probe on 4,200 labels 67.5 (65.1
+to 69.9); untrained 32.0, pixels + PCA 40.5. kNN 64.5; untrained 27.7, pixels + PCA 36.4.
 With 1, 10, 100 labels a class 26.8, 51.6, 64.8; the same network from scratch 15.9, 27.8, 47.3.
 Fine-tuned on 2,100 labels 67.8, from scratch 48.5. One seed so far; light programs ran beside it.
 """
