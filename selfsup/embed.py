@@ -42,9 +42,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """What `embed` wrote. found = used + skipped."""
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written, a row for each sample that can be read. found = used + skipped."""
 
     path: str
     found: int
@@ -52,16 +52,18 @@ class Embedded:
     skipped: int
     reasons: dict[str, int]
     skipped_list: str
-    dim: int
     seconds: float
     samples_per_second: float
     resumed: int  # samples that an earlier call had done
+
+    def rows(self) -> str:
+        return f"{self.used} rows"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def __str__(self) -> str:
-        line = f"{self.used} vectors of {self.dim} numbers in {self.path}"
+        line = f"{self.rows()} in {self.path}"
         if self.samples_per_second:
             line += f" ({duration(self.seconds)}, {self.samples_per_second:.0f} samples/s)"
         line += f"\nfound {self.found} = used {self.used} + skipped {self.skipped}"
@@ -69,6 +71,16 @@ class Embedded:
             reasons = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
             line += f" ({reasons}; see {self.skipped_list})"
         return line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded(Written):
+    """What `embed` wrote."""
+
+    dim: int
+
+    def rows(self) -> str:
+        return f"{self.used} vectors of {self.dim} numbers"
 
 
 def embed(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from . import machine
-from .console import Console, duration
+from .console import Console
 from .data import open_source
-from .embed import BLOCK, FORMAT, FULL, Work
+from .embed import BLOCK, FORMAT, FULL, Work, Written
 from .errors import SelfsupError
 from .logs import disk_error
 from .stop import Stopped, stop
@@ -23,33 +23,14 @@ from .transfer.model import Model, load_model
 SUFFIXES = (".parquet", ".csv")
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """What `predict` wrote. found = used + skipped."""
+@dataclass(frozen=True, kw_only=True)
+class Predicted(Written):
+    """What `predict` wrote."""
 
-    path: str
     task: str
-    found: int
-    used: int
-    skipped: int
-    reasons: dict[str, int]
-    skipped_list: str
-    seconds: float
-    samples_per_second: float
-    resumed: int  # samples that an earlier call had done
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def __str__(self) -> str:
-        line = f"{self.used} answers ({self.task}) in {self.path}"
-        if self.samples_per_second:
-            line += f" ({duration(self.seconds)}, {self.samples_per_second:.0f} samples/s)"
-        line += f"\nfound {self.found} = used {self.used} + skipped {self.skipped}"
-        if self.skipped:
-            reasons = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
-            line += f" ({reasons}; see {self.skipped_list})"
-        return line
+    def rows(self) -> str:
+        return f"{self.used} answers ({self.task})"
 
 
 def predict(
