@@ -4,6 +4,8 @@
 # make bench  speed beside this machine's limit
 PYTHON ?= python3
 BIN := .venv/bin
+# processes that test side by side
+JOBS ?= 2
 # the front door and what it gives out
 SURFACE := $(addprefix selfsup/,__init__.py method.py encoder.py pretrain.py embed.py load.py run.py scan.py settings.py errors.py needs.py finetune.py predict.py compare.py search.py variants.py methods evaluate report)
 
@@ -19,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/selfsup demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff format --check selfsup tests benchmarks recipes
