@@ -150,9 +150,9 @@ def evaluate_task(
                      "train": len(train), "test": len(test)},
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
-    found = Pairing(told)
-    keep(run, "retrieve", found)
-    return found
+    result = Pairing(told)
+    keep(run, "retrieve", result)
+    return result
 
 
 def halves(source: PairSource) -> tuple[np.ndarray, np.ndarray, str]:

@@ -115,9 +115,9 @@ def evaluate_task(
     told["verdict"] = _verdict(scores)
     told["data"] = {"place": source.place, "fingerprint": source.fingerprint()}
     told["seconds"] = round(time.monotonic() - began, 1)
-    found = Perplexity(told)
-    keep(run, "perplexity", found)
-    return found
+    result = Perplexity(told)
+    keep(run, "perplexity", result)
+    return result
 
 
 def texts(source: Source, modality: Any, most: int) -> Iterator[str]:

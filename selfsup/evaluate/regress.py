@@ -7,6 +7,7 @@ through the same probe on the same split.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,11 @@ def fits(
     mean, level = x.mean(0), y.mean()
     sums = [strength * len(y) for strength in strengths]
     for weight in solutions(x - mean, (y - level)[:, None], sums):
-        yield lambda x, weight=weight: level + (x - mean) @ weight[:, 0]
+        yield partial(_linear, mean, level, weight[:, 0])
+
+
+def _linear(mean: Tensor, level: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+    return level + (x - mean) @ weight
 
 
 def measures(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> dict[str, float]:

@@ -127,9 +127,9 @@ def evaluate_task(
                         "classes": names, "samples": len(usable)}  # fmt: skip
         told["templates"] = list(wanted)
         told["seconds"] = round(time.monotonic() - began, 1)
-    found = ZeroShot(told)
-    keep(run, "zeroshot", found)
-    return found
+    result = ZeroShot(told)
+    keep(run, "zeroshot", result)
+    return result
 
 
 def readable(name: str) -> str:
