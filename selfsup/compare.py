@@ -37,13 +37,13 @@ RUNGS = (0.25, 0.5, 1.0)  # of a full run, at which the worse half is stopped
 
 
 def compare(
-    data: Any,
+    data: str | Path,
     *,
     methods: Sequence[str] = (),
     vary: str | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    labels: Any = None,
+    labels: str | Path | None = None,
     out: str | Path,
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -67,7 +67,7 @@ def compare(
     contenders = _contenders(data, tuple(methods), vary, common)
     rungs = RUNGS if vary is None else RUNGS[-1:]  # each operation is to get its number
     budget = {"steps": steps} if steps else {"minutes": minutes or 30.0}
-    told = _begin(out, contenders, budget, rungs, labels)
+    told = _begin(out, common, contenders, budget, rungs, labels)
     whole = {"train.steps": steps} if steps else {"train.minutes": full_minutes(told)}
     alive = list(contenders)
     for rung in rungs:
@@ -120,6 +120,7 @@ def _contenders(
 
 def _begin(
     out: Path,
+    common: dict[str, Any],
     contenders: Mapping[str, Any],
     budget: dict[str, Any],
     rungs: tuple[float, ...],
@@ -128,7 +129,9 @@ def _begin(
     """What is known so far: of an earlier call, or nothing."""
     asked = {
         "format": FORMAT,
+        "common": {key: str(value) for key, value in common.items()},
         "contenders": dict(contenders),
+        "labels": None if labels is None else str(Path(labels).absolute()),
         "budget": budget,
         "rungs": list(rungs),
         "by": BY_QUALITY if labels is None else BY_PROBE,
@@ -142,7 +145,7 @@ def _begin(
             "E304",
             "--out holds a comparison of other things",
             where=str(path),
-            why="contenders, budget or labels differ from what it was begun with",
+            why="data, settings, contenders, budget or labels differ from what it was begun with",
             do="give the same command to go on with it, or another --out",
         )
     return told

@@ -115,9 +115,12 @@ def test_the_same_command_goes_on_where_it_was(found, pictures, settings, monkey
     assert cli.main(command) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["scores"][-1]["probe"] == last["probe"] and again["best"] == told["best"]
-    command[command.index("8")] = "9"
-    assert cli.main(command) == 2
-    assert "E304" in capsys.readouterr().out
+    for old, new in (("8", "9"), (str(pictures), str(pictures / "train")), ("--out", "--seed=3")):
+        other = [*command]
+        at = len(other) - 1 - other[::-1].index(old)  # the labels, not the data
+        other[at : at + 1] = [new, "--out"] if old == "--out" else [new]
+        assert cli.main(other) == 2, new
+        assert "E304" in capsys.readouterr().out
 
 
 def test_views_are_taken_apart(pictures, settings, tmp_path):

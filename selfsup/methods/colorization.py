@@ -46,7 +46,7 @@ class Colorization(Method):
         self.register_buffer("see", see if seen else torch.full_like(see, 1 / channels))
         with torch.no_grad():
             encoder.entrance.copy_(torch.einsum("di...,ij->dj...", encoder.entrance, self.see))
-        # Departure: values, not 313 bins of rebalanced colours, which only pictures have
+        # Departure: values, not 313 bins of rebalanced colours, which few data have
         self.values = mlp(encoder.dim, hidden, len(held) * math.prod(encoder.cell), norm=False)
 
     def loss(self, views, progress):

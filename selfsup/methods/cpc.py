@@ -3,7 +3,7 @@
 From a summary of what came so far foretell the next steps along an axis, well enough to tell what
 does come from what comes elsewhere.
 Any modality whose encoder is a transformer on tokens in an order: along the first axis of the grid
-that has more than one place. Of a picture, the rows below are foretold, column by column.
+that has more than one place. Of two axes, the rows below are foretold, column by column.
 """
 
 import math

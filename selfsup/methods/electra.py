@@ -57,7 +57,7 @@ class ELECTRA(Method):
         self.chance = {"named": math.log(self.encoder.stem.count)}
         named = cross_entropy(logits, x.values[hidden], reduction="sum")
         found = binary_cross_entropy_with_logits(suspicion, strange, reduction="sum")
-        # by the mean over ranks, whose texts have other lengths: every token counts the same
+        # by the mean over ranks, whose documents have other lengths: every token counts the same
         return {
             "named": named / distributed.mean(hidden.sum().float()).clamp(min=1),
             "found": self.weight * found / distributed.mean(x.valid.sum().float()),
@@ -70,7 +70,7 @@ class ELECTRA(Method):
         return self.encoder.logits(self.norm(gelu(states)))
 
     def _draws(self, x: Ragged) -> Float[Tensor, "b n"]:
-        # for the whole context, however long the longest text is here: so ranks draw alike
+        # for the whole context, however long the longest document is: so ranks draw alike
         width = max(self.encoder.size, x.shape[1])
         return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
 
@@ -88,7 +88,7 @@ class Narrowed(nn.Module):
 
 
 def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-    """`ratio` of each text's tokens, one at least; special tokens never."""
+    """`ratio` of each document's tokens, one at least; special tokens never."""
     free = x.valid & (x.values >= SPECIAL)
     rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
     wanted = (ratio * free.sum(1)).round().clamp(min=1)

@@ -65,7 +65,7 @@ class MDLM(Method):
         }
 
     def _draws(self, x: Ragged) -> Float[Tensor, "b n"]:
-        # for the whole context, however long the longest text is here: so ranks draw alike
+        # for the whole context, however long the longest document is: so ranks draw alike
         width = max(self.encoder.size, x.shape[1])
         return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
 

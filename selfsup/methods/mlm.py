@@ -47,7 +47,7 @@ class MLM(Method):
         self.watch = {"embedding": ragged.mean(states.detach(), x.valid)}
         self.chance = {"masked": math.log(self.encoder.stem.count)}
         total = cross_entropy(logits.float(), x.values[chosen], reduction="sum")
-        # by the mean over ranks, whose texts have other lengths: every token counts the same
+        # by the mean over ranks, whose documents have other lengths: every token counts the same
         return {"masked": total / distributed.mean(chosen.sum().float()).clamp(min=1)}
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ class MLM(Method):
         return choose(x, self.ratio, self._draws(x), starts)
 
     def _draws(self, x: Ragged) -> Float[Tensor, "b n"]:
-        # for the whole context, however long the longest text is here: so ranks draw alike
+        # for the whole context, however long the longest document is: so ranks draw alike
         width = max(self.encoder.size, x.shape[1])
         return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
 
