@@ -253,13 +253,17 @@ def short_run(name, shard=False, accumulate=1):
     return {"loss": float(loss), "gradients": gradients, "state": state, "losses": losses}
 
 
-def close(found, expected, tolerance):
-    """Where a number is zero but for rounding, that is judged beside the largest of all."""
+# Losses whose large terms cancel in some gradients, which are then zero but for rounding
+CANCEL = ("BYOL", "VICReg", "MSN")
+
+
+def close(found, expected, tolerance, share=0.0):
+    """Each beside its own size; with `share`, beside that part of the largest of all at least."""
     assert set(found) == set(expected)
-    largest = max(float(value.abs().max()) for value in expected.values())
+    least = max(1e-3, share * max(float(value.abs().max()) for value in expected.values()))
     for key, value in expected.items():
         error = (found[key].double() - value.double()).abs().max()
-        scale = value.double().abs().max().clamp_min(max(1e-3, 3e-3 * largest))
+        scale = value.double().abs().max().clamp_min(least)
         assert error <= tolerance * scale, (key, float(error), float(scale))
 
 
@@ -275,7 +279,7 @@ def test_two_ranks_are_one_big_batch(name):
     first, second = on_ranks(short_run, name=name)
     assert first["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert len(expected["gradients"]) > 5
-    close(first["gradients"], expected["gradients"], 1e-4)
+    close(first["gradients"], expected["gradients"], 1e-4, 3e-3 if name in CANCEL else 0.0)
     assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     close(first["state"], expected["state"], 1e-3)
     for key, value in first["state"].items():  # and the ranks stay one model
