@@ -289,15 +289,18 @@ def _kill_and_compare(folder: Path) -> tuple[str, int]:
     """What differs, or nothing; and the step that was saved when the process was killed."""
     import numpy as np
 
+    from .machine import choose_precision
+
     pictures = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), np.uint8)
     data = folder / "pictures.npy"
     np.save(data, pictures)
     alone, killed = folder / "alone", folder / "killed"
-    processes = [_start(data, alone), _start(data, killed)]
+    precision = choose_precision("auto", "cpu")  # once: two runs that measure it may differ
+    processes = [_start(data, run, precision) for run in (alone, killed)]
     try:
         step = _kill_half_way(processes[1], killed)
         _finish(processes[0], alone)
-        processes.append(_start(data, killed))
+        processes.append(_start(data, killed, precision))
         _finish(processes[2], killed)
     finally:
         for process in processes:
@@ -314,13 +317,13 @@ def _processes() -> Any:
     return context
 
 
-def _start(data: Path, out: Path) -> Any:
-    process = _processes().Process(target=_train, args=(data, out))
+def _start(data: Path, out: Path, precision: str) -> Any:
+    process = _processes().Process(target=_train, args=(data, out, precision))
     process.start()
     return process
 
 
-def _train(data: Path, out: Path) -> None:
+def _train(data: Path, out: Path, precision: str) -> None:
     """What users call, in a process of its own, which a kill signal can end."""
     import torch
 
@@ -339,6 +342,7 @@ def _train(data: Path, out: Path) -> None:
         steps=STEPS,
         batch=16,
         resolution=16,
+        train={"precision": precision},
         method="simclr",
         encoder={"name": "resnet18", "width": 0.125},
         checkpoint={"every_minutes": 1e-5},  # at every step

@@ -14,24 +14,33 @@ WORTH = 1.3  # bfloat16 must beat float32 by this much to be worth its rounding
 @cache
 def matmul_rate(dtype: torch.dtype, device: str = "cpu", n: int = 1024) -> float:
     """Floating point operations a second of an (n, n) matrix product: the best of several."""
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):  # the first ones load kernels
-        _wait(device)
-        start = time.perf_counter()
-        a @ b
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
+    return _rates([dtype], device, n, turns=6)[dtype]
 
 
 @cache
 def bf16_pays(device: str = "cpu") -> bool:
-    """Whether bfloat16 products are clearly faster here than float32 ones. Takes about 0.1 s."""
+    """Whether bfloat16 products are clearly faster here than float32 ones. Takes about 0.1 s.
+
+    The two take turns, many and short, so that programs beside this one slow down both alike.
+    """
     state = torch.random.get_rng_state()  # measuring must not change what the caller draws next
-    pays = matmul_rate(torch.bfloat16, device) > WORTH * matmul_rate(torch.float32, device)
+    n = 512 if device == "cpu" else 4096  # about a millisecond of work on either
+    rates = _rates([torch.bfloat16, torch.float32], device, n, turns=40)
     torch.random.set_rng_state(state)
-    return pays
+    return rates[torch.bfloat16] > WORTH * rates[torch.float32]
+
+
+def _rates(dtypes: list[torch.dtype], device: str, n: int, turns: int) -> dict[torch.dtype, float]:
+    pairs = {t: [torch.randn(n, n, device=device).to(t) for _ in range(2)] for t in dtypes}
+    best = dict.fromkeys(dtypes, float("inf"))
+    for _ in range(turns):  # the first ones load kernels
+        for dtype, (a, b) in pairs.items():
+            _wait(device)
+            start = time.perf_counter()
+            a @ b
+            _wait(device)
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    return {dtype: 2 * n**3 / seconds for dtype, seconds in best.items()}
 
 
 def choose_precision(wanted: str, device: str) -> str:

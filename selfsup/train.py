@@ -148,7 +148,7 @@ def train(
     device = next(method.parameters()).device
     convolutional = not shard and machine.channels_last(method)  # shards are plain rows
     state = State(steps=steps or 1000, accumulate=accumulate, joules=0.0)
-    state.precision = machine.choose_precision(precision, device.type)
+    state.precision = _precision(precision, device.type)
     state.settings = _settings(method, optim, batch, steps, minutes, seed, precision, accumulate)
     method.train()
     slow = Teacher(method.encoder) if average is not None else None
@@ -256,6 +256,12 @@ def train(
             facts = {"step": state.step, "seconds": state.seconds, "samples": samples}
             run.finish(**facts, verdict=verdict.kind, message=verdict.message)
         return _outcome(state, verdict, finished, code, rows, events)
+
+
+def _precision(wanted: str, device: str) -> str:
+    """As the first rank measures it: what pays may look different on a busy machine."""
+    half = machine.choose_precision(wanted, device) == "bf16"
+    return "bf16" if distributed.share(int(half)) else "fp32"
 
 
 # -- one step -----------------------------------------------------------------------------------

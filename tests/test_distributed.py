@@ -17,7 +17,7 @@ from test_graph import WIDTH, graphs
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import cli, distributed, methods
+from selfsup import cli, distributed, machine, methods
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
@@ -481,6 +481,25 @@ def timed():
 def test_ranks_agree_on_how_many_steps_fit_into_the_minutes():
     first, second = on_ranks(timed)
     assert first == second and first["step"] == first["steps"]
+
+
+def measured_differently():
+    """Beside other programs, what pays can look different to each rank."""
+    mixture = {0: True, 1: False}
+    machine.bf16_pays = lambda device: mixture[distributed.rank()]
+    seen = []
+
+    class Seeing(Local):
+        def loss(self, views, progress):
+            seen.append(self.encoder(views[0]).dtype)
+            return super().loss(views, progress)
+
+    train(Seeing(), Samples(views=1), batch=BATCH, steps=1)
+    return seen
+
+
+def test_ranks_agree_on_the_precision():
+    assert on_ranks(measured_differently) == [[torch.bfloat16], [torch.bfloat16]]
 
 
 def rows_of_rand():

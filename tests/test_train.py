@@ -155,11 +155,10 @@ def test_online_numbers_come_ten_times_and_do_not_disturb():
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_precision_is_measured(fast, chosen, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        machine,
-        "matmul_rate",
-        lambda dtype, device: 2.0 if fast == (dtype == torch.bfloat16) else 1.0,
-    )
+    def rates(dtypes, *_, **__):
+        return {t: 2.0 if fast == (t == torch.bfloat16) else 1.0 for t in dtypes}
+
+    monkeypatch.setattr(machine, "_rates", rates)
     machine.bf16_pays.cache_clear()
     seen = []
 
