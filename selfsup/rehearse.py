@@ -20,7 +20,7 @@ from .console import duration, size
 from .stop import Stop, stop
 
 if TYPE_CHECKING:
-    from .pretrain import Job
+    from .pretrain.job import Job
 
 STEPS, WARM_UP = 20, 3  # of a dry run; the first steps load kernels and fill the allocator
 LONGEST = 60.0  # seconds of a dry run's steps: twenty slow ones would be a run of their own

@@ -7,7 +7,7 @@ import torch
 from tiny import BATCH, Samples, Tiny
 
 from selfsup import energy
-from selfsup.report import reading, sections
+from selfsup.report import machine, reading
 from selfsup.run import Run
 from selfsup.stop import Stop
 from selfsup.train import train
@@ -90,8 +90,8 @@ def test_a_run_writes_down_what_the_counters_say(counters, tmp_path):
     # step 5 begins the second part: its counter went from 1 to 2
     assert told(tmp_path / "run") == pytest.approx(steps)
     folder = reading.read(tmp_path / "run")
-    assert sections.energy(folder).measured
-    shown = sections.machine(folder, "0")
+    assert machine.energy(folder).measured
+    shown = machine.machine(folder, "0")
     assert "energy, measured" in shown and "12 J" in shown and "estimate" not in shown
 
 
@@ -101,9 +101,9 @@ def test_a_run_without_counters_writes_nothing(tmp_path, monkeypatch):
     assert told(tmp_path / "run") == [None] * 3
     Run(tmp_path / "run").write_environment()
     folder = reading.read(tmp_path / "run")
-    spent = sections.energy(folder)
+    spent = machine.energy(folder)
     assert not spent.measured and "GB of memory" in spent.how
-    assert "energy, estimated" in sections.machine(folder, "0")
+    assert "energy, estimated" in machine.machine(folder, "0")
 
 
 def test_a_part_that_was_counted_is_not_the_whole(counters, tmp_path):
@@ -116,8 +116,8 @@ def test_a_part_that_was_counted_is_not_the_whole(counters, tmp_path):
     trained(tmp_path / "run", batches, 12)
     assert [x is not None for x in told(tmp_path / "run")] == [True] * 3 + [False] * 4
     folder = reading.read(tmp_path / "run")
-    assert not sections.energy(folder).measured
-    assert "energy, estimated" in sections.machine(folder, "0")
+    assert not machine.energy(folder).measured
+    assert "energy, estimated" in machine.machine(folder, "0")
 
 
 def test_a_counter_that_goes_away_ends_no_run(counters, tmp_path):

@@ -19,7 +19,7 @@ import selfsup
 from selfsup import cli, modalities, rehearse, settings
 from selfsup.checkpoint import read
 from selfsup.errors import SelfsupError
-from selfsup.pretrain import local_size
+from selfsup.pretrain.job import local_size
 from selfsup.run import Run
 
 TINY = {

@@ -25,7 +25,7 @@ from ..errors import SelfsupError
 from ..heads import mlp
 from ..load import LoadedEncoder, load
 from ..planning import PLANNERS
-from ..pretrain import build_method
+from ..pretrain.job import build_method
 from ..randomness import mix
 from ..run import Run
 from ..steps import Steps

@@ -24,11 +24,17 @@ def report(run: Any) -> Path:
     Raises SelfsupError: E301 there is no such folder, E701 it cannot be written.
     """
     from .. import __version__
-    from . import sections
+    from .curves import curves
+    from .data import data
     from .gallery import gallery
+    from .health import events
+    from .helped import evaluation, tasks
+    from .machine import machine
     from .page import clean, document, tag
     from .planning import planning
     from .reading import read
+    from .settings import settings
+    from .verdict import verdict
 
     path = Path(getattr(run, "path", run))
     if not path.is_dir():
@@ -40,17 +46,17 @@ def report(run: Any) -> Path:
         )
     folder = read(path)
     parts = [
-        ("evaluation", "Did it help?", sections.evaluation(folder)),
+        ("evaluation", "Did it help?", evaluation(folder)),
         *planning(folder),
-        *sections.tasks(folder),
-        ("curves", "Training", sections.curves(folder)),
-        ("health", "Health", sections.events(folder)),
+        *tasks(folder),
+        ("curves", "Training", curves(folder)),
+        ("health", "Health", events(folder)),
     ]
     parts += gallery(folder)
     parts += [
-        ("data", "Data", sections.data(folder)),
-        ("settings", "Settings", sections.settings(folder)),
-        ("machine", "Time, energy, versions", sections.machine(folder, __version__)),
+        ("data", "Data", data(folder)),
+        ("settings", "Settings", settings(folder)),
+        ("machine", "Time, energy, versions", machine(folder, __version__)),
     ]
     name = path.resolve().name
     method, encoder = folder.setting("method.name"), folder.setting("encoder.name")
@@ -70,7 +76,7 @@ def report(run: Any) -> Path:
         ),
         tag(
             "main",
-            sections.verdict(folder),
+            verdict(folder),
             [markup for _, _, markup in parts],
             tag(
                 "section",

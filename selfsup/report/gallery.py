@@ -5,7 +5,6 @@ why, and the others are made all the same.
 """
 
 import importlib.util
-import shlex
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -201,7 +200,7 @@ class Studio:
 def gallery(folder: Folder) -> list[tuple[str, str, Markup]]:
     """Sections with their anchors and titles."""
     studio = Studio(folder)
-    again = f"selfsup report {shlex.quote(clean(folder.path, 300))}"
+    again = folder.command("report")
     reason = studio.why.get("samples") or studio.why.get("encoder")
     if reason:
         gone = section("map", "Map and neighbours", missing("pictures of the data;", again, reason))

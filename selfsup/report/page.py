@@ -7,6 +7,7 @@ holds no script, and its policy forbids any: the one style sheet is allowed by i
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -37,6 +38,11 @@ def clean(text: object, clip: int = CLIP) -> str:
     short = whole[:clip].translate(_SPELLED)
     short = short.encode("utf-8", "backslashreplace").decode()  # bytes that are not text: \udcff
     return short if len(whole) <= clip else f"{short} … ({len(whole):,} characters)"
+
+
+def quoted(value: object) -> str:
+    """Foreign text as one word of a command that can be pasted into a shell."""
+    return shlex.quote(clean(value, 300))
 
 
 def text(value: object, clip: int = CLIP) -> Markup:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from .page import clean
+from .page import clean, quoted
 from .plots import POINTS, thin
 
 LARGEST = 64 << 20  # bytes of a JSON file that is read whole
@@ -90,6 +90,10 @@ class Folder:
             return str(tomllib.loads(f"value = {found}")["value"])
         except ValueError:
             return found
+
+    def command(self, verb: str, *rest: str) -> str:
+        """A command for this run that can be pasted into a shell."""
+        return " ".join(["selfsup", verb, quoted(self.path), *rest])
 
 
 def read(path: Path) -> Folder:

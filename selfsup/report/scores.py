@@ -71,6 +71,11 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+def signed(value: float) -> str:
+    """With its sign, and a minus that is as wide as the plus."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _score(row: dict[str, Any]) -> Score | None:
     value = number(row.get("value"))
     if value is None or not row.get("protocol") or not row.get("of"):

@@ -1,0 +1,95 @@
+"""selfsup evaluate: did pretraining help?"""
+
+from typing import Annotated
+
+import typer
+
+from ..console import Console
+from ..errors import SelfsupError
+from .answer import Answer
+from .options import AsJson, Cache, Debug, DropLeaks, FollowLinks, Labels, Quiet, RunArgument
+
+
+def evaluate(
+    run: RunArgument,
+    data: Annotated[str, typer.Argument(help="labelled folder or CSV", metavar="LABELLED")],
+    labels: Labels = None,
+    task: Annotated[
+        str | None, typer.Option(help="what to judge by; default: what the data suggest")
+    ] = None,
+    shots: Annotated[
+        str, typer.Option(help="labels per class in the few-label curve")
+    ] = "1,10,100",
+    seeds: Annotated[int, typer.Option(help="repetitions behind each interval", min=2)] = 5,
+    finetune: Annotated[
+        bool, typer.Option("--finetune/--no-finetune", help="also fine-tune (slower)")
+    ] = True,
+    attentive: Annotated[
+        bool, typer.Option("--attentive", help="also a probe that learns where to look (slower)")
+    ] = False,
+    minutes: Annotated[
+        float, typer.Option(help="for fine-tuning and training from scratch, in all", min=0.01)
+    ] = 10.0,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="a sentence around the name of a class, {}: --task zeroshot"),
+    ] = None,
+    drop_leaks: DropLeaks = False,
+    cache: Cache = None,
+    follow_links: FollowLinks = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Did pretraining help? The verdict, with numbers.
+
+    kNN, linear probe, fine-tuning and few labels, with several seeds and 95 % intervals, each
+    score beside the same encoder untrained and plain pixels.
+    """
+    from ..evaluate import evaluate as judge
+    from ..evaluate import tasks
+    from ..load import load
+
+    counts = _counts(shots)
+    task = task or tasks.suggested(load(run).modality.name, data, labels)
+    if task != tasks.CLASSIFY:
+        more = {"templates": template} if template else {}
+        told = tasks.find(task).evaluate_task(
+            run,
+            data,
+            seeds=seeds,
+            minutes=minutes,
+            labels=labels,
+            cache=cache,
+            follow_links=bool(follow_links),
+            console=Console(quiet=quiet),
+            **more,
+        )
+        return Answer.of(told)
+    found = judge(
+        run,
+        data,
+        shots=counts,
+        seeds=seeds,
+        finetune=finetune,
+        attentive=attentive,
+        minutes=minutes,
+        drop_leaks=drop_leaks,
+        labels=labels,
+        cache=cache,
+        follow_links=bool(follow_links),
+        console=Console(quiet=quiet),
+    )
+    return Answer.of(found)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise SelfsupError(
+            "E201", f"--shots {text!r} is not a list of counts", do="like: --shots 1,10,100"
+        )
+    return numbers

@@ -1,0 +1,172 @@
+"""The settings of a run: what is given, what its folder already holds, and what is chosen."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import distributed, faults, listing, modalities
+from .. import settings as schema
+from ..console import Console
+from ..data import Source, open_source
+from ..data.copies import without_copies
+from ..data.pairs import seen_as
+from ..errors import SelfsupError
+from ..plan import Choice, Facts, plan
+from ..run import Run
+from ..settings import Given, Settings, method_class
+from ..stop import stop
+from .job import Job, device, learned
+from .starts import by_tower
+
+PATHS = ("data.path", "data.labels", "data.cache", "start_from")
+
+
+def absolute(given: Mapping[str, Given]) -> dict[str, Given]:
+    """Paths that mean the same from any folder, so that resolved.toml does."""
+    made = dict(given)
+    for key in PATHS:
+        item = made.get(key)
+        if item is not None and isinstance(item.value, str | os.PathLike) and item.value != "none":
+            made[key] = Given(os.path.abspath(os.path.expanduser(item.value)), item.source)
+    towers = made.get("start_towers")
+    if towers is not None:
+        starts = by_tower(towers.value).items()
+        paths = [f"{k}={os.path.abspath(os.path.expanduser(v))}" for k, v in starts]
+        made["start_towers"] = Given(paths, towers.source)
+    return made
+
+
+def stored(out: Path | None, given: Mapping[str, Given]) -> tuple[Settings | None, str]:
+    """The settings of the run that is in `out` already, changed by what is given now; its text."""
+    path = out / "resolved.toml" if out is not None else None
+    if path is None or not path.exists():
+        if out is not None and out.exists() and not _empty(out):
+            raise SelfsupError(
+                "E201",
+                "--out is a folder with other things in it",
+                where=str(out),
+                do="give a new folder, or that of a run to continue it",
+            )
+        return None, ""
+    before = schema.from_file(path)
+    layers = dict(before)
+    if any(key in given for key in schema.LENGTHS):
+        layers = {key: value for key, value in layers.items() if key not in schema.LENGTHS}
+    for shelf in schema.SHELVES:  # another method has other settings
+        name = given.get(f"{shelf}.name")
+        if name is not None and name.value != before[f"{shelf}.name"].value:
+            layers = {k: v for k, v in layers.items() if not k.startswith(f"{shelf}.")}
+    settings = schema.resolve({**layers, **given}, ())
+    same = not settings.differences(schema.resolve(before, ()))
+    return settings, path.read_text("utf-8") if same else settings.to_toml()
+
+
+def _empty(folder: Path) -> bool:
+    """Whether nothing is in the way of a run there. What a start that failed left is not."""
+    own = {"data", "checkpoints", "lock", "owner.json"}
+    return folder.is_dir() and all(entry.name in own for entry in folder.iterdir())
+
+
+def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) -> Source:
+    def value(key: str, default: Any) -> Any:
+        if key in given:
+            return given[key].value
+        return stored[key] if stored else default
+
+    if data is None:
+        data = value("data.path", None)
+        data = None if data == schema.NONE else data
+    if data is None:
+        raise SelfsupError(
+            "E201",
+            "no data are given",
+            do="selfsup pretrain photos/ - or data.path in the file of --config",
+        )
+    source = open_source(data, follow_links=bool(value("data.follow_links", False)))
+    kind = value("modality.name", None)
+    if kind in listing.modalities():
+        source = seen_as(source, modalities.find(kind).contents)
+    source = source.for_training()
+    return without_copies(source) if value("data.drop_copies", False) is True else source
+
+
+def choose(given: Mapping[str, Given], source: Source, console: Console) -> Settings:
+    """Everything that was not given. All ranks measure together and choose the same."""
+    known = schema.check(given, partial=True)
+    before: list[Choice] = []
+    if start_from := known.get("start_from"):
+        before = _as_in(start_from, known)
+        known |= {key: value for key, value, _ in before}
+    if "modality.name" not in known:
+        found = modalities.of_content(source.content)
+        before.append(Choice("modality.name", found, "what the data hold"))
+        known["modality.name"] = found
+        named = {**given, "modality.name": Given(found, "plan")}
+        known |= schema.check(named, partial=True)  # its settings wait for its name
+    keywords = {k.removeprefix("modality."): v for k, v in known.items() if "modality." in k}
+    modality = learned(keywords, source, known.get("start_towers", ()))
+
+    def rate(candidate: Mapping[str, Any]) -> float:
+        from ..rehearse import samples_per_second
+
+        stop.check()
+        faults.at("plan.measure")
+        words = [
+            f"{key.removeprefix('encoder.')} {value}"
+            for key, value in candidate.items()
+            if key.startswith("encoder.") and key != "encoder.name"
+        ]
+        console.progress(" ".join(["measuring", candidate["encoder.name"], *words, "..."]))
+        trial = [Choice(key, value, "") for key, value in candidate.items()]
+        trial = [*before, *trial, Choice("train.steps", 1, "")]
+        job = Job(schema.resolve(given, trial), source, modality, ahead=False)
+        try:
+            speed = samples_per_second(job)
+        finally:
+            job.close()
+        return distributed.share(round(1000 * speed)) / 1000
+
+    choices = plan(
+        known, _facts(source, modality), rate, modality.method_for(known.get("encoder.name"))
+    )
+    optim = method_class({**known, **{c.key: c.value for c in choices}}["method.name"]).optim
+    if not any(choice.key == "optim.lr" for choice in choices):
+        reason = f"the method's own for {optim.per} samples; scaled to a batch"
+        choices.append(Choice("optim.lr", optim.lr, reason))
+    return schema.resolve(given, [*before, *choices])
+
+
+def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
+    """The encoder, the size and the modality of the run whose weights are the start."""
+    other = schema.load(Run.open(run).path / "resolved.toml")
+    if known.get("encoder.name", other["encoder.name"]) != other["encoder.name"]:
+        raise SelfsupError(
+            "E201",
+            f"--from is a run with {other['encoder.name']}, but the encoder is to be "
+            f"{known['encoder.name']}",
+            where=run,
+            do="leave --encoder out",
+        )
+    keys = [key for key in other.values if key.startswith(("encoder.", "modality."))]
+    keys.append("data.resolution")
+    return [
+        Choice(key, other[key], f"as in {Path(run).name}")
+        for key in keys
+        if key not in known and other[key] is not None
+    ]
+
+
+def _facts(source: Source, modality: Any) -> Facts:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    size, reason = modality.usual_size(modality.extent(source), device().type)
+    return Facts(
+        len(source),
+        size,
+        reason,
+        modality.name,
+        modality.unit,
+        device().type,
+        distributed.share(cores or 1),
+        distributed.world(),
+    )
