@@ -46,6 +46,7 @@ class Facts:
     device: str = "cpu"
     cores: int = 1
     processes: int = 1
+    encoders: tuple[str, ...] = ()  # those of the modality; none: unknown
 
 
 @dataclass(frozen=True)
@@ -515,6 +516,13 @@ def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]
             key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")
         ):
             found = TRANSFORMERS
+        if facts.encoders and found[0].encoder not in facts.encoders:
+            raise SelfsupError(
+                "E202",
+                f"{method} does not learn from {facts.modality} data",
+                why=f"it needs an encoder such as {found[0].encoder}, which is for other data",
+                do="leave --method out for the usual one, or see: selfsup list methods",
+            )
     with_patch = []
     for candidate in found:
         in_patches = facts.modality == "image" and candidate.encoder.startswith("vit")

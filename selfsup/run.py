@@ -165,6 +165,11 @@ class Run:
 
     # -- settings and data stay the same, or somebody says so -----------------------------------
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained or is to be: before, nothing binds it to its settings."""
+        return any(self.checkpoints.glob("step-*"))
+
     def settle(self, settings: str, *, allow_change: bool = False) -> list[str]:
         """Write resolved.toml (its text is `settings`), or compare with the one that is there.
 

@@ -454,3 +454,18 @@ def test_settings_that_cannot_be_built(photos, tmp_path):
             photos, out=tmp_path / "x", **{**TINY, "encoder": {"name": "vit_tiny", "patch": 3}}
         )
     assert caught.value.code in ("E201", "E202") and "patch" in str(caught.value)
+
+
+def test_a_method_for_other_data_is_named_before_anything_is_written(photos, tmp_path, capsys):
+    words = ["pretrain", str(photos), "--out", str(tmp_path / "x"), "--steps", "2"]
+    assert cli.main([*words, "--method", "world_model"]) == 2
+    assert "world_model does not learn from image data" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_start_that_failed_holds_nobody_to_its_settings(photos, tmp_path):
+    out = tmp_path / "x"
+    with pytest.raises(SelfsupError, match="MAE"):
+        selfsup.pretrain(photos, out=out, **{**TINY, "method": "mae"})
+    assert (out / "resolved.toml").exists()
+    assert selfsup.pretrain(photos, out=out, **TINY).done

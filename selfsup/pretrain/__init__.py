@@ -164,8 +164,8 @@ def _train(
 ) -> Done:
     lead = distributed.rank() == 0
     if lead:
-        run.settle(text, allow_change=allow_change)
-        run.settle_data(source, allow_change=allow_change)
+        run.settle(text, allow_change=allow_change or not run.begun)
+        run.settle_data(source, allow_change=allow_change or not run.begun)
         run.write_environment()
         if allow_change:
             run.reopen()
@@ -177,7 +177,7 @@ def _train(
     )
     for note in (*job.store.notes, *job.loader.notes):
         console.say(f"note: {note}")
-    fresh = not any(run.checkpoints.glob("step-*"))
+    fresh = not run.begun
     if fresh:
         take_weights(job.method, settings, console)
     if lead:

@@ -39,15 +39,19 @@ def absolute(given: Mapping[str, Given]) -> dict[str, Given]:
 
 def stored(out: Path | None, given: Mapping[str, Given]) -> tuple[Settings | None, str]:
     """The settings of the run that is in `out` already, changed by what is given now; its text."""
-    path = out / "resolved.toml" if out is not None else None
-    if path is None or not path.exists():
-        if out is not None and out.exists() and not _empty(out):
+    if out is None:
+        return None, ""
+    path = out / "resolved.toml"
+    if not path.exists():
+        if out.exists() and not _empty(out):
             raise SelfsupError(
                 "E201",
                 "--out is a folder with other things in it",
                 where=str(out),
                 do="give a new folder, or that of a run to continue it",
             )
+        return None, ""
+    if not Run(out).begun:  # what a start that failed has left
         return None, ""
     before = schema.from_file(path)
     layers = dict(before)
@@ -169,4 +173,5 @@ def _facts(source: Source, modality: Any) -> Facts:
         device().type,
         distributed.share(cores or 1),
         distributed.world(),
+        modality.encoders,
     )
