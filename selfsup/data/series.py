@@ -43,11 +43,24 @@ CONTEXT = 1024  # steps before its end that a stretch carries along
 LARGEST = 1 << 32  # bytes of all values
 
 MONTH = 30 * 86400.0
+DATES = 1e8  # seconds: times that stay below (until 1973) are numbers of steps
 PARTS = ("train", "val", "test")
 
 
-class Piece(np.ndarray):
+class Timed(np.ndarray):
+    """A series (t, c) with the seconds since 1970 of each step, where its time column has dates."""
+
+    time: np.ndarray | None = None
+
+
+class Piece(Timed):
     """A recording up to some step: its last n steps are a sample for any n."""
+
+
+def timed(values: np.ndarray, time: np.ndarray | None, kind: type[Timed] = Timed) -> Timed:
+    made = values.view(kind)
+    made.time = time
+    return made
 
 
 @dataclass
@@ -92,6 +105,8 @@ class SeriesSource(Source):
         super().__init__(place)
         self.kind, self.found_series = kind, found
         self.series, self.names, self.columns = found.values, found.names, found.columns
+        dated = (t is not None and np.abs(t).max(initial=0.0) >= DATES for t in found.times)
+        self.times = [t if d else None for t, d in zip(found.times, dated, strict=True)]
         widths = sorted({values.shape[1] for values in self.series})
         if len(widths) > 1:
             raise SelfsupError(
@@ -109,7 +124,7 @@ class SeriesSource(Source):
         return self.names[i]
 
     def read(self, i: int) -> np.ndarray:
-        return self.series[i]
+        return timed(self.series[i], self.times[i])
 
     def size(self, i: int) -> int:
         return self.series[i].nbytes
@@ -121,8 +136,8 @@ class SeriesSource(Source):
             digest.update(values.tobytes())
         for column in (self.found_series.labels, self.found_series.splits):
             digest.update(repr(column).encode("utf-8", "surrogateescape"))
-        for marks in self.found_series.marks:
-            digest.update(b"" if marks is None else marks.tobytes())
+        for array in (*self.times, *self.found_series.marks):
+            digest.update(b"" if array is None else array.tobytes())
         return digest.hexdigest()
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
@@ -168,8 +183,9 @@ class Recordings(SeriesSource):
         return f"{self.names[self.owner[i]]}@{self.ends[i]}"
 
     def read(self, i: int) -> np.ndarray:
-        end = int(self.ends[i])
-        return self.series[self.owner[i]][max(0, end - CONTEXT) : end].view(Piece)
+        end, owner = int(self.ends[i]), self.owner[i]
+        own, time = slice(max(0, end - CONTEXT), end), self.times[owner]
+        return timed(self.series[owner][own], None if time is None else time[own], Piece)
 
     def size(self, i: int) -> int:
         return self.read(i)[-self.window :].nbytes
@@ -639,8 +655,9 @@ def _seconds(column: pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_string(column.type):
         return column.cast(pa.float64()).to_numpy()
     cells = column.to_pylist()
-    found = moments([c or "NaT" for c in cells])
-    return _numbers(cells, ".")[0] if found is None else found
+    numbers, odd = _numbers(cells, ".")  # first: 7 would be a date too, of the year 7
+    found = moments([c or "NaT" for c in cells]) if odd else None
+    return numbers if found is None else found
 
 
 def _word(cell: Any) -> str:

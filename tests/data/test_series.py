@@ -233,3 +233,14 @@ def test_marks_of_steps_are_no_channel_and_follow_their_rows(tmp_path):
     pq.write_table(words, tmp_path / "b.parquet")
     source = open_source(str(tmp_path / "b.parquet"))
     assert np.flatnonzero(source.found_series.marks[0]).tolist() == [7]
+
+
+def test_numbers_of_steps_are_no_years(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,x\n" + "".join(f"{i},{i}.5\n" for i in range(30)))
+    source = open_source(str(path))
+    assert source.found_series.times[0].tolist() == list(range(30)) and source.times == [None]
+    path.write_text("t,x\n" + "".join(f"{1_700_000_000 + 60 * i},{i}.5\n" for i in range(30)))
+    source = open_source(str(path))
+    assert source.times[0][1] - source.times[0][0] == 60 and source.read(0).time[-1] > 1.7e9
+    assert len(source.read(0).time) == len(source.read(0))
