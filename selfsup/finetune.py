@@ -335,7 +335,7 @@ class Job:
         def part(number: int) -> Part:
             origins = judge.origins(number, horizon)
             level, spread = level_of(list(judge.values(origins, judge.context)), judge.instance)
-            stretches = Stretches(source.series, origins, judge.context)
+            stretches = Stretches(judge.inputs, origins, judge.context)
             targets = np.concatenate([judge.future(origins, horizon), level, spread], 1)
             return Part(stretches, np.arange(len(origins)), targets.astype(np.float32))
 

@@ -30,6 +30,7 @@ from ..randomness import mix
 from ..stop import stop
 from ..transfer.forecast import Stretches
 from .controls import PRETRAINED, UNTRAINED, awake
+from .forecast import inputs
 from .interval import Interval, over_seeds
 from .result import keep
 from .scored import Scored, best_control, conclude
@@ -94,7 +95,7 @@ def evaluate_task(
                 do="add a column `anomaly` of 0 and 1, or give --labels with a JSON or CSV of "
                 "windows (start,end)",
             )  # fmt: skip
-        part = Later(source, marks, encoder.size)
+        part = Later(source, marks, encoder.size, inputs(encoder, source))
         several = {PRETRAINED: [part.watched(encoder, console, PRETRAINED)], UNTRAINED: []}
         for i in range(max(2, min(seeds, NETWORKS))):
             fresh = awake(encoder.untrained(mix(seed, i)).to(encoder.device))
@@ -213,12 +214,20 @@ class Later:
     A block (n,) never ends within a window of anomalies.
     """
 
-    def __init__(self, source: Recordings, marks: Sequence[np.ndarray | None], context: int):
+    def __init__(
+        self,
+        source: Recordings,
+        marks: Sequence[np.ndarray | None],
+        context: int,
+        inputs: list[np.ndarray],
+    ):
         self.context = context
-        self.series, self.limits, truth = [], [], []
-        for values, limits, known in zip(source.series, source.bounds, marks, strict=True):
+        self.series, self.limits, self.inputs, truth = [], [], [], []
+        every = zip(source.series, source.bounds, marks, inputs, strict=True)
+        for values, limits, known, seen in every:
             if known is not None and limits[0] - context - BEFORE >= LEAST:
                 self.series.append(values)
+                self.inputs.append(seen)
                 self.limits.append((limits[0], limits[2]))
                 truth.append(known[limits[0] : limits[2]])
         left = len(source.series) - len(self.series)
@@ -258,7 +267,7 @@ class Later:
         """What an encoder thinks of the later steps."""
         shown = [(i, t) for i, (_, end) in enumerate(self.limits)
                  for t in range(self.context, end + 1)]  # fmt: skip
-        stretches, began = Stretches(self.series, shown, self.context), time.monotonic()
+        stretches, began = Stretches(self.inputs, shown, self.context), time.monotonic()
         scores = np.empty(len(shown), np.float32)
         for low in range(0, len(shown), BATCH):
             stop.check()

@@ -43,7 +43,7 @@ def encoder_of(path, name="dilated_small", **kwargs) -> LoadedEncoder:
 
 def later(path) -> anomaly.Later:
     source = open_source(str(path))
-    return anomaly.Later(source, source.found_series.marks, CONTEXT)
+    return anomaly.Later(source, source.found_series.marks, CONTEXT, list(source.series))
 
 
 # ---- measures --------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def test_the_last_place_alone_is_hidden_and_no_later_step_is_seen(watched, name)
     encoder, part = encoder_of(watched, name, **small), later(watched)
     quiet = anomaly.Console(quiet=True)
     before = part.watched(encoder, quiet, "x")
-    part.series[0] = part.series[0].copy()
-    part.series[0][540:] += 3.0
+    part.inputs[0] = part.inputs[0].copy()
+    part.inputs[0][540:] += 3.0
     after, first = part.watched(encoder, quiet, "x"), part.limits[0][0]
     np.testing.assert_allclose(after[: 540 - first], before[: 540 - first], atol=1e-4)
     assert np.abs(after[540 - first :] - before[540 - first :]).max() > 1e-2
