@@ -748,7 +748,7 @@ def _online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, flo
 
     from .evaluate.knn import nearest, vote
 
-    source = open_source(settings["data.labels"])
+    source = seen_as(open_source(settings["data.labels"]), job.modality.contents)
     labelled = source.labels()
     if labelled is None:
         raise SelfsupError(
