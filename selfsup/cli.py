@@ -224,6 +224,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="a sentence around the name of a class, {}: --task zeroshot"),
     ] = None,
+    old: Annotated[
+        str | None,
+        typer.Option(help="text of before --from, for what was forgotten: --task perplexity"),
+    ] = None,
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="take test samples out of the training part")
     ] = False,
@@ -252,7 +256,9 @@ def evaluate(
             seeds=seeds,
             minutes=minutes,
             console=Console(quiet=quiet),
-            **_set(labels=labels, cache=cache, follow_links=follow_links, templates=template),
+            **_set(
+                labels=labels, cache=cache, follow_links=follow_links, templates=template, old=old
+            ),
         )
         return Answer(told.to_json(), str(told))
     found = judge(
