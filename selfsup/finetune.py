@@ -18,6 +18,7 @@ from .console import Console, columns, duration
 from .data import Source, open_source, open_store
 from .data.joined import Joined
 from .data.outcome import Ledger
+from .data.pairs import seen_as
 from .data.series import Recordings
 from .data.store import Store
 from .data.tables import encode
@@ -183,6 +184,7 @@ def ask(
         reason = "a recording without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
     source = open_source(data, follow_links=follow_links, labels=labels)
+    source = seen_as(source, encoder.modality.contents)
     found = source.labels()
     numbers = _numbers(source, found)
     reason = "asked for"
@@ -335,7 +337,7 @@ class Job:
         def part(number: int) -> Part:
             origins = judge.origins(number, horizon)
             level, spread = level_of(list(judge.values(origins, judge.context)), judge.instance)
-            stretches = Stretches(source.series, origins, judge.context)
+            stretches = Stretches(judge.inputs, origins, judge.context)
             targets = np.concatenate([judge.future(origins, horizon), level, spread], 1)
             return Part(stretches, np.arange(len(origins)), targets.astype(np.float32))
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from . import machine
 from .console import Console
 from .data import open_source
+from .data.pairs import seen_as
 from .embed import BLOCK, FORMAT, FULL, Work, Written
 from .errors import SelfsupError
 from .logs import disk_error
@@ -65,7 +66,8 @@ def predict(
             f"{out.name} names no format for answers of {model.task.name}",
             do=f"end it in {' or '.join(suffixes)}",
         )
-    source = model.task.samples(open_source(data, follow_links=follow_links))
+    source = open_source(data, follow_links=follow_links)
+    source = model.task.samples(seen_as(source, model.encoder.modality.contents))
     batch = max(1, batch)
     work = Work(
         out,

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from . import faults
 from .data.outcome import BadSample, Ledger
+from .data.pairs import seen_as
 from .data.sources import Source, open_source
 from .errors import SelfsupError
 from .stop import stop
@@ -186,6 +187,7 @@ def _look(
 
         modality = find(of_content(source.content))()
         modality.learn(source)
+    source = seen_as(source, modality.contents)
     result = ScanResult(source.place, source.kind, source.content, ignored=source.ignored)
     result.unit = modality.raw_unit
     ledger = Ledger(skipped)

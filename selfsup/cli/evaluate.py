@@ -34,6 +34,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="a sentence around the name of a class, {}: --task zeroshot"),
     ] = None,
+    old: Annotated[
+        str | None,
+        typer.Option(help="text of before --from, for what was forgotten: --task perplexity"),
+    ] = None,
     drop_leaks: DropLeaks = False,
     cache: Cache = None,
     follow_links: FollowLinks = None,
@@ -53,7 +57,7 @@ def evaluate(
     counts = _counts(shots)
     task = task or tasks.suggested(load(run).modality.name, data, labels)
     if task != tasks.CLASSIFY:
-        more = {"templates": template} if template else {}
+        more = {"templates": template, "old": old}
         told = tasks.find(task).evaluate_task(
             run,
             data,
@@ -63,7 +67,7 @@ def evaluate(
             cache=cache,
             follow_links=bool(follow_links),
             console=Console(quiet=quiet),
-            **more,
+            **{key: value for key, value in more.items() if value},
         )
         return Answer.of(told)
     found = judge(

@@ -28,6 +28,8 @@ REASONS = {
     "no-partner": "one part of a pair without the other",
     "broken-row": "a row of a table that cannot be read",
     "key-again": "a part of a pair that is there already under the same key",
+    "no-number": "a picture without a number, where numbered ones are the frames of clips",
+    "frame-again": "another frame of the same clip has this number",
     "too-large": f"more than {LARGEST >> 20} MiB in one sample",
 }
 

@@ -5,7 +5,8 @@ steps that the time column leaves out are put in as missing, rows are sorted by 
 with the same time the first is kept; `notes` says how often that was needed.
 
 Few series without classes, or long ones, are recordings: their samples are stretches that end at
-every `stride`-th step, and only the beginning of a recording is there to pretrain on.
+every `stride`-th step, and only the beginning of a recording is there to pretrain on. A column that
+marks steps as normal or not is no channel: it is kept aside, to judge by.
 """
 
 import csv
@@ -29,6 +30,8 @@ from .tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, encode
 TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step")
 ID_COLUMNS = ("id", "unique_id", "series", "series_id", "item_id", "case", "subject", "sample",
               "sensor", "sample_id", "record", "recording")  # fmt: skip
+MARK_COLUMNS = ("anomaly", "is_anomaly", "anomalous", "outlier", "is_outlier")
+NORMAL = ("0", "false", "no", "normal")  # cells of such a column, in small letters
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?", "-", "inf", "-inf", "+inf")
 HEAD = 1 << 16  # bytes of a table that tell what it is
 NUMBERED = 8  # columns named 0, 1, 2 ... from which on a row is a series
@@ -40,11 +43,24 @@ CONTEXT = 1024  # steps before its end that a stretch carries along
 LARGEST = 1 << 32  # bytes of all values
 
 MONTH = 30 * 86400.0
+DATES = 1e8  # seconds: times that stay below (until 1973) are numbers of steps
 PARTS = ("train", "val", "test")
 
 
-class Piece(np.ndarray):
+class Timed(np.ndarray):
+    """A series (t, c) with the seconds since 1970 of each step, where its time column has dates."""
+
+    time: np.ndarray | None = None
+
+
+class Piece(Timed):
     """A recording up to some step: its last n steps are a sample for any n."""
+
+
+def timed(values: np.ndarray, time: np.ndarray | None, kind: type[Timed] = Timed) -> Timed:
+    made = values.view(kind)
+    made.time = time
+    return made
 
 
 @dataclass
@@ -56,20 +72,28 @@ class Found:
     times: list[np.ndarray | None] = field(default_factory=list)  # seconds, float64
     labels: list[str | None] = field(default_factory=list)
     splits: list[str | None] = field(default_factory=list)
+    marks: list[np.ndarray | None] = field(default_factory=list)  # (t,), true where not normal
     columns: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, values: np.ndarray, name: str, time=None, label=None, split=None) -> None:
+    def add(
+        self, values: np.ndarray, name: str, time=None, label=None, split=None, marks=None
+    ) -> None:
         values = np.ascontiguousarray(values, np.float32)
         values[~np.isfinite(values)] = np.nan
         if time is not None:
-            values, time, notes = in_order(values, time)
+            # marks are put in order as a channel is: where a step was left out, nothing is known
+            beside = values if marks is None else np.column_stack([values, marks])
+            beside, time, notes = in_order(beside, time)
+            values, more = np.split(beside, [values.shape[1]], axis=1)
+            values, marks = np.ascontiguousarray(values), None if marks is None else more[:, 0] == 1
             self.notes += [f"{name}: {note}" for note in notes]
         self.values.append(values)
         self.names.append(name)
         self.times.append(time)
         self.labels.append(label)
         self.splits.append(split)
+        self.marks.append(marks)
 
 
 class SeriesSource(Source):
@@ -81,6 +105,8 @@ class SeriesSource(Source):
         super().__init__(place)
         self.kind, self.found_series = kind, found
         self.series, self.names, self.columns = found.values, found.names, found.columns
+        dated = (t is not None and np.abs(t).max(initial=0.0) >= DATES for t in found.times)
+        self.times = [t if d else None for t, d in zip(found.times, dated, strict=True)]
         widths = sorted({values.shape[1] for values in self.series})
         if len(widths) > 1:
             raise SelfsupError(
@@ -98,7 +124,7 @@ class SeriesSource(Source):
         return self.names[i]
 
     def read(self, i: int) -> np.ndarray:
-        return self.series[i]
+        return timed(self.series[i], self.times[i])
 
     def size(self, i: int) -> int:
         return self.series[i].nbytes
@@ -110,6 +136,8 @@ class SeriesSource(Source):
             digest.update(values.tobytes())
         for column in (self.found_series.labels, self.found_series.splits):
             digest.update(repr(column).encode("utf-8", "surrogateescape"))
+        for array in (*self.times, *self.found_series.marks):
+            digest.update(b"" if array is None else array.tobytes())
         return digest.hexdigest()
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
@@ -155,8 +183,9 @@ class Recordings(SeriesSource):
         return f"{self.names[self.owner[i]]}@{self.ends[i]}"
 
     def read(self, i: int) -> np.ndarray:
-        end = int(self.ends[i])
-        return self.series[self.owner[i]][max(0, end - CONTEXT) : end].view(Piece)
+        end, owner = int(self.ends[i]), self.owner[i]
+        own, time = slice(max(0, end - CONTEXT), end), self.times[owner]
+        return timed(self.series[owner][own], None if time is None else time[own], Piece)
 
     def size(self, i: int) -> int:
         return self.read(i)[-self.window :].nbytes
@@ -334,6 +363,7 @@ class _Layout:
     id: int | None = None
     label: int | None = None
     split: int | None = None
+    mark: int | None = None
     by_row: bool = False  # each row is a series
 
     @classmethod
@@ -363,7 +393,7 @@ class _Layout:
             cells = [r[column] for r in rows if len(r) > column and not _absent(r[column])]
             share = sum(map(numeric, cells)) / len(cells) if cells else 1.0
             kinds[column] = "number" if share > 0.5 else "word"
-            if kinds[column] == "word" and cells and _moments(cells[:20]) is not None:
+            if kinds[column] == "word" and cells and moments(cells[:20]) is not None:
                 kinds[column] = "moment"
         layout = _columns(header or [], kinds)
         if layout is None:
@@ -394,7 +424,10 @@ def _columns(
     label = named(LABEL_COLUMNS, "word", "number")
     split = named(SPLIT_COLUMNS, "word")
     id_ = named(ID_COLUMNS, "word", "number")
-    used = {time, label, split, id_}
+    mark = named(MARK_COLUMNS, "word", "number")
+    if mark is None and id_ is None and label is not None and known[label] == "label":
+        mark = label
+    used = {time, label, split, id_, mark}
     values = [c for c, kind in kinds.items() if kind == "number" and c not in used]
     if not values or any(k != "number" and c not in used for c, k in kinds.items()):
         return None
@@ -402,9 +435,10 @@ def _columns(
     by_row = bool(lists) or (len(values) >= NUMBERED and all(numbers) and time is None)
     if label is not None and id_ is None and not by_row:
         label = None  # of one long recording: a class at every step is none of a series
-        values = [c for c, kind in kinds.items() if kind == "number" and c not in (time, split)]
+        apart = (time, split, mark)
+        values = [c for c, kind in kinds.items() if kind == "number" and c not in apart]
     return {"values": values, "time": time, "id": id_, "label": label, "split": split,
-            "by_row": by_row}  # fmt: skip
+            "mark": None if by_row else mark, "by_row": by_row}  # fmt: skip
 
 
 def _of_schema(schema: pa.Schema) -> dict[str, Any] | None:
@@ -415,7 +449,7 @@ def _of_schema(schema: pa.Schema) -> dict[str, Any] | None:
         kinds[i] = "number" if number or i in lists else "word"
         if pa.types.is_temporal(item.type):
             kinds[i] = "moment"
-        elif not number and i not in lists and not _text(item.type):
+        elif not (number or i in lists or _text(item.type) or pa.types.is_boolean(item.type)):
             return None
     layout = _columns(schema.names, kinds, lists)
     if layout is not None and lists:
@@ -447,7 +481,7 @@ def _absent(cell: str) -> bool:
     return cell.strip().lower() in MISSING
 
 
-def _moments(cells: list[str]) -> np.ndarray | None:
+def moments(cells: list[str]) -> np.ndarray | None:
     """Seconds since 1970 of ISO dates; None where one is something else."""
     try:
         found = np.array([c.strip().replace("Z", "") for c in cells], "datetime64[us]")
@@ -528,7 +562,7 @@ def _text_table(path: str, layout: _Layout, found: Found) -> tuple[pa.Table, dic
         )
     if layout.header:
         table = table.rename_columns(layout.header)
-    keys = ("values", "time", "id", "label", "split", "by_row")
+    keys = ("values", "time", "id", "label", "split", "mark", "by_row")
     return table, {key: getattr(layout, key) for key in keys}
 
 
@@ -570,11 +604,14 @@ def _take(table: pa.Table, layout: dict[str, Any], name: str, found: Found) -> N
                 values = values[:end]
             found.add(values, f"{name}#{names[i]}", None, labels[i], splits[i])
         return
-    values, time = _floats(columns), None
+    values, time, marks = _floats(columns), None, _marks(words("mark"))
+    if layout["mark"] is not None and marks is None:
+        mark = table.schema.names[layout["mark"]]
+        found.notes.append(f"{name}: the column {mark} is left out: it does not mark steps 0 or 1")
     if layout["time"] is not None:
         time = _seconds(table.column(layout["time"]))
     if layout["id"] is None:
-        found.add(values, name, time)
+        found.add(values, name, time, marks=marks)
         return
     groups: dict[str | None, list[int]] = {}
     for row, key in enumerate(words("id")):
@@ -586,7 +623,16 @@ def _take(table: pa.Table, layout: dict[str, Any], name: str, found: Found) -> N
         own = np.array(rows)
         label = next((labels[r] for r in rows if labels[r] is not None), None)
         split = next((splits[r] for r in rows if splits[r] is not None), None)
-        found.add(values[own], key, None if time is None else time[own], label, split)
+        found.add(values[own], key, None if time is None else time[own], label, split,
+                  None if marks is None else marks[own])  # fmt: skip
+
+
+def _marks(cells: list[str | None]) -> np.ndarray | None:
+    """Which steps are not normal; None where the column does not tell just that."""
+    found = {cell.lower() for cell in cells if cell is not None}
+    if not found or len(found - set(NORMAL)) > 1:
+        return None
+    return np.array([cell is not None and cell.lower() not in NORMAL for cell in cells])
 
 
 def _floats(columns: list[pa.ChunkedArray]) -> np.ndarray:
@@ -609,10 +655,9 @@ def _seconds(column: pa.ChunkedArray) -> np.ndarray:
     if not pa.types.is_string(column.type):
         return column.cast(pa.float64()).to_numpy()
     cells = column.to_pylist()
-    moments = _moments([c or "NaT" for c in cells])
-    if moments is None:
-        moments, _ = _numbers(cells, ".")
-    return moments
+    numbers, odd = _numbers(cells, ".")  # first: 7 would be a date too, of the year 7
+    found = moments([c or "NaT" for c in cells]) if odd else None
+    return numbers if found is None else found
 
 
 def _word(cell: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SelfsupError
-from . import graphs, pairs, proteins, series, smiles, trajectories
+from . import frames, graphs, pairs, proteins, series, smiles, trajectories
 from .arrays import ArraySource, DatasetSource, from_dict, open_array
 from .base import REASONS, Pair, Source
 from .files import FolderSource, ListedFiles, list_folder
@@ -168,6 +168,8 @@ def _open_folder(path: str, follow_links: bool) -> Source:
         source = FolderSource(path, listing, keep=chosen)
     if chosen == texts:
         source = open_texts(source)
+    elif chosen == KINDS.index("image") and frames.obvious(source):
+        source = frames.FrameFolders(source)
     source.ignored = {name: n for name, n in listing.ignored.items() if n}
     for code, n in kinds.items():
         if code != chosen and source.kind == "folder":

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..console import Console, columns, duration
 from ..data import open_source
+from ..data.outcome import BadSample
 from ..data.series import Recordings, is_series
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -124,6 +125,7 @@ class Judge:
         self.networks, self.started = networks, time.monotonic()
         self.context, self.bounds = encoder.size, source.bounds
         self.instance = isinstance(encoder.modality, Series) and encoder.modality.instance
+        self.inputs = inputs(encoder, source)
         self.series = []
         for values, limits in zip(source.series, source.bounds, strict=True):
             teaching = values[: limits[0]].astype(np.float64)
@@ -234,7 +236,7 @@ class Judge:
         for low in range(0, len(todo), BATCH):
             stop.check()
             some = todo[low : low + BATCH]
-            stretches = Stretches(self.source.series, some, self.context)
+            stretches = Stretches(self.inputs, some, self.context)
             batch = stretches.batch(np.arange(len(some)))
             x = encoder.modality.plain(batch.to(encoder.device), self.context)
             vectors = encoder.features(x)[:, -1].float().cpu().numpy().copy()  # lets go of the rest
@@ -253,6 +255,17 @@ class Judge:
         guess = regress(flat, after)[:, :, 0]
         n, horizon, channels = futures[2].shape
         return guess.reshape(n, channels, horizon).transpose(0, 2, 1)
+
+
+def inputs(encoder: LoadedEncoder, source: Recordings) -> list[Float[np.ndarray, "t c"]]:
+    """Recordings as the encoder sees them. Raises E503 where it cannot."""
+    modality: Any = encoder.modality
+    try:
+        return modality.inputs(source.series, source.times)
+    except BadSample as bad:
+        raise SelfsupError(
+            "E503", f"{source.place} is not for this encoder", where=source.place, why=bad.reason
+        ) from None
 
 
 def regress(

@@ -2,6 +2,9 @@
 
 Bits per byte can be compared between vocabularies, and with models that have none. Beside the
 encoder stand the same network untrained and what the bytes of the training text tell by themselves.
+
+A run that started from another (--from) is also put beside that one: on this text, which is what
+was to be gained, and on the text of before, which is what may have been forgotten.
 """
 
 import math
@@ -35,6 +38,7 @@ from .result import Told, keep
 WINDOWS = 64  # at a time
 TAUGHT = 2 << 20  # bytes of training text that n-grams are counted in
 MOST_BYTES = 8 << 20  # of the text that tests
+OLD = 1 << 19  # tokens of the text of before
 LINE = 40  # characters: equal lines of that length are no accident
 UNIGRAM, NGRAM = "single bytes", f"{ORDER + 1}-grams of bytes"
 
@@ -49,7 +53,16 @@ class Perplexity(Told):
             known = "loss" in row
             cells += [f"{row['loss']:.4f}", f"{row['perplexity']:.2f}"] if known else ["", ""]
             rows.append((row["of"], *cells))
-        return "\n".join([self.verdict, "", columns(rows, width=100), "", *self._told["notes"]])
+        told = [self.verdict, "", columns(rows, width=100)]
+        if changes := self._told.get("adapted", {}).get("texts"):
+            rows = [("bits per byte", "before", "now", "change", "interval")]
+            for row in changes:
+                rows.append((
+                    f"{row['text']} text", f"{row['before']:.3f}", f"{row['now']:.3f}",
+                    f"{row['change']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}",
+                ))  # fmt: skip
+            told += ["", columns(rows, width=100)]
+        return "\n".join([*told, "", *self._told["notes"]])
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
@@ -66,6 +79,7 @@ def evaluate_task(
     *,
     seeds: int = 2,
     seed: int = 0,
+    old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
     console: Console | None = None,
@@ -94,11 +108,12 @@ def evaluate_task(
             if sum(len(stream) > 1 for stream in streams) == 0:
                 raise SelfsupError("E503", f"no text to foretell in {source.place}")
             console.progress("perplexity: the encoder")
-            scores.append(_of_network(PRETRAINED, encoder, streams))
+            measured = _measured(encoder, streams)
+            scores.append(_of_network(PRETRAINED, *measured))
             for i in range(min(seeds, 2)):
                 console.progress("perplexity: an untrained network")
                 fresh = encoder.untrained(mix(seed, i)).to(encoder.device)
-                found = _of_network(UNTRAINED, fresh, streams)
+                found = _of_network(UNTRAINED, *_measured(fresh, streams))
                 if i == 0 or found["bits_per_byte"] < scores[-1]["bits_per_byte"]:
                     scores = [*scores[:1], found]
         told: dict[str, Any] = {"format": 1, "task": "perplexity", "time": time.time()}
@@ -111,8 +126,18 @@ def evaluate_task(
             for of, order in ((UNIGRAM, 0), (NGRAM, ORDER)):
                 scores.append(_of_ngrams(of, Ngrams(taught, order), documents))
             notes += _overlap(taught, documents)
+        told["verdict"] = _verdict(scores)
+        if (start := _start(run, old)) is not None:
+            console.progress("perplexity: the run it started from")
+            changes, more = _adapted(start, old, encoder, streams, measured, cache)
+            notes += more
+            told["adapted"] = {"from": str(start), "texts": changes}
+            said = ", ".join(f"{row['change']:+.3f} on the {row['text']} text" for row in changes)
+            if changes:
+                told["verdict"]["sentence"] += (
+                    f". Bits per byte beside {start.name}, from which it started: {said}"
+                )
     told["scores"], told["notes"] = scores, notes
-    told["verdict"] = _verdict(scores)
     told["data"] = {"place": source.place, "fingerprint": source.fingerprint()}
     told["seconds"] = round(time.monotonic() - began, 1)
     result = Perplexity(told)
@@ -144,7 +169,7 @@ def texts(source: Source, modality: Any, most: int) -> Iterator[str]:
         yield "".join(parts)
 
 
-def tokens(store: Any, modality: Any) -> Iterator[np.ndarray]:
+def tokens(store: Any, modality: Any, most: int = MOST_BYTES) -> Iterator[np.ndarray]:
     """The tokens of whole documents; pieces that follow one another are one."""
     stream: list[np.ndarray] = []
     seen = 0
@@ -157,7 +182,7 @@ def tokens(store: Any, modality: Any) -> Iterator[np.ndarray]:
                 stream = []
             stream.append(row)
             seen += len(row)
-        if seen > MOST_BYTES:
+        if seen > most:
             break
     if stream:
         yield np.concatenate(stream)
@@ -188,11 +213,18 @@ def losses(
     return torch.cat(found).double().numpy(), targets
 
 
-def _of_network(of: str, encoder: LoadedEncoder, streams: list[np.ndarray]) -> dict[str, Any]:
+def _measured(
+    encoder: LoadedEncoder, streams: list[np.ndarray]
+) -> tuple[Float[np.ndarray, " t"], np.ndarray]:
+    """Nats and bytes of each token."""
     nats, targets = losses(encoder, streams, max(1, encoder.size - 1))
     modality: Any = encoder.modality
     lengths = modality.codec.lengths()[targets]
     lengths[(targets < SPECIAL) & (targets != END)] = 1  # of unknown characters: one byte at least
+    return nats, lengths
+
+
+def _of_network(of: str, nats: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     row = _score(of, nats / math.log(2), lengths)
     return row | {"loss": float(nats.mean()), "perplexity": float(np.exp(nats.mean()))}
 
@@ -218,6 +250,72 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
         "high": value + spread.high - spread.value,
         "tokens": len(bits),
         "bytes": int(lengths.sum()),
+    }
+
+
+def _start(run: Any, old: Any) -> Path | None:
+    """The run whose weights were the start of this one. Raises E201 where `old` asks in vain."""
+    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
+    found = None
+    if home is not None and (home / "resolved.toml").is_file():
+        found = schema.load(home / "resolved.toml")["start_from"]
+    if found is None and old is not None:
+        raise SelfsupError(
+            "E201",
+            "--old is for a run that started from another",
+            where=str(run),
+            why="its resolved.toml has no start_from",
+            do="pretrain NEW --from RUN first",
+        )
+    return None if found is None else Path(found)
+
+
+def _adapted(
+    start: Path,
+    old: str | Path | None,
+    encoder: LoadedEncoder,
+    streams: list[np.ndarray],
+    measured: tuple[np.ndarray, np.ndarray],
+    cache: Any,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Changes on the new text and on the old one, and notes. The tokens are the start run's own."""
+    try:
+        before = load(start)
+    except SelfsupError as error:
+        return [], [f"The run that this one started from cannot be loaded: {error.what}."]
+    found = [_change("new", measured, _measured(before, streams))]
+    try:
+        place = old or schema.load(start / "resolved.toml")["data.path"]
+        source = open_source(place)
+    except SelfsupError as error:
+        if old is not None:
+            raise
+        return found, [f"The old text is not there ({error.what}): give it with --old."]
+    with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
+        some = list(tokens(store, encoder.modality, OLD))
+    found.append(_change("old", _measured(encoder, some), _measured(before, some)))
+    if old is not None:
+        return found, []
+    return found, [
+        f"The old text is what {start.name} was trained on; text that it has not seen is a fairer "
+        "measure of what was forgotten: --old."
+    ]
+
+
+def _change(
+    text: str, now: tuple[np.ndarray, np.ndarray], then: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """Bits per byte now and before, and the difference token by token with its interval."""
+    (ours, lengths), (theirs, _) = now, then
+    change = _score(text, (ours - theirs) / math.log(2), lengths)
+    before, after = (float(n.sum() / math.log(2) / lengths.sum()) for n in (theirs, ours))
+    return {
+        "text": text,
+        "before": before,
+        "now": after,
+        "change": change["bits_per_byte"],
+        "low": change["low"],
+        "high": change["high"],
     }
 
 

@@ -14,6 +14,7 @@ from ..errors import SelfsupError
 CLASSIFY = "classify"
 # name -> file
 TASKS = {
+    "anomaly": "anomaly",  # before forecast: marked steps say more than none
     "forecast": "forecast",
     "transcribe": "transcribe",
     "tokens": "tokens",

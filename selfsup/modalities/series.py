@@ -6,6 +6,8 @@ What is missing holds the straight line between its neighbours and is never take
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from ..data.base import Source
 from ..data.batch import Batch
 from ..data.fields import pack, unpack, unpack_one
 from ..data.outcome import BadSample
-from ..data.series import WINDOW, Piece
+from ..data.series import WINDOW, Piece, timed
 from ..method import Views
 from ..randomness import Draws
 from ..views import series as looks
@@ -26,6 +28,7 @@ from .base import Modality
 
 LEARNED = 512  # samples from which the scale of the channels is found, at most
 CHANNELS, MANY = 4096, 1 << 30  # channels and steps, at most
+CALENDAR = ("minute", "hour", "day of the week", "day", "day of the year", "month", "week")
 BASELINE, BANDS = 64, 32  # values and frequencies of each channel that the control sees
 
 
@@ -33,7 +36,8 @@ class Series(Modality):
     """Series of numbers from tables, .ts files and arrays (t,) or (t, c).
 
     `instance` scales each channel of each sample by its own mean and deviation instead of those of
-    the data: for series that drift, where the level means nothing.
+    the data: for series that drift, where the level means nothing. `calendar` adds seven channels
+    that tell the minute, the hour, the day ... of each step, for data with dates.
     """
 
     name = "series"
@@ -46,12 +50,15 @@ class Series(Modality):
     mean = (0.0,)  # the scale of the channels is in `state`
     std = (1.0,)
 
-    rules = "series 1"
-
-    def __init__(self, *, instance: bool = False):
-        self.instance = instance
+    def __init__(self, *, instance: bool = False, calendar: bool = False):
+        self.instance, self.calendar = instance, calendar
+        self.added = len(CALENDAR) if calendar else 0  # channels behind those of the data
         self.level: Tensor = torch.zeros(0)  # (c,) of each channel in the data
         self.spread: Tensor = torch.ones(0)
+
+    @property
+    def rules(self) -> str:
+        return "series 1" + " calendar" * self.calendar
 
     # -------------------------------------------------------------------------- what is learned
 
@@ -61,7 +68,7 @@ class Series(Modality):
         count, total, square = 0.0, 0.0, 0.0
         for i in some:
             try:
-                x = _checked(source.read(i)).astype(np.float64)
+                x = self._sample(source.read(i)).astype(np.float64)
             except BadSample:
                 continue
             if np.ndim(count) and len(np.atleast_1d(count)) != x.shape[1]:
@@ -97,9 +104,9 @@ class Series(Modality):
         """(t, c) float32 with NaN for missing, packed; a piece of a recording by its last `size`.
 
         A whole series longer than `size` comes at that many steps, each the mean of its share.
-        Raises BadSample: not_a_series, channels, too_short, no_values.
+        Raises BadSample: not_a_series, channels, too_short, no_values, no_dates.
         """
-        x = _checked(raw)
+        x = self._sample(raw)
         if len(self.level) and x.shape[1] != len(self.level):
             raise BadSample(
                 "channels", f"{x.shape[1]} channels, where the data have {len(self.level)}"
@@ -110,6 +117,23 @@ class Series(Modality):
         if not np.isfinite(x).any():
             raise BadSample("no_values", "no value is a finite number")
         return pack({"values": x, "piece": np.array([piece], "|b1")})
+
+    def inputs(
+        self, series: list[np.ndarray], times: list[np.ndarray | None]
+    ) -> list[Float[np.ndarray, "t c"]]:
+        """Whole recordings with the channels that the encoder sees. Raises BadSample."""
+        return [self._sample(timed(v, t)) for v, t in zip(series, times, strict=True)]
+
+    def _sample(self, raw: Any) -> Float[np.ndarray, "t c"]:
+        x = _checked(raw)
+        if not self.calendar:
+            return x
+        time = getattr(raw, "time", None)
+        if time is None:
+            raise BadSample("no_dates", "calendar channels need a column of dates")
+        added = calendar(time)
+        added[~np.isfinite(x).any(1)] = np.nan  # a step without any value is not seen
+        return np.concatenate([x, added], 1)
 
     # -------------------------------------------------------------------------- batches
 
@@ -126,7 +150,7 @@ class Series(Modality):
             share = spec.local_share if local else spec.share
             shown = looks.show(x, n, looks.draw_spans(own, n, steps, share, pieces), steps)
             if number >= spec.light:
-                shown = looks.disturb(shown, own)
+                shown = self._changed(shown, partial(looks.disturb, draws=own))
             views.append(self._view(shown))
         return views
 
@@ -147,7 +171,7 @@ class Series(Modality):
         values, here = x, torch.ones_like(x, dtype=torch.bool)
         if len(self.level) and x.shape[1] == 2 * len(self.level):
             values, here = x.chunk(2, 1)
-            here = here > 0.5
+            values, here = values[:, : self.own], here[:, : self.own] > 0.5
         return looks.drawn(values, here, 64, 128)
 
     def thumbnail(self, sample: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -158,9 +182,8 @@ class Series(Modality):
         if not len(self.level):  # channels of different units, of which nothing is known yet
             shown = looks.leveled(shown)
         else:
-            shown = shown._replace(
-                values=(shown.values - self.level[:, None]) / self.spread[:, None]
-            )
+            values = (shown.values - self.level[:, None]) / self.spread[:, None]
+            shown = looks.Series(values[:, : self.own], here[:, : self.own])
         return looks.drawn(*shown, 80, 160)[0].permute(1, 2, 0).numpy()
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]] | None:
@@ -173,11 +196,11 @@ class Series(Modality):
         """Slow waves and noise of several lengths, one of them with gaps."""
         generator, made = np.random.Generator(np.random.Philox(20260101)), []
         for steps in (64, 100, 257):
-            x = np.sin(np.arange(steps) / generator.uniform(2, 20, (max(1, len(self.level)), 1)))
+            x = np.sin(np.arange(steps) / generator.uniform(2, 20, (max(1, self.own), 1)))
             x = x.T + 0.3 * generator.normal(size=x.T.shape)
             made.append(x.astype(np.float32))
         made[1][20:30] = np.nan
-        return made
+        return [timed(x, 1.7e9 + 3600.0 * np.arange(len(x))) for x in made]
 
     def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
         """Each channel's values at 64 steps, its amplitude spectrum in 32 bands, eight statistics.
@@ -185,6 +208,7 @@ class Series(Modality):
         Values and spectrum together weigh about as much as the statistics do.
         """
         x, n, pieces = self._series(batch)
+        x = x[:, : x.shape[1] - self.added]
         longest = max(int(n.max()), 2 * BANDS)
         full = looks.show(x, n, looks.whole(n, longest, pieces), longest)
         values = full.values  # (b, c, t)
@@ -215,8 +239,24 @@ class Series(Modality):
 
     def _view(self, shown: looks.Series) -> Float[Tensor, "b c2 t"]:
         if self.instance:
-            shown = looks.leveled(shown)
+            shown = self._changed(shown, looks.leveled)
         return torch.cat([shown.values, shown.here.to(shown.values.dtype)], 1)
+
+    def _changed(
+        self, shown: looks.Series, change: Callable[[looks.Series], looks.Series]
+    ) -> looks.Series:
+        """The data's own channels changed; the calendar stays, where a value is there."""
+        own = shown.values.shape[1] - self.added
+        new = change(looks.Series(shown.values[:, :own], shown.here[:, :own]))
+        here = shown.here[:, own:] & new.here.any(1, keepdim=True)
+        return looks.Series(
+            torch.cat([new.values, shown.values[:, own:]], 1), torch.cat([new.here, here], 1)
+        )
+
+    @property
+    def own(self) -> int:
+        """Channels of the data; 0 where nothing was learned."""
+        return max(0, len(self.level) - self.added)
 
     # -------------------------------------------------------------------------- sizes, encoders
 
@@ -263,6 +303,24 @@ class Series(Modality):
         keywords = {k: v for k, v in keywords.items() if k not in shape}
         stem = dilated.MarkedPatches((size,), (patch,), channels, shape["dim"])
         return Encoder(stem, **shape, **keywords)
+
+
+def calendar(time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 7"]:
+    """CALENDAR of seconds since 1970, as plain numbers (as in the authors' code of TS2Vec)."""
+    second = time.astype("datetime64[s]")
+    hour, day, month, year = (second.astype(f"datetime64[{unit}]") for unit in "hDMY")
+    weekday = (day.astype(np.int64) + 3) % 7  # Monday is 0; 1970 began on a Thursday
+    thursday = day + (3 - weekday)  # its year is the week's, by ISO 8601
+    found = [
+        (second - hour) // np.timedelta64(60, "s"),
+        (hour - day) // np.timedelta64(1, "h"),
+        weekday,
+        (day - month) // np.timedelta64(1, "D") + 1,
+        (day - year) // np.timedelta64(1, "D") + 1,
+        month.astype(np.int64) % 12 + 1,
+        (thursday - thursday.astype("datetime64[Y]")) // np.timedelta64(7, "D") + 1,
+    ]
+    return np.stack([part.astype(np.int64) for part in found], 1).astype(np.float32)
 
 
 def patch_for(size: int) -> int:

@@ -1,4 +1,4 @@
-"""Clips: cameras, phones, screens, microscopes.
+"""Clips: cameras, phones, screens, microscopes; files, or folders of numbered pictures.
 
 A clip is a few frames at even times, whatever the file's own rate; decoded and made small once, by
 the rules of docs/modalities/video.md: turned upright, the frame that is shown at each moment, and
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ..data import fields
 from ..data.base import Source
 from ..data.batch import Batch
+from ..data.frames import Frames
 from ..data.outcome import BadSample
 from ..errors import SelfsupError
 from ..method import Views
@@ -29,6 +30,7 @@ from ..views import image as looks
 from ..views import video as clips
 from ..views.one_core import on_one_core
 from .base import Modality
+from .image import Image
 
 MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
 LONGEST_SIDE = 2  # of a stored frame, in shorter sides
@@ -39,16 +41,19 @@ LOOKED_AT = 16  # files whose headers tell rate, length and size
 MISSING, MISSING_OF_ALL = 0.02, 0.1
 EXACT = 1e-3  # seconds that times of frames are rounded by
 SEGMENTS, ACROSS = 8, 16  # moments and pixels across that the control sees
+GONE = 0.5  # of the frames between the first and the last number of a folder, at most
 MOTION = 4.0  # of differences beside pixels: they are about so much smaller
 
 
 class Video(Modality):
-    """Anything that FFmpeg reads (mp4, mkv, webm, avi, mov, mpg), or arrays (t, h, w, 3).
+    """Anything that FFmpeg reads (mp4, mkv, webm, avi, mov, mpg), folders of frames, or arrays
+    (t, h, w, 3).
 
     A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
-    seen whole. `longest` seconds of a file are kept, from its middle. `mirror` says that a clip and
-    its mirror image mean the same. `keep_truncated` uses files that end early as far as they go.
-    `notes` counts what was odd about clips that were used all the same.
+    seen whole. Folders of frames were taken at `frame_rate`. `longest` seconds of a clip are kept,
+    from its middle. `mirror` says that a clip and its mirror image mean the same. `keep_truncated`
+    uses files that end early as far as they go. `notes` counts what was odd about clips that were
+    used all the same.
     """
 
     name = "video"
@@ -65,17 +70,20 @@ class Video(Modality):
         *,
         frames: int = 16,
         rate: float | None = None,
+        frame_rate: float = 25.0,
         longest: float = 10.0,
         mirror: bool = True,
         keep_truncated: bool = False,
     ):
-        if frames < 4 or frames % 4 or (rate is not None and not 0 < rate <= 1000) or longest <= 0:
+        rates = (frame_rate,) if rate is None else (rate, frame_rate)
+        if frames < 4 or frames % 4 or not all(0 < r <= 1000 for r in rates) or longest <= 0:
             raise SelfsupError(
                 "E201",
-                f"a setting of video is not valid: frames {frames}, rate {rate}, longest {longest}",
+                f"a setting of video is not valid: frames {frames}, rate {rate}, frame_rate "
+                f"{frame_rate}, longest {longest}",
                 why="frames is a multiple of 4 (local views have half of them, in pairs)",
             )
-        self.frames, self.longest = frames, longest
+        self.frames, self.longest, self.frame_rate = frames, longest, frame_rate
         self.mirror, self.keep_truncated = mirror, keep_truncated
         self.rate, self.fixed = rate or 8.0, rate is not None
         self.stored = 2 * self.rate  # frames a second: so that half a view has as many
@@ -84,13 +92,13 @@ class Video(Modality):
     @property
     def rules(self) -> str:
         kept = f"longest={self.longest} truncated={self.keep_truncated}"
-        return f"video 1 stored={self.stored} {kept}"
+        return f"video 1 stored={self.stored} {kept} folders={self.frame_rate}"
 
     # ---- what the data tell ----------------------------------------------------------------------
 
     def learn(self, source: Source) -> None:
         """The rate of views and of what is stored, from headers."""
-        heads = _heads(source)
+        heads = self._heads(source)
         own = sorted(head.rate for head in heads)
         lengths = sorted(min(head.seconds, self.longest) for head in heads if head.seconds)
         if not own:
@@ -113,7 +121,7 @@ class Video(Modality):
         self.rate, self.stored = float(rate), float(stored)  # type: ignore[arg-type]
 
     def extent(self, source: Source) -> int:
-        sides = sorted(min(head.height, head.width) for head in _heads(source))
+        sides = sorted(min(head.height, head.width) for head in self._heads(source))
         if sides:
             return sides[len(sides) // 2]
         raw = source.read(0)
@@ -130,15 +138,18 @@ class Video(Modality):
     # ---- one sample ------------------------------------------------------------------------------
 
     def read(self, raw: Any, size: int | None = None) -> UInt8[np.ndarray, "n 1 1"]:
-        """A clip from a file's bytes, or from an array (t, h, w), (t, h, w, 3) or (t, 3, h, w).
+        """A clip from a file's bytes, from numbered pictures, or from an array (t, h, w),
+        (t, h, w, 3) or (t, 3, h, w).
 
         Field: frames, uint8 (t, h, w, 3), `stored` a second, their shorter side at `size` at most.
         Raises BadSample: empty, not_a_video, no_video, truncated, undecodable, too_large, channels,
-        no_values.
+        no_values, missing_frames, frame_sizes, and those of pictures.
         """
         size = size or UNASKED
         if isinstance(raw, bytes | bytearray | memoryview):
             return fields.pack({"frames": self._decode(bytes(raw), size)})
+        if isinstance(raw, Frames):
+            return fields.pack({"frames": self._gather(raw, size)})
         if isinstance(raw, Tensor):
             raw = raw.detach().cpu().numpy()
         if not isinstance(raw, np.ndarray):
@@ -201,6 +212,38 @@ class Video(Modality):
             made.append(_converted(shown, size))
         missing = MISSING if stream.duration else MISSING_OF_ALL
         return made, whole and end + 2 * usual >= (1 - missing) * _seconds(container, stream)
+
+    def _gather(self, clip: Frames, size: int) -> UInt8[np.ndarray, "t h w 3"]:
+        """The pictures shown at even times; where one is not there, the one before it is."""
+        numbers, seconds = _spaced(clip, self.frame_rate)
+        gone = 1 - len(numbers) / (numbers[-1] + 1)
+        if gone > GONE:
+            raise BadSample("missing_frames", f"{100 * gone:.0f} % of its frames are not there")
+        if gone > 0:
+            self.notes["frames are missing: the one before is shown"] += 1
+        first = max(0.0, (seconds - self.longest) / 2)
+        if first > 0:
+            self.notes["longer than `longest`: the middle is used"] += 1
+        shown = min(seconds, self.longest)
+        times = first + np.arange(max(1, round(shown * self.stored))) / self.stored
+        at = np.searchsorted(numbers / self.frame_rate, times + EXACT, side="right") - 1
+        reader, names, made = Image(keep_truncated=self.keep_truncated), list(clip), []
+        small: dict[int, np.ndarray] = {}
+        for k in at.tolist():
+            if k not in small:
+                small = {k: self._picture(reader, clip, names[k], size)}
+            made.append(small[k])
+            if made[-1].shape != made[0].shape:
+                shapes = " and ".join(f"{m.shape[1]} x {m.shape[0]}" for m in (made[0], made[-1]))
+                raise BadSample("frame_sizes", f"frame {names[k]} has another form: {shapes}")
+        return np.stack(made)
+
+    @staticmethod
+    def _picture(reader: Image, clip: Frames, number: int, size: int) -> np.ndarray:
+        try:
+            return reader.shrink(reader.read(clip[number](), size), size)
+        except BadSample as bad:
+            raise BadSample(bad.code, f"frame {number}: {bad.reason}") from bad
 
     # ---- batches ---------------------------------------------------------------------------------
 
@@ -302,6 +345,8 @@ class Video(Modality):
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
         """Format, codec with frames a second, height and width."""
+        if isinstance(raw, Frames):
+            return "frames", f"{len(raw)} pictures", self._head(raw)[2:]
         if not isinstance(raw, bytes):
             return "array", f"{raw.dtype}, {len(raw)} frames", raw.shape[1:3]
         with _opened(raw) as container:
@@ -309,6 +354,29 @@ class Video(Modality):
             mode = f"{stream.codec_context.name}, {float(stream.average_rate or 0):.4g} frames/s"
             form = container.format.name.split(",")[0]
             return form, mode, (stream.codec_context.height, stream.codec_context.width)
+
+    def _heads(self, source: Source) -> list["Head"]:
+        """Of samples spread over the source, without those that cannot be read."""
+        found = []
+        for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
+            try:
+                raw = source.read(i)
+                if isinstance(raw, bytes | Frames):
+                    found.append(self._head(raw))
+            except BadSample:
+                continue
+        return found
+
+    def _head(self, raw: bytes | Frames) -> "Head":
+        """What is known of a clip before it is decoded; of pictures, the first one is."""
+        if isinstance(raw, Frames):
+            first = Image(keep_truncated=True).read(next(iter(raw.values()))())
+            return Head(self.frame_rate, _spaced(raw, self.frame_rate)[1], *first.shape[:2])
+        with _opened(raw) as container:
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or stream.base_rate or 25)
+            context = stream.codec_context
+            return Head(rate, _seconds(container, stream), context.height, context.width)
 
     def examples(self) -> list[Any]:
         """A square that moves over a pattern, in clips of several lengths."""
@@ -361,28 +429,25 @@ class Video(Modality):
 # ---- files -----------------------------------------------------------------------------------
 
 
-class Head:
-    """What a header tells of a clip."""
+class Head(NamedTuple):
+    """What is known of a clip before it is decoded."""
 
-    def __init__(self, container: Any):
-        stream = container.streams.video[0]
-        self.rate = float(stream.average_rate or stream.base_rate or 25)
-        self.seconds = _seconds(container, stream)
-        self.height, self.width = stream.codec_context.height, stream.codec_context.width
+    rate: float
+    seconds: float
+    height: int
+    width: int
 
 
-def _heads(source: Source) -> list[Head]:
-    """Of samples spread over the source, without those that cannot be read."""
-    found = []
-    for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
-        try:
-            raw = source.read(i)
-            if isinstance(raw, bytes):
-                with _opened(raw) as container:
-                    found.append(Head(container))
-        except BadSample:
-            continue
-    return found
+def _spaced(clip: Frames, rate: float) -> tuple[np.ndarray, float]:
+    """Places of the frames that are there, from 0, and the length in seconds.
+
+    Numbers may go in steps: the most usual one is a frame.
+    """
+    numbers = np.fromiter(clip, np.int64, len(clip))
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    step = steps[counts.argmax()] if len(steps) else 1
+    places = (numbers - numbers[0]) // step
+    return places, float(places[-1] + 1) / rate
 
 
 @contextmanager

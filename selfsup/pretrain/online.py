@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..data import open_source, open_store
+from ..data.pairs import seen_as
 from ..errors import SelfsupError
 from ..settings import Settings
 from ..stop import stop
@@ -19,7 +20,7 @@ def online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, floa
     """kNN on labelled data, each sample against all others: a number to watch, nothing more."""
     from ..evaluate.knn import nearest, vote
 
-    source = open_source(settings["data.labels"])
+    source = seen_as(open_source(settings["data.labels"]), job.modality.contents)
     labelled = source.labels()
     if labelled is None:
         raise SelfsupError(

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from .. import randomness
 from ..data import BadSample, Batch, Source, open_source
+from ..data.pairs import seen_as
 from ..errors import SelfsupError
 from ..inference import Fast, assemble
 from ..load import CARD, Card, LoadedEncoder, load, load_method, modality_of
@@ -116,7 +117,7 @@ class Studio:
         if not isinstance(place, str) or not isinstance(classes, list):
             return None
         try:
-            source = open_source(place)
+            source = seen_as(open_source(place), self.modality.contents)
             kept = load_file(path)
             vectors = kept["vectors"].double().numpy()
             labels, indices = kept["labels"].long().numpy(), kept["samples"].long().numpy()
@@ -134,7 +135,8 @@ class Studio:
         place = self.folder.setting("data.path")
         if not place or place == "none":
             raise SelfsupError("E101", "the run was not made from files that could be opened")
-        source = open_source(place, follow_links=self.folder.setting("data.follow_links") == "true")
+        links = self.folder.setting("data.follow_links") == "true"
+        source = seen_as(open_source(place, follow_links=links), self.modality.contents)
         chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
         return Samples(place, source, chosen, None, [])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.base import Source
 from ..data.batch import Batch
 from ..data.fields import pack, unpack
-from ..data.series import CONTEXT, Piece, SeriesSource
+from ..data.series import CONTEXT, Piece, SeriesSource, timed
 from ..errors import SelfsupError
 from ..inference import assemble
 from .tasks import Network, Part, Task, number, words
@@ -100,7 +100,8 @@ class Forecast(Task):
         return Ends(source)
 
     def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
-        past = [sample["values"][-self.context :] for sample in unpack(batch)]
+        own = len(self.channels)  # calendar channels come behind
+        past = [sample["values"][-self.context :, :own] for sample in unpack(batch)]
         scaled = [(values - self.mean) / self.deviation for values in past]
         level, spread = level_of(scaled, self.instance)
         said = (out.double().cpu().numpy() * spread + level) * self.deviation + self.mean
@@ -128,7 +129,8 @@ class Ends(Source):
         return self.names[i]
 
     def read(self, i: int) -> np.ndarray:
-        return self.series[i][-CONTEXT:].view(Piece)
+        time = self.inner.times[i]
+        return timed(self.series[i][-CONTEXT:], None if time is None else time[-CONTEXT:], Piece)
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()

@@ -210,3 +210,37 @@ def test_public_sets(tmp_path):
         source = open_source(str(tmp_path / "ucr_uea" / name))
         assert len(source) == count and source.read(0).shape == (steps, channels)
         assert source.splits()[1] == ["test", "train"] and source.notes == []
+
+
+def test_marks_of_steps_are_no_channel_and_follow_their_rows(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [(0, 0), (1, 0), (3, 1), (2, 0), (5, 1), (6, 0)]
+    for name in ("anomaly", "label"):
+        path.write_text(
+            f"time,x,{name}\n" + "".join(f"2020-01-01 0{h}:00:00,{h}.5,{m}\n" for h, m in rows)
+        )
+        source = open_source(str(path))
+        assert source.columns == ["x"] and source.series[0].shape == (7, 1)
+        assert source.found_series.marks[0].tolist() == [False] * 3 + [True, False, True, False]
+    digest = source.fingerprint()
+    path.write_text(path.read_text().replace(".5,1", ".5,0"))
+    assert open_source(str(path)).fingerprint() != digest
+    path.write_text("x,label\n" + "".join(f"{i},{i % 3}\n" for i in range(40)))
+    source = open_source(str(path))
+    assert source.columns == ["x"] and source.found_series.marks == [None]
+    assert "label is left out" in " ".join(source.notes)
+    words = pa.table({"x": np.arange(40.0), "is_anomaly": [i == 7 for i in range(40)]})
+    pq.write_table(words, tmp_path / "b.parquet")
+    source = open_source(str(tmp_path / "b.parquet"))
+    assert np.flatnonzero(source.found_series.marks[0]).tolist() == [7]
+
+
+def test_numbers_of_steps_are_no_years(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,x\n" + "".join(f"{i},{i}.5\n" for i in range(30)))
+    source = open_source(str(path))
+    assert source.found_series.times[0].tolist() == list(range(30)) and source.times == [None]
+    path.write_text("t,x\n" + "".join(f"{1_700_000_000 + 60 * i},{i}.5\n" for i in range(30)))
+    source = open_source(str(path))
+    assert source.times[0][1] - source.times[0][0] == 60 and source.read(0).time[-1] > 1.7e9
+    assert len(source.read(0).time) == len(source.read(0))

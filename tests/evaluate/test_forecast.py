@@ -110,3 +110,24 @@ def test_the_task_is_suggested_by_the_data_and_short_ones_are_refused(waves, tmp
     short.write_text("wave,noise\n" + "1,2\n2,1\n" * 50)
     with pytest.raises(SelfsupError, match="E503"):
         forecast.evaluate_task(encoder(waves), str(short))
+
+
+def test_calendar_channels_are_seen_and_never_foretold(tmp_path, monkeypatch):
+    monkeypatch.setattr(forecast, "TEACH", 60)
+    monkeypatch.setattr(forecast, "TEST", 30)
+    times = np.datetime64("2024-01-01T00:00:00") + np.arange(900) * np.timedelta64(1, "h")
+    path = tmp_path / "dated.csv"
+    path.write_text("date,x\n" + "".join(f"{t},{i % 24}\n" for i, t in enumerate(times)))
+    source, modality = open_source(str(path)), Series(calendar=True)
+    modality.learn(source.for_training())
+    card = Card("series", "dilated_small", 48, {"depth": 2, "dim": 8, "hidden": 8}, (0.0,), (1.0,),
+                state=modality.state)  # fmt: skip
+    loaded = LoadedEncoder(rebuild(card, modality, 0), card, modality)
+    judge = forecast.Judge(loaded, source, (12,), 1, forecast.Console(quiet=True))
+    assert judge.inputs[0].shape == (900, 8) and judge.series[0].shape == (900, 1)
+    assert np.isfinite(forecast.Forecast(judge.found()).error(12))
+    assert loaded.embed(str(path)).shape == (len(source), 8)
+    undated = tmp_path / "undated.csv"
+    undated.write_text("t,x\n" + "".join(f"{i},{i % 24}\n" for i in range(900)))
+    with pytest.raises(SelfsupError, match="E503"):
+        forecast.Judge(loaded, open_source(str(undated)), (12,), 1, forecast.Console(quiet=True))

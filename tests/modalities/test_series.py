@@ -1,5 +1,7 @@
 """Series: what is missing is never taken for a value, and views are functions of the sample."""
 
+import datetime
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,11 @@ from selfsup.data import open_store
 from selfsup.data.arrays import ArraySource
 from selfsup.data.fields import pack
 from selfsup.data.outcome import BadSample
-from selfsup.data.series import Piece
+from selfsup.data.series import Piece, timed
 from selfsup.inference import assemble
 from selfsup.method import Views
 from selfsup.methods import MAE
-from selfsup.modalities.series import Series, _coarser, patch_for
+from selfsup.modalities.series import Series, _coarser, calendar, patch_for
 from selfsup.randomness import Draws
 from selfsup.views import series as looks
 
@@ -197,3 +199,67 @@ def test_arrays_are_read_where_the_modality_is_named(tmp_path):
 @pytest.mark.parametrize(("size", "patch"), [(24, 1), (248, 8), (96, 4), (512, 16), (13, 1)])
 def test_patches_tile_the_view(size, patch):
     assert patch_for(size) == patch
+
+
+# ---- calendar --------------------------------------------------------------------------------
+
+
+def dated(steps=60, channels=2, step=3600.0 * 7):
+    (x,) = samples((steps,), channels)
+    return timed(x, 1.6e9 + step * np.arange(steps))
+
+
+def test_calendar_is_that_of_python():
+    time = np.random.Generator(np.random.Philox(6)).uniform(-1e9, 4e9, 400)
+    expected = []
+    for seconds in time:
+        at = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)
+        expected.append([at.minute, at.hour, at.weekday(), at.day, at.timetuple().tm_yday,
+                         at.month, at.isocalendar()[1]])  # fmt: skip
+    np.testing.assert_array_equal(calendar(time), expected)
+
+
+def test_calendar_channels_come_behind_are_scaled_and_never_disturbed():
+    modality, raw = Series(calendar=True), dated()
+    modality.learn(OneSeries(raw))
+    assert len(modality.level) == 2 + 7 and modality.own == 2 and "calendar" in modality.rules
+    added = calendar(raw.time)
+    np.testing.assert_allclose(modality.level[2:], added.mean(0), rtol=1e-4)
+    raw[30] = np.nan  # no value: the step must stay unseen
+    batch = assemble([modality.read(raw)])
+    plain = modality.plain(batch, 60)
+    values, here = plain.chunk(2, 1)
+    assert values.shape[1] == 9 and not here[0, :, 30].any() and here[0, :, 29].all()
+    scaled = (added - modality.level[2:].numpy()) / modality.spread[2:].numpy()
+    np.testing.assert_allclose(values[0, 2:, :30], scaled[:30].T, atol=1e-4)
+    own = looks.Series(values[:, :2], here[:, :2] > 0.5)
+    shown = looks.Series(values, here > 0.5)
+    for change in (looks.leveled, lambda s: looks.disturb(s, Draws(0, batch.samples))):
+        new = modality._changed(shown, change)
+        assert torch.equal(new.values[:, :2], change(own).values)
+        assert torch.equal(new.values[:, 2:], values[:, 2:])
+        assert torch.equal(new.here.any(1), new.here[:, :2].any(1))
+    encoder = modality.encoder("dilated_small", 60, depth=1, dim=8, hidden=8)
+    assert encoder.channels == 9 and encoder(plain).shape == (1, 8)
+    bare = Series()
+    bare.restore({"level": modality.level[:2].tolist(), "spread": modality.spread[:2].tolist()})
+    classical = bare.baseline(assemble([bare.read(raw)]))
+    assert torch.equal(modality.baseline(batch), classical)  # the control sees values alone
+    assert len(modality.examples()[0].T) == 2 and modality.picture(plain).shape[0] == 1
+
+
+def test_calendar_needs_dates():
+    with pytest.raises(BadSample) as caught:
+        Series(calendar=True).read(np.zeros((30, 2), np.float32))
+    assert caught.value.code == "no_dates"
+
+
+class OneSeries:
+    def __init__(self, raw):
+        self.raw = raw
+
+    def __len__(self):
+        return 1
+
+    def read(self, i):
+        return self.raw

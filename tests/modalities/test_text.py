@@ -169,6 +169,26 @@ def test_perplexity_and_generation(tmp_path):
     cards = [json.loads((r.path / "encoder.json").read_text()) for r in (run, further)]
     assert cards[0]["state"] == cards[1]["state"] and cards[0]["name"] == cards[1]["name"]
 
+    adapted = evaluate_task(further.path, tmp_path / "new.txt", seeds=1)
+    new, old = adapted.to_json()["adapted"]["texts"]
+    places = {"new": tmp_path / "new.txt", "old": tmp_path / "train.txt"}
+    for row in (new, old):
+        for which, of in (("now", further), ("before", run)):
+            alone = evaluate_task(of.path, places[row["text"]], seeds=1).to_json()["scores"][0]
+            assert row[which] == pytest.approx(alone["bits_per_byte"], abs=1e-6)
+        assert row["change"] == pytest.approx(row["now"] - row["before"], abs=1e-6)
+        assert row["low"] <= row["change"] <= row["high"]
+    assert "old text" in str(adapted) and "from which it started" in adapted.verdict
+    assert "--old" in " ".join(adapted.to_json()["notes"])
+    held = evaluate_task(further.path, tmp_path / "new.txt", seeds=1, old=tmp_path / "new.txt")
+    new, old = held.to_json()["adapted"]["texts"]
+    assert new["change"] == old["change"] and "--old" not in " ".join(held.to_json()["notes"])
+    with pytest.raises(SelfsupError, match="E201"):
+        evaluate_task(run.path, tmp_path / "new.txt", old=tmp_path / "new.txt")
+    os.replace(tmp_path / "train.txt", tmp_path / "moved.txt")
+    gone = evaluate_task(further.path, tmp_path / "new.txt", seeds=1).to_json()
+    assert len(gone["adapted"]["texts"]) == 1 and "not there" in " ".join(gone["notes"])
+
     one = selfsup.generate(run.path, "the cat ", seed=1, **settings)
     assert one == selfsup.generate(run.path, "the cat ", seed=1, **settings)
     assert one.text != selfsup.generate(run.path, "the cat ", seed=2, **settings).text
