@@ -220,6 +220,7 @@ BATCHES = {
 LIKE = {
     "simclr": (
         "moco",
+        "curl",
         "byol",
         "simsiam",
         "barlowtwins",
@@ -269,6 +270,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum": 0.98,
         "method.momentum_end": 0.98,
     },
+    "curl": {**QUICK, "optim.final": 0.0},
     "mocov3": {
         **QUICK,
         "method.hidden": 512,

@@ -109,6 +109,7 @@ def _end():
 
 JOINT = {
     "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8, momentum=0.9, norm_batch=4),
+    "CURL": lambda e: methods.CURL(e, dim=8),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8, momentum=0.9),
     "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),

@@ -165,6 +165,7 @@ def _stubborn(folder) -> int:
 
 SMALL = {
     "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8),
+    "CURL": lambda e: methods.CURL(e, dim=8),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8),
     "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8),
     "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),
