@@ -221,6 +221,7 @@ LIKE = {
     "simclr": (
         "moco",
         "curl",
+        "distill",
         "byol",
         "simsiam",
         "barlowtwins",
@@ -271,6 +272,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum_end": 0.98,
     },
     "curl": {**QUICK, "optim.final": 0.0},
+    "distill": QUICK,
     "mocov3": {
         **QUICK,
         "method.hidden": 512,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import distributed, faults, listing, modalities
+from . import distributed, faults, listing, modalities, released
 from . import settings as schema
 from .console import Console, columns, duration
 from .data import Batch, Ledger, Loader, Source, open_source, open_store
@@ -295,6 +295,7 @@ def build_method(settings: Settings, modality: Any) -> Any:
     names = settings.section("encoder")
     keywords = settings.section("method")
     try:
+        keywords = released.taught(keywords, modality, settings["data.resolution"])
         encoder = modality.encoder(names.pop("name"), settings["data.resolution"], **names)
         return method_class(keywords.pop("name"))(encoder, **keywords)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
@@ -317,6 +318,9 @@ def _absolute(given: Mapping[str, Given]) -> dict[str, Given]:
         item = made.get(key)
         if item is not None and isinstance(item.value, str | os.PathLike) and item.value != "none":
             made[key] = Given(os.path.abspath(os.path.expanduser(item.value)), item.source)
+    teacher = made.get("method.teacher")
+    if teacher is not None and os.path.isdir(str(teacher.value)):  # and no timm:NAME
+        made["method.teacher"] = Given(os.path.abspath(teacher.value), teacher.source)
     towers = made.get("start_towers")
     if towers is not None:
         starts = _starts(towers.value).items()

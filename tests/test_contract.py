@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfsup import methods
+from selfsup import methods, released
 from selfsup.data.graphs import canonical
 from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder, resnet
@@ -69,6 +69,7 @@ METHODS = {
     "Inpainting": lambda e: methods.Inpainting(e, hidden=64),
     "CPC": lambda e: methods.CPC(e, negatives=16, hidden=32, dim=16),
     "MaskFeat": methods.MaskFeat,
+    "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
 TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat")

@@ -12,6 +12,7 @@ from .data2vec import Data2Vec as Data2Vec
 from .dgi import DGI as DGI
 from .dino import DINO as DINO
 from .dinov2 import DINOv2 as DINOv2
+from .distill import Distill as Distill
 from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
