@@ -36,6 +36,7 @@ NEEDS = {
     "data2vec": (GRIDS, "has no patches of numbers"),
     "ibot": (GRIDS, "has no patches of numbers"),
     "dinov2": (GRIDS, "has no patches of numbers"),
+    "distill": (GRIDS, "has no grid"),
     "jigsaw": (GRIDS, "has no patches of numbers"),
     "cpc": (GRIDS, "has no patches of numbers"),
     "maskfeat": (("audio", "image"), "has no grid of two axes"),

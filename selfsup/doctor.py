@@ -28,6 +28,7 @@ PATIENCE = 120.0  # seconds that one process of the self-test may take
 
 # extra of this package -> modules that it brings
 EXTRAS = {"video": ("av",), "track": ("tensorboard", "wandb"), "umap": ("umap",)}
+EXTRAS |= {"timm": ("timm",), "hf": ("transformers",)}
 
 
 @dataclass(frozen=True)

@@ -395,9 +395,10 @@ def load_method(folder: Path, card: Card, modality: Modality, seed: int = 0) -> 
 
 def untrained_method(folder: Path, card: Card, modality: Modality, seed: int) -> Any:
     """The method of a run as it was before training, with weights drawn from `seed`."""
-    from . import settings
+    from . import released, settings
 
     keywords = settings.load(folder / "resolved.toml").section("method")
+    keywords = released.taught(keywords, modality, card.size)
     name = keywords.pop("name")
     encoder = rebuild(card, modality, seed)
     with torch.random.fork_rng(devices=[]):

@@ -46,6 +46,17 @@ def grid(method: str, encoder: Any, axes: int | None = None) -> None:
         )
 
 
+def places(method: str, encoder: Any) -> None:
+    """Methods that teach the places of a sample alone leave a token that is none untaught."""
+    if getattr(encoder, "pool", "") == "cls":
+        raise _unfit(
+            method,
+            encoder,
+            "it teaches the places of a sample, and this encoder gives a token beside them",
+            "--set encoder.pool=mean",
+        )
+
+
 def vocabulary(method: str, encoder: Any, *, causal: bool) -> None:
     """Language models name tokens, from both sides or from those before alone."""
     if not hasattr(encoder, "logits"):

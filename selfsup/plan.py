@@ -221,6 +221,8 @@ BATCHES = {
 LIKE = {
     "simclr": (
         "moco",
+        "curl",
+        "distill",
         "byol",
         "simsiam",
         "barlowtwins",
@@ -270,6 +272,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum": 0.98,
         "method.momentum_end": 0.98,
     },
+    "curl": {**QUICK, "optim.final": 0.0},
+    "distill": QUICK,
     "mocov3": {
         **QUICK,
         "method.hidden": 512,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfsup import methods
+from selfsup import methods, released
 from selfsup.data.graphs import canonical
 from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder, resnet
@@ -45,6 +45,7 @@ METHODS = {
     "ELECTRA": methods.ELECTRA,
     "SimCSE": methods.SimCSE,
     "MoCo": lambda e: methods.MoCo(e, queue=24, hidden=64, dim=16, momentum=0.9, norm_batch=4),
+    "CURL": methods.CURL,
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=64, dim=16, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=64, dim=16, momentum=0.9),
     "SimSiam": lambda e: methods.SimSiam(e, hidden=64, bottleneck=16),
@@ -68,6 +69,7 @@ METHODS = {
     "Inpainting": lambda e: methods.Inpainting(e, hidden=64),
     "CPC": lambda e: methods.CPC(e, negatives=16, hidden=32, dim=16),
     "MaskFeat": methods.MaskFeat,
+    "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
 TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat")
@@ -85,7 +87,7 @@ WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")  # methods for tokens of a vocabulary
 PARTED = ("CLIP",)  # methods for samples of several parts
 ACTED = ("World_Model",)  # methods for what actions lead to
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
-       "NNCLR", "TiCo", "LeJEPA")  # fmt: skip
+       "NNCLR", "TiCo", "LeJEPA", "CURL")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
 CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED, "SimCSE")]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from test_graph import WIDTH, graphs
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import cli, distributed, machine, methods
+from selfsup import cli, distributed, machine, methods, released
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
@@ -109,6 +110,7 @@ def _end():
 
 JOINT = {
     "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8, momentum=0.9, norm_batch=4),
+    "CURL": lambda e: methods.CURL(e, dim=8),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8, momentum=0.9),
     "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8, momentum=0.9),
     "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),
@@ -121,6 +123,7 @@ JOINT = {
     "Rotation convolutional": methods.Rotation,
     "RelativePosition convolutional": lambda e: methods.RelativePosition(e, hidden=16),
     "Colorization convolutional": lambda e: methods.Colorization(e, hidden=16),
+    "Distill convolutional": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
     "Inpainting convolutional": lambda e: methods.Inpainting(e, hidden=16),
 }
 
@@ -141,6 +144,7 @@ TOKENS = {
     "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
+    "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
 }
 NODES = ("DGI", "BGRL")
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")

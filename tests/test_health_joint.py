@@ -6,11 +6,12 @@ from test_health import BATCH, Digits, look, vit
 from torch import nn
 
 from selfsup import methods
-from selfsup.methods import barlowtwins, moco, mocov3, msn, nnclr, simsiam, swav
+from selfsup.methods import barlowtwins, curl, moco, mocov3, msn, nnclr, simsiam, swav
 from selfsup.optim import Optim
 
 MADE = {
     "MoCo": {"queue": 128, "hidden": 64, "dim": 16, "momentum": 0.95},
+    "CURL": {"dim": 16},
     "MoCoV3": {"hidden": 64, "dim": 16, "momentum": 0.95},
     "BYOL": {"hidden": 64, "dim": 16, "momentum": 0.95},
     "SimSiam": {"hidden": 64, "bottleneck": 16},
@@ -54,6 +55,8 @@ def without(monkeypatch, name):
     if name in ("MoCo", "MoCoV3", "NNCLR"):
         module = {"MoCo": moco, "MoCoV3": mocov3, "NNCLR": nnclr}[name]
         monkeypatch.setattr(module, "info_nce", attract)
+    if name == "CURL":
+        monkeypatch.setattr(curl, "bilinear", attract)
     if name == "SimSiam":  # its stopped gradient
         monkeypatch.setattr(simsiam, "distance", attract)
     if name in ("SwAV", "MSN"):

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from test_graph import graphs
 from tiny import BATCH, Poisoned, Samples, Tiny, elsewhere, pretrain, tensors_hash, without_time
 
-from selfsup import faults, methods
+from selfsup import faults, methods, released
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
 from selfsup.graph import network
@@ -165,6 +166,7 @@ def _stubborn(folder) -> int:
 
 SMALL = {
     "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8),
+    "CURL": lambda e: methods.CURL(e, dim=8),
     "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8),
     "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8),
     "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),
@@ -188,6 +190,7 @@ SMALL = {
     "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
+    "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")

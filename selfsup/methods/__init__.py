@@ -7,10 +7,12 @@ from .clip import CLIP as CLIP
 from .clm import CLM as CLM
 from .colorization import Colorization as Colorization
 from .cpc import CPC as CPC
+from .curl import CURL as CURL
 from .data2vec import Data2Vec as Data2Vec
 from .dgi import DGI as DGI
 from .dino import DINO as DINO
 from .dinov2 import DINOv2 as DINOv2
+from .distill import Distill as Distill
 from .electra import ELECTRA as ELECTRA
 from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE

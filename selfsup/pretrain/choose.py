@@ -29,6 +29,9 @@ def absolute(given: Mapping[str, Given]) -> dict[str, Given]:
         item = made.get(key)
         if item is not None and isinstance(item.value, str | os.PathLike) and item.value != "none":
             made[key] = Given(os.path.abspath(os.path.expanduser(item.value)), item.source)
+    teacher = made.get("method.teacher")
+    if teacher is not None and os.path.isdir(str(teacher.value)):  # and no timm:NAME
+        made["method.teacher"] = Given(os.path.abspath(teacher.value), teacher.source)
     towers = made.get("start_towers")
     if towers is not None:
         starts = by_tower(towers.value).items()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import distributed, modalities
+from .. import distributed, modalities, released
 from ..data import Batch, Ledger, Loader, Source, open_store
 from ..data.copies import LOOKED_AT, count_copies
 from ..errors import SelfsupError
@@ -149,6 +149,7 @@ def build_method(settings: Settings, modality: Any) -> Any:
     names = settings.section("encoder")
     keywords = settings.section("method")
     try:
+        keywords = released.taught(keywords, modality, settings["data.resolution"])
         encoder = modality.encoder(names.pop("name"), settings["data.resolution"], **names)
         return method_class(keywords.pop("name"))(encoder, **keywords)
     except (ValueError, TypeError, AssertionError, ZeroDivisionError, RuntimeError) as error:
