@@ -188,6 +188,7 @@ SMALL = {
     "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
+    "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
@@ -207,7 +208,8 @@ def make(name: str):
         text = Language(16, 23, dim=16, depth=1, heads=2, causal=causal, dropout=drop)
         method = getattr(methods, name)(text)
     else:
-        encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2)
+        shape = {"dim": 16, "depth": 1, "heads": 2, "causal": name == "IGPT"}
+        encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)
         if name in SMALL:
             method = SMALL[name](encoder)
         elif name == "CLIP":
