@@ -15,7 +15,8 @@ from .trunks import BasicBlock, Bottleneck, Transformer
 class Encoder(nn.Module):
     """Stem, positions and trunk: the three parts that a method may compose.
 
-    `pool` says what `forward` returns: the "mean" of the final tokens, or the "cls" token.
+    `pool` says what `forward` returns: the "mean" of the final tokens, or the "cls" token. With
+    `causal` a token sees those before it, row by row, and none after it.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Encoder(nn.Module):
         cls: bool = False,
         registers: int = 0,
         pool: str = "mean",
+        causal: bool = False,
     ):
         super().__init__()
         if pool not in ("mean", "cls") or (pool == "cls" and not cls):
@@ -37,9 +39,17 @@ class Encoder(nn.Module):
                 why='pool is "mean" or "cls", and "cls" needs the cls token',
                 do="--set encoder.pool=mean, or --set encoder.cls=true",
             )
+        if causal and pool == "cls":
+            raise SelfsupError(
+                "E202",
+                "a causal encoder has nothing in its cls token",
+                why="it comes first, and sees none of the others",
+                do="--set encoder.pool=mean",
+            )
         self.stem, self.dim, self.grid, self.pool = stem, dim, stem.grid, pool
+        self.causal = causal
         self.positions = nn.Parameter(sincos(stem.grid, dim))  # learned from there on
-        self.trunk = Transformer(dim, depth, heads, prefix=int(cls) + registers)
+        self.trunk = Transformer(dim, depth, heads, prefix=int(cls) + registers, causal=causal)
 
     @property
     def entrance(self) -> Tensor:
@@ -193,6 +203,7 @@ def vit(
     cls: bool = False,
     registers: int = 0,
     pool: str = "mean",
+    causal: bool = False,
 ) -> Encoder:
     """A ViT for inputs of `size`; `patch` defaults to the largest that gives 8 along a side.
 
@@ -206,7 +217,7 @@ def vit(
     shape |= {k: v for k, v in {"dim": dim, "depth": depth, "heads": heads}.items() if v}
     cut = (tubelet, patch, patch) if len(size) == 3 else (patch,) * len(size)
     stem = Patches(size, cut, channels, shape["dim"])
-    return Encoder(stem, **shape, cls=cls, registers=registers, pool=pool)
+    return Encoder(stem, **shape, cls=cls, registers=registers, pool=pool, causal=causal)
 
 
 def resnet(

@@ -34,6 +34,18 @@ def local(method: str, encoder: Any) -> None:
         )
 
 
+def causal(method: str, encoder: Any) -> None:
+    """Methods that foretell tokens from those before need a trunk that sees no others."""
+    tokens(method, encoder)
+    if not encoder.causal:
+        raise _unfit(
+            method,
+            encoder,
+            "it foretells each token, and this encoder sees both sides of one",
+            "--set encoder.causal=true, or leave --encoder out",
+        )
+
+
 def grid(method: str, encoder: Any, axes: int | None = None) -> None:
     """Methods that cut or turn what they are shown need real values on a grid."""
     if not hasattr(encoder, "entrance") or axes not in (None, len(encoder.grid)):

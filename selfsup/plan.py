@@ -210,6 +210,8 @@ BATCHES = {
     "grace": 128,
     "dgi": 128,
     "bgrl": 128,
+    "igpt": 128,
+    "video.igpt": 32,
     "mlm": 64,
     "protein.mlm": 32,
     "clm": 32,
@@ -243,6 +245,11 @@ for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
         for key in [key for key in table if key.rpartition(".")[2] == model]:
             for name in names:
                 table[key.replace(model, name)] = table[key]
+# A method that foretells what comes next wants an encoder that cannot see it
+for table in (CANDIDATES, GPU_CANDIDATES):
+    for key in ("mae", "audio.mae"):
+        ahead = (Candidate(c.encoder, {**c.keywords, "causal": True}) for c in table[key])
+        table[key.replace("mae", "igpt")] = tuple(ahead)
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
 
@@ -318,6 +325,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "simmim": {"optim.lr": 4e-3},
     "maskfeat": {"optim.lr": 4e-3, "optim.clip": 1.0},
+    "igpt": {"method.clusters": 128, "method.upper": 2, "optim.lr": 4e-3},
     "jigsaw": {"optim.lr": 4e-3},
     "cpc": {"method.dim": 64, "optim.lr": 4e-3},
     "rotation": QUICK,

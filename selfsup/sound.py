@@ -111,12 +111,13 @@ def spectral(
     cls: bool = False,
     registers: int = 0,
     pool: str = "mean",
+    causal: bool = False,
 ) -> Encoder:
     """A transformer on log-mel pictures (mels, frames), in patches of `high` bands, or all of them,
     and `wide` frames."""
     shape = _shape(SPECTRAL[name], dim=dim, depth=depth, heads=heads)
     stem = Patches(tuple(size), (high or size[0], wide), 1, shape["dim"])
-    return Encoder(stem, **shape, cls=cls, registers=registers, pool=pool)
+    return Encoder(stem, **shape, cls=cls, registers=registers, pool=pool, causal=causal)
 
 
 def wave(

@@ -11,11 +11,11 @@ from .fused import linear, linear_gelu
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (arXiv 1706.03762)."""
+    """Multi-head self-attention (arXiv 1706.03762); with `causal`, of none that comes later."""
 
-    def __init__(self, dim: int, heads: int):
+    def __init__(self, dim: int, heads: int, causal: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -27,13 +27,16 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n d"], first: int | None = None) -> Tensor:
         """(b, n, d), or (b, first, d) where only the first tokens are wanted."""
         q, k, v = self.split(x)
-        mixed = attend(q[:, :, :first], k, v)  # (b, h, n or first, d / h)
+        mixed = attend(q[:, :, :first], k, v, causal=self.causal)  # (b, h, n or first, d / h)
         return linear(self.proj, mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
         """What each token looks at: for pictures, not for training."""
         q, k, _ = self.split(x)
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        if self.causal:
+            scores = scores + torch.full_like(scores, -torch.inf).triu(1)
+        return scores.softmax(-1)
 
 
 class Mlp(nn.Module):
@@ -47,10 +50,10 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0):
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, causal: bool = False):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, heads)
+        self.attn = Attention(dim, heads, causal)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
@@ -64,13 +67,14 @@ class Transformer(nn.Module):
     """Pre-norm transformer (ViT, arXiv 2010.11929). Layer names are those of timm's ViT.
 
     `prefix` learned tokens (a cls token, then registers, arXiv 2309.16588) go in front of the
-    tokens that are given and are taken off again, so callers count only their own.
+    tokens that are given and are taken off again, so callers count only their own. With `causal`
+    no token sees later ones.
     """
 
-    def __init__(self, dim: int, depth: int, heads: int, prefix: int = 0):
+    def __init__(self, dim: int, depth: int, heads: int, prefix: int = 0, causal: bool = False):
         super().__init__()
         self.prefix = nn.Parameter(0.02 * torch.randn(prefix, dim)) if prefix else None
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, heads, causal=causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -70,9 +70,10 @@ METHODS = {
     "CPC": lambda e: methods.CPC(e, negatives=16, hidden=32, dim=16),
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
+    "IGPT": lambda e: methods.IGPT(e, clusters=8, upper=1),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
-TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat")
+TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat", "IGPT")
 FLAT = ("Rotation", "MaskFeat")
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}
@@ -131,7 +132,8 @@ def build(name: str, kind: str):
     else:
         size, patch = GRIDS[kind]
         small = SMALLER[kind]
-        encoder = Encoder(Patches(size, patch, 3, 24), dim=24, depth=2, heads=2)
+        shape = {"dim": 24, "depth": 2, "heads": 2, "causal": name == "IGPT"}
+        encoder = Encoder(Patches(size, patch, 3, 24), **shape)
     method = METHODS[name](encoder)
     sizes = [size] * (method.views.light + method.views.strong) + [small] * method.views.local
     return method, [torch.randn(8, 3, *s) for s in sizes]

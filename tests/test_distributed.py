@@ -145,6 +145,7 @@ TOKENS = {
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
+    "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
 }
 NODES = ("DGI", "BGRL")
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
@@ -167,7 +168,8 @@ def make(name: str):
         return getattr(methods, name)(text)
     if name == "WorldModel":
         return methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
-    encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=2, heads=2)
+    shape = {"dim": 16, "depth": 2, "heads": 2, "causal": name == "IGPT"}
+    encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)
     if name in ("CLIP", "SigLIP"):
         other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
         kind = "softmax" if name == "CLIP" else "sigmoid"

@@ -191,6 +191,7 @@ SMALL = {
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
+    "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
@@ -210,7 +211,8 @@ def make(name: str):
         text = Language(16, 23, dim=16, depth=1, heads=2, causal=causal, dropout=drop)
         method = getattr(methods, name)(text)
     else:
-        encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2)
+        shape = {"dim": 16, "depth": 1, "heads": 2, "causal": name == "IGPT"}
+        encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)
         if name in SMALL:
             method = SMALL[name](encoder)
         elif name == "CLIP":

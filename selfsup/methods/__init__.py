@@ -18,6 +18,7 @@ from .grace import GRACE as GRACE
 from .graphmae import GraphMAE as GraphMAE
 from .hubert import HuBERT as HuBERT
 from .ibot import IBOT as IBOT
+from .igpt import IGPT as IGPT
 from .inpainting import Inpainting as Inpainting
 from .jepa import JEPA as JEPA
 from .jigsaw import Jigsaw as Jigsaw
