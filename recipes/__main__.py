@@ -33,6 +33,7 @@ NEEDS = {
     "msn": (GRIDS, "has no patches of numbers"),
     "jepa": (GRIDS, "has no grid of tokens"),
     "simmim": (GRIDS, "has no patches of numbers"),
+    "beit": (GRIDS, "has no patches of numbers"),
     "igpt": (GRIDS, "has no patches of numbers"),
     "data2vec": (GRIDS, "has no patches of numbers"),
     "ibot": (GRIDS, "has no patches of numbers"),

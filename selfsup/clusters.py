@@ -62,3 +62,9 @@ def far_apart(x: Float[Tensor, "n d"], count: int) -> Float[Tensor, "k d"]:
         distance = (x - starts[-1]).square().sum(1)
         near = distance if i == 0 else near.minimum(distance)
     return torch.cat(starts)
+
+
+def shares(numbers: Int64[Tensor, "b n"], count: int) -> Float[Tensor, "b k"]:
+    """How large a part of each sample's places is in each of `count` groups."""
+    one = torch.full(numbers.shape, 1 / numbers.shape[1], device=numbers.device)
+    return torch.zeros(len(numbers), count, device=numbers.device).scatter_add_(1, numbers, one)

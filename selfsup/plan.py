@@ -236,7 +236,7 @@ LIKE = {
         "inpainting",
     ),
     "dino": ("mocov3", "swav", "lejepa", "rotation"),
-    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat"),
+    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat", "beit"),
     "mlm": ("mdlm", "electra"),
     "wav2vec2": ("hubert",),
 }
@@ -324,6 +324,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum": 0.98,
     },
     "simmim": {"optim.lr": 4e-3},
+    "beit": {"method.codes": 256, "method.hidden": 128, "optim.lr": 2e-2},
     "maskfeat": {"optim.lr": 4e-3, "optim.clip": 1.0},
     "igpt": {"method.clusters": 128, "method.upper": 2, "optim.lr": 4e-3},
     "jigsaw": {"optim.lr": 4e-3},

@@ -71,9 +71,10 @@ METHODS = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=8, upper=1),
+    "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
-TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat", "IGPT")
+TOKENS = ("SimMIM", "Data2Vec", "IBOT", "DINOv2", "Jigsaw", "CPC", "MaskFeat", "IGPT", "BEiT")
 FLAT = ("Rotation", "MaskFeat")
 NO_TOKENS = {("TS2Vec", "convolutional"), ("Wav2Vec2", "convolutional"), ("MAE", "convolutional")}
 NO_TOKENS |= {("MAE", "dilated"), ("Wav2Vec2", "dilated")}

@@ -146,6 +146,7 @@ TOKENS = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
+    "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 NODES = ("DGI", "BGRL")
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")

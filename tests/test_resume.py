@@ -192,6 +192,7 @@ SMALL = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
+    "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")

@@ -1,6 +1,7 @@
 """One paper per file. The folder is the registry: `--method mae` is the class in mae.py."""
 
 from .barlowtwins import BarlowTwins as BarlowTwins
+from .beit import BEiT as BEiT
 from .bgrl import BGRL as BGRL
 from .byol import BYOL as BYOL
 from .clip import CLIP as CLIP

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from .. import needs
-from ..clusters import Clusters
+from ..clusters import Clusters, shares
 from ..distributed import gather
 from ..method import Method, Views
 from ..optim import Optim
@@ -43,8 +43,8 @@ class IGPT(Method):
         target = self.entries(x)
         final = self.encoder.features(x)
         scores = self.scores(final)
-        found = one_hot(target.flatten(), scores.shape[-1]).float()
-        self.watch = {"embedding": final.mean(1).detach(), "assignments": found}
+        self.watch = {"embedding": final.mean(1).detach()}
+        self.watch["assignments"] = shares(target, scores.shape[-1])
         used = self.palette.counts / self.palette.counts.sum()
         self.chance = {"next": float(-torch.xlogy(used, used).sum())}  # knowing how many of each
         return {"next": cross_entropy(scores.flatten(0, 1).float(), target.flatten())}
