@@ -221,35 +221,44 @@ BATCHES = {
 }
 # Methods that want of encoder and batch what another one wants
 LIKE = {
-    "simclr": (
-        "moco",
-        "curl",
-        "distill",
-        "byol",
-        "simsiam",
-        "barlowtwins",
-        "vicreg",
-        "nnclr",
-        "tico",
-        "relativeposition",
-        "colorization",
-        "inpainting",
+    **dict.fromkeys(
+        (
+            "moco",
+            "curl",
+            "distill",
+            "byol",
+            "simsiam",
+            "barlowtwins",
+            "vicreg",
+            "nnclr",
+            "tico",
+            "relativeposition",
+            "colorization",
+            "inpainting",
+        ),
+        "simclr",
     ),
-    "dino": ("mocov3", "swav", "lejepa", "rotation"),
-    "mae": ("msn", "simmim", "data2vec", "ibot", "dinov2", "jigsaw", "cpc", "maskfeat", "beit"),
-    "mlm": ("mdlm", "electra"),
-    "wav2vec2": ("hubert",),
+    **dict.fromkeys(("mocov3", "swav", "lejepa", "rotation"), "dino"),
+    **dict.fromkeys(
+        (
+            "msn",
+            "simmim",
+            "data2vec",
+            "ibot",
+            "dinov2",
+            "jigsaw",
+            "cpc",
+            "maskfeat",
+            "beit",
+            "igpt",
+        ),
+        "mae",
+    ),
+    **dict.fromkeys(("mdlm", "electra"), "mlm"),
+    "hubert": "wav2vec2",
 }
-for table in (CANDIDATES, GPU_CANDIDATES, BATCHES):
-    for model, names in LIKE.items():
-        for key in [key for key in table if key.rpartition(".")[2] == model]:
-            for name in names:
-                table[key.replace(model, name)] = table[key]
-# A method that foretells what comes next wants an encoder that cannot see it
-for table in (CANDIDATES, GPU_CANDIDATES):
-    for key in ("mae", "audio.mae"):
-        ahead = (Candidate(c.encoder, {**c.keywords, "causal": True}) for c in table[key])
-        table[key.replace("mae", "igpt")] = tuple(ahead)
+# Those that foretell what comes next want an encoder that cannot see it
+AHEAD = ("igpt",)
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
 
@@ -500,7 +509,7 @@ def _batch(method: str, facts: Facts) -> tuple[int, str]:
         most = WHOLE[facts.modality]
         words = "all of them at once" if facts.samples <= most else "as many as memory allows"
         return min(facts.samples, most), words
-    usual = BATCHES.get(f"{facts.modality}.{method}") or BATCHES.get(method, 256)
+    usual = _for(method, facts.modality, BATCHES) or 256
     # an even share for each process, and whole batches seen many times where the data is small
     if facts.samples < 4 * usual:
         batch = max(FEWEST_SAMPLES, 1 << max(1, (facts.samples // 4).bit_length() - 1))
@@ -517,14 +526,23 @@ def _minutes(known: Mapping[str, Any], facts: Facts) -> tuple[float, str]:
     return minutes, f"no length was given; training and its evaluation then fit in {fit}"
 
 
+def _for(method: str, modality: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a method, or of the one it is like, where the modality has none of its own."""
+    names = [method, *([LIKE[method]] if method in LIKE else [])]
+    keys = [*(f"{modality}.{name}" for name in names), *names]
+    return next((table[key] for key in keys if key in table), None)
+
+
 def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]:
     method, side = known["method.name"], known["data.resolution"]
     if "encoder.name" in known:
         found: tuple[Candidate, ...] = (Candidate(known["encoder.name"]),)
     else:
         table = GPU_CANDIDATES if facts.device == "cuda" else CANDIDATES
-        keys = (f"{facts.modality}.{known.get('modality.form')}", f"{facts.modality}.{method}")
-        found = next((table[k] for k in (*keys, method) if k in table), TRANSFORMERS)
+        form = f"{facts.modality}.{known.get('modality.form')}"
+        found = table.get(form) or _for(method, facts.modality, table) or TRANSFORMERS
+        if method in AHEAD:
+            found = tuple(Candidate(c.encoder, {**c.keywords, "causal": True}) for c in found)
         if facts.modality == "image" and any(
             key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")
         ):

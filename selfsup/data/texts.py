@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -153,13 +154,13 @@ class RowSource(Source):
         rows = [row for row in (self._parsed(i) for i in range(min(len(self), LOOKED_AT))) if row]
         self.content, self.columns = content_of(rows)
 
+    @abstractmethod
     def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
         """(number, start, length) of each row that is not empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _parse(self, content: bytes) -> dict[str, Any]:
         """Cells by the names of their columns. Raises ValueError."""
-        raise NotImplementedError
 
     def _parsed(self, i: int) -> dict[str, Any] | None:
         try:
