@@ -123,6 +123,7 @@ def evaluate_task(
         "anomaly", "average precision", HEADS, scores, control, gain, notes, encoder, source.place,
         began,
     )  # fmt: skip
+    result.to_json()["scores"][0] |= {"low": spread.low, "high": spread.high}
     keep(run, "anomaly", result)
     return result
 

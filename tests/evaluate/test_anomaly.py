@@ -197,6 +197,8 @@ def test_the_whole_task_beside_its_controls(watched, tmp_path):
     encoder = encoder_of(watched)
     found = anomaly.evaluate_task(encoder, str(watched), seeds=2)
     rows = {row["of"]: row for row in found.to_json()["scores"]}
+    own = rows["pretrained"]
+    assert own["low"] <= own["average_precision"] <= own["high"]
     assert list(rows) == ["pretrained", "untrained", anomaly.RESIDUAL, anomaly.RANDOM]
     share = 24 / 180
     assert rows[anomaly.RANDOM]["average_precision"] == pytest.approx(share, abs=0.1)
