@@ -84,6 +84,21 @@ def test_a_missing_package_is_told_with_its_line(name, package, extra, pictures,
     assert f"pip install 'selfsup[{extra}]'" in refused("E204", name, pictures, 16)
 
 
+def test_looking_at_a_run_fetches_nothing(pictures, monkeypatch):
+    monkeypatch.setitem(released.FETCHED, "timm", lambda *rest: pytest.fail("fetched"))
+    with pytest.raises(SelfsupError, match="training alone"):
+        released.find("timm:resnet18", pictures, 16, fetch=False)
+
+
+def test_what_cannot_be_fetched_is_told(pictures, monkeypatch):
+    def offline(name, modality):
+        raise OSError("no connection\nand much more")
+
+    monkeypatch.setitem(released.FETCHED, "hf", offline)
+    told = refused("E601", "hf:owner/name", pictures, 16)
+    assert "no connection" in told and "much more" not in told
+
+
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t"])
 def test_a_model_that_timm_saved(name, tmp_path, pictures):
     timm = pytest.importorskip("timm")
