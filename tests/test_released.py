@@ -55,10 +55,12 @@ def test_an_export_sees_its_own_scale_and_resolution(tmp_path, pictures):
 
 def test_a_clip_is_resized_picture_by_picture():
     clip = torch.randn(2, 3, 4, 8, 8)
-    found = released.resized(clip, 16)
-    assert found.shape == (2, 3, 4, 16, 16) and released.resized(clip, 8) is clip
-    one = interpolate(clip[:, :, 2], (16, 16), mode="bilinear", antialias=True)
-    torch.testing.assert_close(found[:, :, 2], one)
+    assert released.resized(clip, 8) is clip
+    for side in (16, 3):
+        found = released.resized(clip, side)
+        assert found.shape == (2, 3, 4, side, side)
+        one = interpolate(clip[:, :, 2], (side, side), mode="bilinear", antialias=True)
+        torch.testing.assert_close(found[:, :, 2], one)
 
 
 def test_folders_that_cannot_teach(tmp_path, pictures):
