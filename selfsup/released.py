@@ -69,21 +69,27 @@ def resized(x: Float[Tensor, "b c *t h w"], side: int) -> Float[Tensor, "b c *t 
     return flat.unflatten(1, x.shape[1:-2])
 
 
-def taught(keywords: Mapping[str, Any], modality: Any, size: int) -> dict[str, Any]:
+def taught(
+    keywords: Mapping[str, Any], modality: Any, size: int, *, fetch: bool = True
+) -> dict[str, Any]:
     """A method's settings, with the teacher in the place of its name, if they name one."""
     name = keywords.get("teacher")
-    return {**keywords, "teacher": find(name, modality, size)} if name else dict(keywords)
+    teacher = {"teacher": find(name, modality, size, fetch=fetch)} if name else {}
+    return {**keywords, **teacher}
 
 
-def find(name: str, modality: Any, size: int) -> Released:
+def find(name: str, modality: Any, size: int, *, fetch: bool = True) -> Released:
     """The teacher called `name`, for views of `size` as `modality` makes them.
 
+    Without `fetch` only folders can be named, as where a run that is looked at names the teacher.
     Raises SelfsupError: E601 nothing there, E603 weights that do not fit, E202 a teacher of other
     data, E204 a package that is missing.
     """
     kind, _, rest = name.partition(":")
     with torch.random.fork_rng(devices=[]):  # what a teacher draws changes no student
         if kind in FETCHED and rest:
+            if not fetch:
+                raise SelfsupError("E601", f"the teacher {name} is fetched for training alone")
             try:
                 return FETCHED[kind](rest, modality)
             except (OSError, RuntimeError, ValueError) as error:

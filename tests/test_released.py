@@ -55,10 +55,12 @@ def test_an_export_sees_its_own_scale_and_resolution(tmp_path, pictures):
 
 def test_a_clip_is_resized_picture_by_picture():
     clip = torch.randn(2, 3, 4, 8, 8)
-    found = released.resized(clip, 16)
-    assert found.shape == (2, 3, 4, 16, 16) and released.resized(clip, 8) is clip
-    one = interpolate(clip[:, :, 2], (16, 16), mode="bilinear", antialias=True)
-    torch.testing.assert_close(found[:, :, 2], one)
+    assert released.resized(clip, 8) is clip
+    for side in (16, 3):
+        found = released.resized(clip, side)
+        assert found.shape == (2, 3, 4, side, side)
+        one = interpolate(clip[:, :, 2], (side, side), mode="bilinear", antialias=True)
+        torch.testing.assert_close(found[:, :, 2], one)
 
 
 def test_folders_that_cannot_teach(tmp_path, pictures):
@@ -82,6 +84,21 @@ def test_folders_that_cannot_teach(tmp_path, pictures):
 def test_a_missing_package_is_told_with_its_line(name, package, extra, pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     assert f"pip install 'selfsup[{extra}]'" in refused("E204", name, pictures, 16)
+
+
+def test_looking_at_a_run_fetches_nothing(pictures, monkeypatch):
+    monkeypatch.setitem(released.FETCHED, "timm", lambda *rest: pytest.fail("fetched"))
+    with pytest.raises(SelfsupError, match="training alone"):
+        released.find("timm:resnet18", pictures, 16, fetch=False)
+
+
+def test_what_cannot_be_fetched_is_told(pictures, monkeypatch):
+    def offline(name, modality):
+        raise OSError("no connection\nand much more")
+
+    monkeypatch.setitem(released.FETCHED, "hf", offline)
+    told = refused("E601", "hf:owner/name", pictures, 16)
+    assert "no connection" in told and "much more" not in told
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet10t"])
