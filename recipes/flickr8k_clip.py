@@ -24,16 +24,8 @@ from . import data, judged
 if __name__ == "__main__":
     home = data("imagetext/flickr8k_1k.tar.gz", "flickr8k_1k")
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
-        run = selfsup.pretrain(
-            home / "captions.csv",
-            method="clip",
-            encoder="towers_micro",
-            resolution=48,
-            steps=150,
-            optim={"lr": 2e-3},
-            seed=seed,
-            out=Path("runs") / f"flickr8k-clip-{seed}",
-        )
+        out = Path("runs") / f"flickr8k-clip-{seed}"
+        run = selfsup.pretrain(home / "captions.csv", seed=seed, out=out)
         judged(
             "flickr8k-clip", seed, run, evaluate_task(run.path, home / "captions.csv", seed=seed)
         )

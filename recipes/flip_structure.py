@@ -23,18 +23,9 @@ from . import data, judged
 
 def pretrained(seed: int) -> selfsup.Run:
     """On the sequences alone, those of the test part among them; also for recipes.flip_gb1."""
-    return selfsup.pretrain(
-        data("proteins/flip_secondary_structure.tar.gz", "flip_secondary_structure")
-        / "sequences.fasta",
-        method="mlm",
-        encoder={"name": "bert_micro", "depth": 2, "rescale": True},
-        resolution=256,
-        batch=32,
-        steps=650,
-        optim={"name": "muon", "lr": 1.6e-2, "final": 0.0},
-        seed=seed,
-        out=Path("runs") / f"flip-mlm-{seed}",
-    )
+    flip = data("proteins/flip_secondary_structure.tar.gz", "flip_secondary_structure")
+    out = Path("runs") / f"flip-mlm-{seed}"
+    return selfsup.pretrain(flip / "sequences.fasta", seed=seed, out=out)
 
 
 if __name__ == "__main__":

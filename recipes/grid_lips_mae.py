@@ -33,13 +33,7 @@ if __name__ == "__main__":
     (home / f"{WORD}.csv").write_text("\n".join(["file,label,split", *lines]) + "\n")
     reproduce(
         "grid-lips-mae",
-        lambda seed, out: selfsup.pretrain(
-            home / "video",
-            encoder={"name": "vit_tiny", "depth": 4},
-            minutes=15,
-            seed=seed,
-            out=out,
-        ),
+        lambda seed, out: selfsup.pretrain(home / "video", seed=seed, out=out),
         home / f"{WORD}.csv",
         shots=(10, 100),
         attentive=True,

@@ -26,15 +26,7 @@ from . import data, judged
 if __name__ == "__main__":
     home = data("imagetext/noto_emoji72.tar.gz", "noto_emoji72")
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
-        run = selfsup.pretrain(
-            home / "emoji.csv",
-            method="clip",
-            encoder="towers_micro",
-            resolution=48,
-            steps=160,
-            optim={"lr": 2e-3},
-            seed=seed,
-            out=Path("runs") / f"noto-emoji-clip-{seed}",
-        )
+        out = Path("runs") / f"noto-emoji-clip-{seed}"
+        run = selfsup.pretrain(home / "emoji.csv", seed=seed, out=out)
         judged("noto-emoji-clip", seed, run, evaluate_task(run.path, home / "emoji.csv", seed=seed))
         run.report()

@@ -1,7 +1,8 @@
 """The result of a probe on frozen features: a table of scores, and a verdict on one of them."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,16 @@ from ..load import LoadedEncoder
 from .controls import PRETRAINED, UNTRAINED
 from .interval import Interval
 from .result import Told
+
+
+class Few(NamedTuple):
+    """What `ours` gains over the better control with few labels: so many, of `unit`."""
+
+    labels: int
+    unit: str
+    ours: float
+    control: str
+    gain: Interval
 
 
 class Scored(Told):
@@ -50,16 +61,23 @@ def conclude(
     place: str,
     began: float,
     curve: list[dict[str, Any]] | None = None,
+    few: Sequence[Few] = (),
 ) -> Scored:
     """`scores` of each of a subject's networks; `gain` over the control, in the first of `heads`,
-    which sentences call `metric`."""
+    which sentences call `metric`. A gain with `few` labels counts where all bring none."""
     first = next(iter(heads))
     ours, theirs = (
         float(np.mean([found[first] for found in scores[of]])) for of in (PRETRAINED, control)
     )
-    named = "the untrained network" if control == UNTRAINED else control
-    beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {named}"
-    if gain.low > 0:
+    beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {_named(control)}"
+    sure = max((point for point in few if point.gain.low > 0), key=_low, default=None)
+    if sure and gain.low <= 0:
+        low = sure.ours - sure.gain.value
+        sentence = f"Pretraining helped where labels are few: with those of {sure.labels} "
+        sentence += f"{sure.unit} {metric} {sure.ours:.3f}, beside {low:.3f} of "
+        sentence += f"{_named(sure.control)} (+{sure.gain.value:.3f} ± {sure.gain.half:.3f}); "
+        sentence += f"with all of them {beside} ({gain.value:+.3f} ± {gain.half:.3f})"
+    elif gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{gain.value:.3f} ± {gain.half:.3f})"
     elif gain.high < 0:
         sentence = f"Pretraining did harm: {beside} ({gain.value:.3f} ± {gain.half:.3f})"
@@ -75,14 +93,27 @@ def conclude(
             "format": 1,
             "task": task,
             "time": time.time(),
-            "verdict": {"sentence": sentence, "gain": bool(gain.low > 0), "control": control},
+            "verdict": {
+                "sentence": sentence,
+                "gain": bool(sure or gain.low > 0),
+                "control": control,
+            },
             "heads": heads,
             "scores": rows,
             "curve": curve or [],
             "gain": gain._asdict(),
+            "gains_with_few": [point._asdict() | {"gain": point.gain._asdict()} for point in few],
             "notes": notes,
             "data": {"place": place},
             "encoder": encoder.card.to_json(),
             "seconds": round(time.monotonic() - began, 1),
         }
     )
+
+
+def _low(point: Few) -> float:
+    return point.gain.low
+
+
+def _named(control: str) -> str:
+    return "the untrained network" if control == UNTRAINED else control

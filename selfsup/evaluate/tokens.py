@@ -28,12 +28,13 @@ from ..stems import END
 from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
-from .interval import difference
+from .interval import Interval, difference, over_samples, over_seeds
 from .result import keep
-from .scored import Scored, best_control, conclude
+from .scored import Few, Scored, best_control, conclude
 from .split import TEST, TEST_SHARE, TRAIN
 
 NETWORKS = 3
+COUNTS, DRAWS = (10, 100), 3  # labelled samples of the curve, and how often so many are drawn
 SAMPLES, TAUGHT = 1000, 50_000  # that teach, at most: samples, and tokens of them
 NEIGHBOURS = 7  # on each side, that the control sees
 BATCH = 64
@@ -88,40 +89,75 @@ def evaluate_task(
                 fresh = controls.awake(encoder.untrained(mix(seed, i)).to(encoder.device))
                 several[UNTRAINED].append(fresh)
             several[BASELINE] = [None]
-            y = torch.cat([torch.from_numpy(_counted(samples[i])[at]) for i, at in drawn])
             y_test = torch.cat([torch.from_numpy(_counted(samples[i])) for i in test])
             network: Any = encoder.encoder
             count = network.stem.count
+            few = {n: _few(train, lengths, n, seed) for n in COUNTS if n < len(train)}
             scores: dict[str, list[dict[str, float]]] = {}
             outcomes: dict[str, np.ndarray] = {}
+            fewer: dict[str, dict[int, np.ndarray]] = {}  # (draws, test samples) each
             for of, networks in several.items():
-                rows = []
-                for subject in networks:
-                    console.progress(f"evaluate: {of}")
-                    taught = _vectors(subject, samples, [i for i, _ in drawn], count)
-                    x = torch.cat([v[at] for (_, at), v in zip(drawn, taught, strict=True)])
+                console.progress(f"evaluate: {of}")
+                tests = [_vectors(subject, samples, test, count) for subject in networks]
+
+                def right(chosen: Drawn, k: int, networks=networks, tests=tests) -> Tensor:
+                    """Which test tokens the k-th network tells, taught by those that were chosen."""
+                    k = k % len(networks)
+                    taught = _vectors(networks[k], samples, [i for i, _ in chosen], count)
+                    x = torch.cat([v[at] for (_, at), v in zip(chosen, taught, strict=True)])
+                    y = torch.cat([torch.from_numpy(_counted(samples[i])[at]) for i, at in chosen])
                     plane, scale = linear.probe(x, y, len(classes), seed=seed)
-                    found = _vectors(subject, samples, test, count)
-                    guess = torch.cat([plane(scale(v)).argmax(1) for v in found])
-                    rows.append(guess == y_test)
-                scores[of] = [_measures(right, y_test) for right in rows]
-                outcomes[of] = np.stack([_by_sample(r, [lengths[i] for i in test]) for r in rows])
+                    return torch.cat([plane(scale(v)).argmax(1) for v in tests[k]]) == y_test
+
+                rows = [right(drawn, k) for k in range(len(networks))]
+                scores[of] = [_measures(row, y_test) for row in rows]
+                each = [lengths[i] for i in test]
+                outcomes[of] = np.stack([_by_sample(row, each) for row in rows])
+                fewer[of] = {
+                    n: np.stack([_by_sample(right(some, k), each) for k, some in enumerate(draws)])
+                    for n, draws in few.items()
+                }
+    taught = sum(len(at) for _, at in drawn)
     notes = [
-        f"{len(y)} tokens of {len(drawn)} samples teach (of {len(train)}); {len(y_test)} tokens of "
+        f"{taught} tokens of {len(drawn)} samples teach (of {len(train)}); {len(y_test)} tokens of "
         f"{len(test)} test: {told}. Classes {', '.join(classes)}.",
+        f"Few labels: those of so many samples, drawn {DRAWS} times.",
         *notes,
     ]  # fmt: skip
     control = best_control(scores, "accuracy")
     gain = difference(outcomes[PRETRAINED][0], outcomes[control], seed)
     result = conclude(
         "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
-        encoder, source.place, began,
+        encoder, source.place, began, _curve(fewer), _gains(fewer, seed),
     )  # fmt: skip
     keep(run, "tokens", result)
     return result
 
 
+def _curve(fewer: dict[str, dict[int, np.ndarray]]) -> list[dict[str, Any]]:
+    return [
+        {"of": of, "labels": n, "value": float(found.mean()), "values": found.mean(1).tolist()}
+        for of, points in fewer.items()
+        for n, found in points.items()
+    ]
+
+
+def _gains(fewer: dict[str, dict[int, np.ndarray]], seed: int) -> list[Few]:
+    """Over the better control with so many labelled samples; the draws are those of both."""
+    gains = []
+    for n, ours in fewer[PRETRAINED].items():
+        control = max((of for of in fewer if of != PRETRAINED), key=lambda of: fewer[of][n].mean())
+        off = ours - fewer[control][n]  # (draws, samples)
+        over = over_samples(off.mean(0), seed)
+        half = float(np.hypot(over.half, over_seeds(list(off.mean(1))).half))
+        kind = f"{over.kind} and t over {len(off)} draws of labels"
+        gain = Interval(over.value, over.value - half, over.value + half, kind)
+        gains.append(Few(n, "samples", float(ours.mean()), control, gain))
+    return gains
+
+
 Sample = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # tokens, and classes or -1
+Drawn = list[tuple[int, np.ndarray]]  # samples, and which of their tokens that count
 
 
 def _labelled(
@@ -190,9 +226,13 @@ def _counted(sample: Sample) -> Int64[np.ndarray, " m"]:
     return sample[1][sample[1] >= 0]
 
 
-def _drawn(train: list[int], lengths: dict[int, int], seed: int) -> list[tuple[int, np.ndarray]]:
+def _few(train: list[int], lengths: dict[int, int], count: int, seed: int) -> list[Drawn]:
+    return [_drawn(train, lengths, mix(seed, count, k), count) for k in range(DRAWS)]
+
+
+def _drawn(train: list[int], lengths: dict[int, int], seed: int, most: int = SAMPLES) -> Drawn:
     """Tokens that teach: an even share of each of so many samples."""
-    some = [train[i] for i in order(seed, 0, len(train))[:SAMPLES]]
+    some = [train[i] for i in order(seed, 0, len(train))[:most]]
     share = min(1.0, TAUGHT / sum(lengths[i] for i in some))
     drawn = []
     for i in some:

@@ -11,6 +11,8 @@ import selfsup
 from selfsup.data.proteins import RESIDUES
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks, tokens
+from selfsup.evaluate.interval import Interval
+from selfsup.evaluate.scored import conclude
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.protein import Protein
 from selfsup.stems import END
@@ -51,6 +53,11 @@ def test_the_task(chains, tmp_path, monkeypatch):
     rows = {row["of"]: row for row in result.to_json()["scores"]}
     assert rows[tokens.BASELINE]["accuracy"] > 0.99  # the window shows the neighbour
     assert rows["untrained"]["networks"] == 3 and "accuracy" in str(result)
+    few = {row["of"]: row for row in result.to_json()["curve"] if row["labels"] == 10}
+    assert few[tokens.BASELINE]["value"] > few["untrained"]["value"]  # it shows the neighbour
+    assert all(len(row["values"]) == tokens.DRAWS for row in few.values())
+    (point,) = result.to_json()["gains_with_few"]  # 40 samples teach: there is no point at 100
+    assert point["control"] == tokens.BASELINE and point["gain"]["value"] < 0
     notes = " ".join(result.to_json()["notes"])
     assert "1 samples have no labels" in notes and "20 test" in notes and "mask.fasta" in notes
     assert json.loads((run.path / "evaluation-tokens.json").read_text())["task"] == "tokens"
@@ -97,3 +104,39 @@ def test_marked_tokens_neither_teach_nor_test(chains):
 def test_the_share_of_a_long_sample_counts_by_its_tokens():
     right = torch.tensor([True, True, False, True, False, False])
     assert tokens._by_sample(right, [4, 2]).mean() == pytest.approx(0.5)
+
+
+def test_a_gain_with_few_labels_is_told_where_all_bring_none():
+    draws = np.random.default_rng(0)
+    base = draws.uniform(0.3, 0.6, (tokens.DRAWS, 50))
+    fewer = {
+        of: {10: base + up, 100: base + more}
+        for of, up, more in (("pretrained", 0.2, 0.1), ("untrained", 0.0, 0.0), ("x", 0.1, 0.15))
+    }
+    ten, hundred = tokens._gains(fewer, 0)
+    assert ten.control == "x" and ten.gain.value == pytest.approx(0.1) and ten.gain.low > 0
+    assert hundred.gain.value == pytest.approx(-0.05) and hundred.gain.high < 0
+
+    scores = {of: [{"accuracy": value}] for of, value in (("pretrained", 0.6), ("x", 0.6))}
+    told = {
+        low: conclude(
+            "tokens",
+            "accuracy",
+            {"accuracy": 3},
+            scores,
+            "x",
+            Interval(low, low, 0.1, ""),
+            [],
+            small(),
+            "here",
+            0.0,
+            [],
+            [ten, hundred],
+        )
+        for low in (-0.1, 0.01)
+    }
+    assert told[-0.1].verdict.startswith(
+        "Pretraining helped where labels are few: with those of 10"
+    )
+    assert told[0.01].verdict.startswith("Pretraining helped: ")
+    assert told[-0.1].to_json()["verdict"]["gain"]
