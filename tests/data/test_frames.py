@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import selfsup
 from selfsup.data import fields, open_source, open_store
 from selfsup.data.copies import without_copies
 from selfsup.data.frames import FrameFolders
@@ -159,3 +160,24 @@ def test_faults_are_skipped_with_a_reason_and_reconcile(tmp_path):
     assert caught.value.code == "not_an_image"
     result = scan(tmp_path)
     assert (result.found, result.used, result.skipped) == (9, 5, 4) and result.content == "video"
+
+
+def test_numbered_pictures_through_the_verbs_when_told_that_they_are_clips(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    for i in range(8):
+        clip(
+            tmp_path / "clips" / f"{i % 2}" / f"{i}", range(16), "{:03d}.png", lambda n, i=i: n + i
+        )
+    run = selfsup.pretrain(
+        tmp_path / "clips",
+        modality={"name": "video", "frame_rate": 10.0},
+        method={"name": "mae", "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
+        encoder={"name": "vit_tiny", "dim": 24, "depth": 1, "heads": 2},
+        steps=2, batch=4, out=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    assert "frame_rate = 10.0" in (run.path / "resolved.toml").read_text()
+    encoder = selfsup.load(run.path)
+    assert encoder.embed(tmp_path / "clips").shape == (8, 24)
+    assert encoder.modality.frame_rate == 10.0
+    selfsup.embed(run.path, tmp_path / "clips", tmp_path / "v.csv")
+    assert ",0/2," in (tmp_path / "v.csv").read_text()
