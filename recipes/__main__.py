@@ -34,6 +34,7 @@ NEEDS = {
     "jepa": (GRIDS, "has no grid of tokens"),
     "simmim": (GRIDS, "has no patches of numbers"),
     "beit": (GRIDS, "has no patches of numbers"),
+    "tfc": (GRIDS, "has no grid"),
     "igpt": (GRIDS, "has no patches of numbers"),
     "data2vec": (GRIDS, "has no patches of numbers"),
     "ibot": (GRIDS, "has no patches of numbers"),

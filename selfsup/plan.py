@@ -227,6 +227,7 @@ LIKE = {
         "vicreg",
         "nnclr",
         "tico",
+        "tfc",
         "relativeposition",
         "colorization",
         "inpainting",
@@ -302,6 +303,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.queue": 4096,
     },
     "tico": {**QUICK, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.97},
+    "tfc": QUICK,
     "lejepa": {
         **QUICK,
         "method.hidden": 512,

@@ -69,6 +69,7 @@ METHODS = {
     "CPC": lambda e: methods.CPC(e, negatives=16, hidden=32, dim=16),
     "MaskFeat": methods.MaskFeat,
     "IGPT": lambda e: methods.IGPT(e, clusters=8, upper=1),
+    "TFC": lambda e: methods.TFC(e, hidden=32, dim=16),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 # which need a transformer's tokens; which need two axes, of which none is time

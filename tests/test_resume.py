@@ -189,6 +189,7 @@ SMALL = {
     "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
     "MaskFeat": methods.MaskFeat,
     "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
+    "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
