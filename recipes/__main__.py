@@ -36,7 +36,7 @@ NEEDS = {
     "beit": (GRIDS, "has no patches of numbers"),
     "tfc": (GRIDS, "has no grid"),
     "igpt": (GRIDS, "has no patches of numbers"),
-    "data2vec": (GRIDS, "has no patches of numbers"),
+    "data2vec": ((*GRIDS, "protein", "text"), "has no patches of numbers, no vocabulary"),
     "ibot": (GRIDS, "has no patches of numbers"),
     "dinov2": (GRIDS, "has no patches of numbers"),
     "jigsaw": (GRIDS, "has no patches of numbers"),

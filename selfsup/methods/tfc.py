@@ -1,7 +1,7 @@
 """TF-C, time-frequency consistency. Zhang et al., 2022, https://arxiv.org/abs/2206.08496
 
 What one encoder makes of a sample and what another makes of its spectrum along the last axis must
-find each other among those of other samples; each must also know its own input when it is disturbed.
+find each other among those of other samples; each must also know its own input once disturbed.
 Any modality of real values on a grid; any encoder that gives one vector per sample.
 """
 
