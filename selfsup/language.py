@@ -6,7 +6,7 @@ padding or at another document; with `causal` it looks at those before it alone.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -82,12 +82,17 @@ class Language(nn.Module):
     def features(self, x: Ragged) -> Float[Tensor, "b n d"]:
         """One vector for each token; zeros where there is padding."""
         layout = Layout.of(x)
-        states = self._states(x, layout)
-        if layout is None:
-            return states
-        full = states.new_zeros(*x.shape[:2], self.dim)
-        full[x.valid] = states.flatten(0, 1)[layout.place]
-        return full
+        return self._places(self._states(x, layout), x, layout)
+
+    def added(self, x: Ragged, last: int) -> list[Float[Tensor, "b n d"]]:
+        """What the gated units of the last blocks add to each token, nothing dropped."""
+        layout, found = Layout.of(x), []
+        states, turns, bias = self._entering(x, layout)
+        for block in self.blocks:
+            states = block.attended(states, turns, bias, _same)
+            found.append(block.units(states))
+            states = states + found[-1]
+        return [self._places(part, x, layout) for part in found[-last:]]
 
     def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
         """The vectors of some tokens that are there, in reading order."""
@@ -113,7 +118,16 @@ class Language(nn.Module):
         cache.length += tokens.shape[1]
         return self.norm(states)
 
-    def _states(self, x: Ragged, layout: "Layout | None") -> Float[Tensor, "r w d"]:
+    def _places(self, states: Tensor, x: Ragged, layout: "Layout | None") -> Tensor:
+        """States laid out in rows, (r, w, d), each back at its token: (b, n, d)."""
+        if layout is None:
+            return states
+        full = states.new_zeros(*x.shape[:2], self.dim)
+        full[x.valid] = states.flatten(0, 1)[layout.place]
+        return full
+
+    def _entering(self, x: Ragged, layout: "Layout | None") -> tuple[Tensor, Tensor, Any]:
+        """What the blocks get: tokens, laid out, turns of positions, and who must not look."""
         if layout is None:
             tokens, bias = x.values, None
         else:
@@ -124,9 +138,13 @@ class Language(nn.Module):
             if layout is not None:
                 weight = layout.rows(weight, x.valid)
             states = states * weight.to(states.dtype)[:, :, None]
+        turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
+        return states, turns, bias
+
+    def _states(self, x: Ragged, layout: "Layout | None") -> Float[Tensor, "r w d"]:
+        states, turns, bias = self._entering(x, layout)
         drop = Dropout.of(x, layout, self.dropout) if self.training and self.dropout else _same
         states = drop(states)
-        turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
         for block in self.blocks:
             states = block(states, turns, bias, drop)
         return self.norm(states)
@@ -175,9 +193,17 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x, turns, bias, drop):
+        x = self.attended(x, turns, bias, drop)
+        return x + drop(self.units(x))
+
+    def attended(self, x, turns, bias, drop):
         q, k, v = self._split(x, turns)
         mixed = attend(q, k, v, bias=bias, causal=self.causal and bias is None)
-        return self._rest(x, mixed, drop)
+        return x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+
+    def units(self, x):
+        gate, value = self.up(self.norm2(x)).chunk(2, -1)
+        return self.down(gelu(gate) * value)
 
     def step(self, x, turns, cache: Cache, number: int):
         q, k, v = self._split(x, turns)
@@ -186,17 +212,14 @@ class Block(nn.Module):
         if q.shape[2] > 1:  # several new tokens: each sees those before it
             before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
             bias = hidden_where(~before.tril(k.shape[2] - q.shape[2]), q.dtype)[None, None]
-        return self._rest(x, attend(q, k, v, bias=bias), _same)
+        mixed = attend(q, k, v, bias=bias)
+        x = x + self.proj(mixed.transpose(1, 2).flatten(2))
+        return x + self.units(x)
 
     def _split(self, x, turns) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys, turned by their positions, and values: (b, h, n, d / h) each."""
         b, n, _ = x.shape
         return Turned.apply(self.qkv(self.norm1(x)).view(b, n, 3, self.heads, self.width), turns)
-
-    def _rest(self, x, mixed, drop):
-        x = x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
-        gate, value = self.up(self.norm2(x)).chunk(2, -1)
-        return x + drop(self.down(gelu(gate) * value))
 
 
 def _same(x: Tensor) -> Tensor:

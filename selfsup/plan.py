@@ -159,6 +159,8 @@ CANDIDATES = {
     "clip": TOWERS,
     "pairs.simclr": TOWERS,
     "pairs.dino": TOWERS,
+    "text.data2vec": BIDIRECTIONAL,
+    "protein.data2vec": BIDIRECTIONAL,
     "text.simcse": DROPPING,
     "series.simcse": DILATED,
     "network.simcse": (Candidate("gcn", {"hidden": 256, "dim": 128, "drop": 0.1}),),
@@ -192,6 +194,8 @@ GPU_CANDIDATES = {
     "protein.dino": BIDIRECTIONAL[:2],
     "pairs.simclr": TOWERS[:2],
     "pairs.dino": TOWERS[:2],
+    "text.data2vec": BIDIRECTIONAL[:2],
+    "protein.data2vec": BIDIRECTIONAL[:2],
     "text.simcse": DROPPING[:2],
 }
 BATCHES = {
@@ -214,6 +218,8 @@ BATCHES = {
     "video.igpt": 32,
     "mlm": 64,
     "protein.mlm": 32,
+    "text.data2vec": 64,
+    "protein.data2vec": 32,
     "clm": 32,
     "clip": 128,
     "world_model": 64,
@@ -232,6 +238,7 @@ LIKE = {
             "vicreg",
             "nnclr",
             "tico",
+            "tfc",
             "relativeposition",
             "colorization",
             "inpainting",
@@ -317,6 +324,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.queue": 4096,
     },
     "tico": {**QUICK, "method.hidden": 512, "method.dim": 128, "method.momentum": 0.97},
+    "tfc": QUICK,
     "lejepa": {
         **QUICK,
         "method.hidden": 512,

@@ -71,6 +71,7 @@ METHODS = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=8, upper=1),
+    "TFC": lambda e: methods.TFC(e, hidden=32, dim=16),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
@@ -93,7 +94,7 @@ ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VI
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
 CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED, "SimCSE")]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
-CASES += [(m, "text") for m in (*ANY, *WORDS)]
+CASES += [(m, "text") for m in (*ANY, *WORDS, "Data2Vec")]
 CASES += [(m, "residues") for m in (*ANY, "MLM")]  # tokens that come in rescaled
 CASES += [("SimCSE", g) for g in ("dilated", "graphs", "nodes", "text")]
 CASES += [(m, "pairs") for m in (*ANY, *PARTED)]

@@ -146,10 +146,11 @@ TOKENS = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
+    "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 NODES = ("DGI", "BGRL")
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE", "Data2Vec text")
 
 
 def make(name: str):
@@ -166,7 +167,7 @@ def make(name: str):
     if name in WORDS:
         causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=causal, dropout=drop)
-        return getattr(methods, name)(text)
+        return getattr(methods, name.removesuffix(" text"))(text)
     if name == "WorldModel":
         return methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
     shape = {"dim": 16, "depth": 2, "heads": 2, "causal": name == "IGPT"}

@@ -192,9 +192,10 @@ SMALL = {
     "MaskFeat": methods.MaskFeat,
     "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
+    "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE")
+WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE", "Data2Vec text")
 NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
 
 
@@ -210,7 +211,7 @@ def make(name: str):
     elif name in WORDS:
         causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
         text = Language(16, 23, dim=16, depth=1, heads=2, causal=causal, dropout=drop)
-        method = getattr(methods, name)(text)
+        method = getattr(methods, name.removesuffix(" text"))(text)
     else:
         shape = {"dim": 16, "depth": 1, "heads": 2, "causal": name == "IGPT"}
         encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)

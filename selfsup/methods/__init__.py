@@ -39,6 +39,7 @@ from .simcse import SimCSE as SimCSE
 from .simmim import SimMIM as SimMIM
 from .simsiam import SimSiam as SimSiam
 from .swav import SwAV as SwAV
+from .tfc import TFC as TFC
 from .tico import TiCo as TiCo
 from .ts2vec import TS2Vec as TS2Vec
 from .vicreg import VICReg as VICReg

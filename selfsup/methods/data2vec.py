@@ -3,19 +3,22 @@
 Behind hidden tokens, foretell what a slow teacher that sees everything makes of them in its upper
 layers. With `copies` above 1, that many masks share a teacher's pass
 (data2vec 2.0, https://arxiv.org/abs/2212.07525).
-Any modality whose encoder is a transformer on tokens of real values.
+Any modality whose encoder is a transformer on tokens: of real values, which are hidden in blocks,
+or of a vocabulary, which are hidden one by one.
 """
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
-from .. import masks, needs
+from .. import distributed, masks, needs, ragged
 from ..method import Method, Views
 from ..optim import Optim
+from ..ragged import Ragged
+from ..stems import MASK, SPECIAL
 from ..teacher import Teacher
 
 
@@ -29,21 +32,34 @@ class Data2Vec(Method):
         encoder: Any,
         *,
         ratio: float = 0.6,
+        named_ratio: float = 0.15,  # of the tokens of a vocabulary
         layers: int = 6,  # K in the paper
         beta: float = 2.0,
         copies: int = 1,
         momentum: float = 0.9998,
     ):
         super().__init__(encoder)
-        needs.tokens("data2vec", encoder)
-        self.mask = masks.blocks(ratio)
-        self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
+        self.named = hasattr(encoder, "logits")
+        if self.named:
+            needs.vocabulary("data2vec", encoder, causal=False)
+        else:
+            needs.tokens("data2vec", encoder)
+            self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
+        self.mask, self.named_ratio = masks.blocks(ratio), named_ratio
         self.predict = nn.Linear(encoder.dim, encoder.dim)
         self.teacher = Teacher(encoder)
         self.layers, self.beta, self.copies, self.momentum = layers, beta, copies, momentum
 
     def loss(self, views, progress):
         (x,) = views
+        predicted, wanted = (self.of_names if self.named else self.of_values)(x)
+        error = smooth_l1_loss(predicted.float(), wanted, beta=self.beta, reduction="sum")
+        # by the mean over ranks, whose samples have other lengths: every token counts the same
+        count = distributed.mean(torch.tensor(float(wanted.numel()), device=wanted.device))
+        return {"latents": error / count.clamp(min=1)}
+
+    def of_values(self, x: Float[Tensor, "b c *size"]) -> tuple[Tensor, Tensor]:
+        """What is foretold of hidden tokens, and what the teacher makes of them."""
         with torch.no_grad():
             slow = self.teacher.slow
             target = averaged(slow.trunk.added(slow.tokens(x), self.layers))  # (b, n, d)
@@ -51,10 +67,23 @@ class Data2Vec(Method):
         hidden = self.mask(rows, self.encoder.grid, x.device)  # a sample's copies lie side by side
         tokens = self.encoder.tokens(x.repeat_interleave(self.copies, 0), hidden)
         final = self.encoder.trunk(tokens + self.blank * hidden[:, :, None])
-        predicted = self.predict(masks.take(final, hidden))
-        wanted = masks.take(target.repeat_interleave(self.copies, 0), hidden)
         self.watch = {"embedding": final.mean(1).detach()}
-        return {"latents": smooth_l1_loss(predicted.float(), wanted, beta=self.beta)}
+        wanted = target.repeat_interleave(self.copies, 0)
+        return self.predict(final[hidden]), wanted[hidden]
+
+    def of_names(self, x: Ragged) -> tuple[Tensor, Tensor]:
+        """The same of tokens of a vocabulary."""
+        with torch.no_grad():
+            target = averaged(self.teacher.slow.added(x, self.layers))  # (b, n, d)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(self.copies)
+        x, width = x[rows], max(self.encoder.size, x.shape[1])  # so ranks draw alike
+        draws = distributed.rand(len(x), 3 * width, x.device).view(len(x), 3, width)
+        rank, fate, other = draws[:, :, : x.shape[1]].unbind(1)
+        chosen = choose(x, self.named_ratio, rank)
+        seen = corrupt(x.values, chosen, fate, other, self.encoder.stem.count)
+        final = self.encoder.features(Ragged(seen, x.valid))
+        self.watch = {"embedding": ragged.mean(final.detach(), x.valid)}
+        return self.predict(final[chosen]), target[rows][chosen]
 
     def after_step(self, progress):
         self.teacher.follow(self.encoder, self.momentum)
@@ -63,3 +92,23 @@ class Data2Vec(Method):
 def averaged(layers: list[Float[Tensor, "b n d"]]) -> Float[Tensor, "b n d"]:
     """Section 3.3: the mean over layers, of each token normalised by itself in each layer."""
     return torch.stack([layer_norm(x.float(), x.shape[-1:]) for x in layers]).mean(0)
+
+
+def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+    """`ratio` of each sample's tokens, one at least; special tokens never."""
+    free = x.valid & (x.values >= SPECIAL)
+    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
+    return free & (rank < (ratio * free.sum(1, keepdim=True)).round().clamp(min=1))
+
+
+def corrupt(
+    tokens: Int64[Tensor, "b n"],
+    chosen: Bool[Tensor, "b n"],
+    fate: Float[Tensor, "b n"],
+    other: Float[Tensor, "b n"],
+    count: int,
+) -> Int64[Tensor, "b n"]:
+    """As BERT: of the chosen 80 % are MASK, 10 % any token by `other`, 10 % what they were."""
+    strange = SPECIAL + (other * (count - SPECIAL)).long().clamp(max=count - SPECIAL - 1)
+    tokens = torch.where(chosen & (fate < 0.9), strange, tokens)
+    return tokens.masked_fill(chosen & (fate < 0.8), MASK)

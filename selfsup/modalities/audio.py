@@ -47,6 +47,7 @@ class Audio(Modality):
     `form` is what encoders get: log-mel pictures, (b, 1, mels, frames), or waves, (b, 1, samples).
     `rate` in Hz; without one, 16,000 or the data's own if that is lower. `hop` is the length of a
     frame in ms, the unit of sizes. `longest` seconds of a recording are kept, from its middle.
+    With `mix` up to that share of a strong view is another sound of the batch, in the background.
     `keep_truncated` uses files that end early as far as they go, `keep_silent` those without sound.
     `notes` counts what was odd about recordings that were used all the same.
     """
@@ -70,6 +71,7 @@ class Audio(Modality):
         mels: int = 64,
         hop: float = 10.0,
         longest: float = 20.0,
+        mix: float = 0.0,
         keep_truncated: bool = False,
         keep_silent: bool = False,
     ):
@@ -77,7 +79,9 @@ class Audio(Modality):
             raise _setting(f"modality.rate is {rate}", f"from {RATES[0]} to {RATES[1]} Hz")
         if not 4 <= mels <= 512 or not 1 <= hop <= 1000 or longest < SHORTEST:
             raise _setting(f"mels {mels}, hop {hop}, longest {longest}", "mels from 4, hop from 1")
-        self.form, self.mels, self.hop, self.longest = form, mels, hop, longest
+        if not 0 <= mix < 1 or (mix and form == "wave"):
+            raise _setting(f"modality.mix is {mix}, form {form}", "0 to 1, of log-mel pictures")
+        self.form, self.mels, self.hop, self.longest, self.mix = form, mels, hop, longest, mix
         self.rate = rate or USUAL_RATE
         self.fixed = rate is not None
         self.keep_truncated, self.keep_silent = keep_truncated, keep_silent
@@ -336,6 +340,8 @@ class Audio(Modality):
         look = looks.draw_look(draws)
         power = looks.mel_power(waves, self.rate, self.step, self.mels)
         picture = looks.decibel_free(looks.disturbed(power, look, draws))
+        if self.mix:
+            picture = looks.mixed(picture, draws.uniform(0, self.mix), self.std[0])
         picture = looks.resized(picture, torch.zeros_like(wide), wide, frames, look)
         return looks.masked(self._normal(picture)[:, 0], look)[:, None]
 

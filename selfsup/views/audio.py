@@ -158,6 +158,22 @@ def decibel_free(power: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return power.clamp(min=FLOOR).log()
 
 
+def mixed(
+    picture: Float[Tensor, "b m t"], share: Float[Tensor, " b"], scale: float
+) -> Float[Tensor, "b m t"]:
+    """Each sound with a `share` of its neighbour in the batch in the background: mixup of BYOL-A
+    (arXiv 2103.06695, equation 1), log((1 - a) exp(x) + a exp(y)) of log-mels over `scale`.
+
+    Neighbours are rows 0 and 1, 2 and 3, ...: the same wherever a batch is cut into even parts; a
+    last one without a neighbour stays alone. Departure: paper: a sound of the last 2,048.
+    """
+    even = len(picture) // 2 * 2
+    own, a = picture[:even] / scale, share[:even, None, None]
+    other = own.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    both = torch.logaddexp(own + torch.log1p(-a), other + a.log())
+    return torch.cat([both * scale, picture[even:]])
+
+
 def resized(
     picture: Float[Tensor, "b m t"],
     start: Float[Tensor, " b"],

@@ -1,7 +1,13 @@
+import pytest
 import torch
 from test_contract import build
 
 from selfsup import masks
+from selfsup.errors import SelfsupError
+from selfsup.language import Language, rotations
+from selfsup.methods import Data2Vec
+from selfsup.ragged import Ragged
+from selfsup.stems import MASK
 
 
 def slow_target(encoder, x, layers):
@@ -73,3 +79,74 @@ def test_hidden_tokens_are_never_seen_by_the_student_and_the_teacher_has_no_grad
     method.encoder.positions.data.add_(1.0)
     method.after_step(0.5)
     torch.testing.assert_close(method.teacher.slow.positions, before + 0.1)  # momentum 0.9
+
+
+# ---- tokens of a vocabulary --------------------------------------------------------------------
+
+
+def slow_added(encoder, words):
+    """Of one text, without padding: what the units of each block add, before it is added."""
+    stream, found = encoder.stem.tokens[words][None], []
+    turns = rotations(0, len(words), encoder.blocks[0].width, stream.device)
+    for block in encoder.blocks:
+        stream = block.attended(stream, turns, None, lambda x: x)
+        gate, value = (block.norm2(stream) @ block.up.weight.T).chunk(2, -1)
+        found.append((torch.nn.functional.gelu(gate) * value) @ block.down.weight.T)
+        stream = stream + found[-1]
+    return found
+
+
+def test_words_against_a_slow_reading():
+    method, (x,) = build("Data2Vec", "text")
+    method.teacher.slow.stem.tokens.data.add_(0.1 * torch.randn(23, 24))
+    torch.manual_seed(3)
+    found = method([x], 0.0)["latents"]
+    torch.manual_seed(3)
+    draws = torch.rand(8, 48).view(8, 3, 16)
+    total, count, fates = 0.0, 0, []
+    for b in range(8):
+        n = int(x.valid[b].sum())
+        words, (rank, fate, other) = x.values[b, :n], draws[b, :, :n]
+        layers = [
+            (f - f.mean(-1, keepdim=True)) / (f.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            for f in slow_added(method.teacher.slow, words)
+        ]
+        target = (layers[0] + layers[1])[0] / 2
+        chosen = rank.argsort()[: max(1, round(0.15 * n))].tolist()
+        seen = words.clone()
+        for i in chosen:
+            if fate[i] < 0.8:
+                seen[i] = MASK
+            elif fate[i] < 0.9:
+                seen[i] = 3 + int(other[i] * 20)
+            fates.append(fate[i].item())
+        final = method.encoder.features(Ragged(seen[None], torch.ones(1, n, dtype=torch.bool)))
+        for i in chosen:
+            for difference in (method.predict(final[0, i]) - target[i]).tolist():
+                size = abs(difference)
+                total += 0.5 * size**2 / 2 if size <= 2 else size - 1
+                count += 1
+    assert min(fates) < 0.8 and max(fates) > 0.8  # hidden ones and others
+    torch.testing.assert_close(found.item(), total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_masks_share_a_pass_of_the_teacher_over_words_too():
+    method, (x,) = build("Data2Vec", "text")
+    method.copies, asked = 3, []
+    slow = method.teacher.slow
+    method.teacher.slow.added = lambda x, last: (
+        asked.append(len(x)) or Language.added(slow, x, last)
+    )
+    assert method([x], 0.0)["latents"].isfinite() and asked == [8]
+
+
+def test_the_teacher_of_words_has_no_gradient_and_there_is_no_second_mask_token():
+    method, views = build("Data2Vec", "text")
+    sum(method(views, 0.0).values()).backward()
+    assert all(p.grad is None for p in method.teacher.parameters())
+    assert not hasattr(method, "blank") and method.encoder.stem.tokens.grad[MASK].any()
+
+
+def test_encoders_that_cannot():
+    with pytest.raises(SelfsupError, match="E202"):
+        Data2Vec(Language(16, 23, dim=24, depth=1, heads=2, causal=True))

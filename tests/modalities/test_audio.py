@@ -10,6 +10,7 @@ import torch
 
 from selfsup.data import fields, open_source, open_store
 from selfsup.data.outcome import BadSample, Ledger
+from selfsup.errors import SelfsupError
 from selfsup.method import Views
 from selfsup.modalities import find
 from selfsup.modalities.audio import resample
@@ -320,6 +321,30 @@ def test_resizing_everything_without_a_look_changes_nothing():
     torch.testing.assert_close(found, x, atol=1e-5, rtol=1e-5)
 
 
+def test_mixed_against_a_slow_reading():
+    x = torch.randn(5, 3, 4) * 3 - 9
+    share = torch.tensor([0.0, 0.1, 0.2, 0.4, 0.3])
+    found = looks.mixed(x, share, 3.5)
+    for i, j in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        a = share[i]
+        expected = ((1 - a) * (x[i] / 3.5).exp() + a * (x[j] / 3.5).exp()).log() * 3.5
+        torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[4], x[4])
+    halves = torch.cat([looks.mixed(x[:2], share[:2], 3.5), looks.mixed(x[2:], share[2:], 3.5)])
+    assert torch.equal(found, halves)  # two ranks see what one does
+
+
+def test_strong_views_hold_a_share_of_the_neighbour(batch):
+    spec = Views(light=1, strong=1)
+    alone = Audio().views(batch, spec, Draws(0, batch.samples), 48)
+    heard = Audio(mix=0.4).views(batch, spec, Draws(0, batch.samples), 48)
+    assert torch.equal(alone[0], heard[0])  # light views stay as they are
+    assert ((alone[1] - heard[1]).abs().flatten(1).mean(1) > 0.01).all()
+    for settings in ({"mix": 1.0}, {"mix": -0.1}, {"mix": 0.4, "form": "wave"}):
+        with pytest.raises(SelfsupError, match="E201"):
+            Audio(**settings)
+
+
 def test_noise_has_the_level_that_was_drawn():
     n = 64
     look = looks.draw_look(Draws(0, torch.arange(n)))
@@ -358,7 +383,7 @@ def test_pictures_for_people(batch):
         assert shown.float().std() > 10
 
 
-@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE", "JEPA", "Wav2Vec2"])
+@pytest.mark.parametrize("name", ["SimCLR", "DINO", "MAE", "JEPA", "Wav2Vec2", "Data2Vec"])
 @pytest.mark.parametrize("form", ["mel", "wave"])
 def test_every_method_runs_on_sound(batch, form, name):
     from selfsup import methods
@@ -373,6 +398,7 @@ def test_every_method_runs_on_sound(batch, form, name):
         "MAE": {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
         "JEPA": {"predictor_dim": 16, "predictor_depth": 1, "predictor_heads": 2},
         "Wav2Vec2": {"codes": 8, "dim": 16, "span": 2},
+        "Data2Vec": {"layers": 1},
     }[name]
     method = getattr(methods, name)(encoder, **settings)
     optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), 3e-3)
