@@ -101,7 +101,7 @@ def evaluate_task(
                 tests = [_vectors(subject, samples, test, count) for subject in networks]
 
                 def right(chosen: Drawn, k: int, networks=networks, tests=tests) -> Tensor:
-                    """Which test tokens the k-th network tells, taught by those that were chosen."""
+                    """Which test tokens the k-th network tells, taught by those chosen."""
                     k = k % len(networks)
                     taught = _vectors(networks[k], samples, [i for i, _ in chosen], count)
                     x = torch.cat([v[at] for (_, at), v in zip(chosen, taught, strict=True)])
