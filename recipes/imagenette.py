@@ -7,7 +7,7 @@ on a quarter-width ResNet-18 at 64 px, 361,472 samples seen. Linear probe on 4,2
 to 69.9); untrained 32.0, pixels + PCA 40.5. kNN 64.5; untrained 27.7, pixels + PCA 36.4.
 With 1, 10, 100 labels a class 26.8, 51.6, 64.8; the same network from scratch 15.9, 27.8, 47.3.
 Fine-tuned on 2,100 labels 67.8, from scratch 48.5. Light programs ran beside it.
-Seed 1, as much beside it, 329,472 samples seen: 64.1 (61.7 to 66.5); untrained 32.0, pixels + PCA
+Seed 1, as much beside it, 329,216 samples seen: 64.1 (61.7 to 66.5); untrained 32.0, pixels + PCA
 39.6. kNN 62.8; untrained 29.3, pixels + PCA 36.4. With 1, 10, 100 labels a class 27.8, 50.6, 63.0;
 from scratch 12.6, 24.8, 47.9. Fine-tuned 66.6, from scratch 50.2.
 """
