@@ -5,8 +5,8 @@
 Seed 0, AMD EPYC (Zen 5), 2 cores, bfloat16, other programs beside it: 640,640 samples seen.
 Linear probe on 50,000 labels 58.3 (57.3 to 59.3); untrained 47.7 (47.2 to 48.1), pixels + PCA 41.1.
 kNN 48.5 (47.5 to 49.5); untrained 33.8, pixels + PCA 46.6.
-Seed 1, AMD EPYC (AVX512-BF16), light programs beside it, 451,968 seen: 58.4 (57.5 to 59.3); untrained 48.0,
-pixels + PCA 41.1. kNN 48.5; untrained 34.0, pixels + PCA 46.6.
+Seed 1, AMD EPYC (AVX512-BF16), light programs beside it: 451,968 samples seen, 58.4 (57.5 to
+59.3); untrained 48.0, pixels + PCA 41.1. kNN 48.5; untrained 34.0, pixels + PCA 46.6.
 """
 
 import selfsup
