@@ -8,6 +8,7 @@ is used: weights are safetensors, and no file in it names code.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def taught(
 ) -> dict[str, Any]:
     """A method's settings, with the teacher in the place of its name, if they name one."""
     name = keywords.get("teacher")
-    teacher = {"teacher": find(name, modality, size, fetch=fetch)} if name else {}
+    teacher = {"teacher": find(str(name), modality, size, fetch=fetch)} if name else {}
     return {**keywords, **teacher}
 
 
@@ -191,7 +192,14 @@ def _transformers(network: Any, x: Tensor) -> Tensor:
     found = network(pixel_values=x).last_hidden_state
     if found.ndim == 4:
         return found
-    grid = tuple(side // network.config.patch_size for side in x.shape[2:])
+    patch = getattr(network.config, "patch_size", None)
+    grid = tuple(side // patch for side in x.shape[2:]) if isinstance(patch, int) else ()
+    if not grid or prod(grid) > found.shape[1]:
+        raise SelfsupError(
+            "E202",
+            f"{type(network).__name__} cannot teach",
+            why="it gives neither a map of features nor a token for each square patch",
+        )
     places = found[:, -grid[0] * grid[1] :]  # what is no place comes first
     return places.transpose(1, 2).unflatten(2, grid)
 

@@ -127,26 +127,43 @@ def test_a_model_that_timm_saved(name, tmp_path, pictures):
     assert "safetensors" in refused("E601", str(tmp_path), pictures, 12)
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet"])
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 32}  # fmt: skip
+SEEN = {"image_size": 16, "patch_size": 4}
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "clip", "swin"])
 def test_a_model_that_transformers_saved(kind, tmp_path, pictures):
     package = pytest.importorskip("transformers")
+    side, grid = 16, (4, 4)
     if kind == "vit":
-        config = package.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                                   intermediate_size=32, image_size=16, patch_size=4)  # fmt: skip
-        model, side, grid = package.ViTModel(config).eval(), 16, (4, 4)
+        model = package.ViTModel(package.ViTConfig(**TINY, **SEEN))
+    elif kind == "clip":  # for pictures and texts
+        config = package.CLIPConfig(text_config=TINY | {"vocab_size": 9}, vision_config=TINY | SEEN)
+        model = package.CLIPModel(config)
+    elif kind == "swin":  # with fewer tokens than patches
+        config = package.SwinConfig(**SEEN, embed_dim=8, depths=[1, 1], num_heads=[1, 2],
+                                    window_size=2)  # fmt: skip
+        model = package.SwinModel(config)
     else:
         config = package.ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8,
                                       layer_type="basic")  # fmt: skip
-        model, side, grid = package.ResNetModel(config).eval(), 32, (4, 4)
+        model, side = package.ResNetModel(config), 32
+    model.eval()
     model.save_pretrained(tmp_path)
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
     assert "image processor" in refused("E601", str(tmp_path), pictures, 12)
     told = {"image_mean": mean, "image_std": std, "size": {"height": side, "width": side}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
     teacher = released.find(str(tmp_path), pictures, 12)
+    if kind == "swin":
+        with pytest.raises(SelfsupError, match="cannot teach"):
+            teacher(shown(pictures), grid)
+        return
+    eye = model.vision_model if kind == "clip" else model
     with torch.no_grad():
-        expected = model(pixel_values=known(mean, std, side)).last_hidden_state
-    expected = expected[:, 1:] if kind == "vit" else expected.flatten(2).transpose(1, 2)
+        expected = eye(pixel_values=known(mean, std, side)).last_hidden_state
+    expected = expected.flatten(2).transpose(1, 2) if kind == "resnet" else expected[:, 1:]
     torch.testing.assert_close(teacher(shown(pictures), grid), expected, atol=1e-4, rtol=1e-4)
     assert teacher.dim == 16
 
