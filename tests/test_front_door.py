@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +73,13 @@ def test_a_module_of_the_same_name_does_not_replace_the_function(name):
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="pretrian"):
         selfsup.pretrian  # noqa: B018
+
+
+def test_the_readme_has_a_line_for_each_file():
+    """A newcomer finds their way by the tree: no file is missing from it, and none is invented."""
+    root = Path(__file__).parent.parent
+    tree = (root / "README.md").read_text("utf-8").split("selfsup/\n", 1)[1].split("benchmarks/")[0]
+    told = [line.split()[0] for line in tree.strip().splitlines()]
+    inside = [p for p in (root / "selfsup").iterdir() if p.name not in ("__pycache__", "py.typed")]
+    there = {p.name + "/" * p.is_dir() for p in inside} - {"__main__.py"}
+    assert set(told) == there and len(told) == len(there)
