@@ -100,10 +100,16 @@ class Convolutions(nn.Module):
             layers += [nn.Conv2d(inputs, 32, 3, stride, 1), nn.ReLU()]
             inputs = 32
         self.layers, self.dim = nn.Sequential(*layers, nn.Flatten()), 32 * (SIDE // 4) ** 2
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+def begin(module: nn.Module) -> None:
+    """As the authors': torch's own biases and small gains make all dark pictures look alike."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.orthogonal_(module.weight, 2**0.5 if isinstance(module, nn.Conv2d) else 1.0)
+        nn.init.zeros_(module.bias)
 
 
 class Critics(nn.ModuleList):
@@ -122,6 +128,11 @@ class Agent(nn.Module):
         self.slow = Teacher(self.critics)
         self.actor = mlp(dim, hidden, hidden, 2 * actions, norm=False)
         self.log_alpha = nn.Parameter(torch.tensor(0.1).log())
+        self.apply(begin)
+        self.slow.follow(self.critics, 0.0)
+        self.curl.teacher.follow(self.curl.encoder, 0.0)
+        self.curl.teacher_head.follow(self.curl.head, 0.0)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         judges = (*self.curl.parameters(), *self.critics.parameters())
         self.judging = torch.optim.Adam((p for p in judges if p.requires_grad), lr=1e-3)
         self.acting = torch.optim.Adam([*self.actor.parameters(), self.log_alpha], lr=1e-3)

@@ -96,6 +96,16 @@ def test_the_encoder_learns_from_critics_and_contrast_and_never_from_the_actor()
     assert not torch.equal(made.curl.product, before.curl.product)
 
 
+def test_the_beginning_tells_pictures_apart_and_copies_begin_alike():
+    made = agent()
+    with torch.no_grad():  # with torch's own initialisation 0.03, and the contrast stays at chance
+        assert made.curl.queries(crop(batch(32)[0])).std(0).mean() > 0.2
+    for slow, fast in ((made.slow, made.critics), (made.curl.teacher, made.curl.encoder),
+                       (made.curl.teacher_head, made.curl.head)):  # fmt: skip
+        for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_without_its_loss_nothing_contrastive_moves():
     made, parts = agent(contrast=False), batch()
     before = copy.deepcopy(made)
