@@ -167,10 +167,10 @@ def ask(
         if labels is None or not folder.is_dir():
             raise _no_labels(source, "no folder of masks is given")
         grid_of(encoder.encoder)  # E202 where there is none
-        found, known, notes = masks(source, folder, encoder.size)
+        drawn, known, notes = masks(source, folder, encoder.size)
         if not known.any():
             raise _no_labels(source, f"no mask in {folder} has the name of a picture")
-        return Asked("segment", "the labels are masks", source, found, known, notes=tuple(notes))
+        return Asked("segment", "the labels are masks", source, drawn, known, notes=tuple(notes))
     if task == "transcribe" or (task is None and transcribe.suits(name, data, labels)):
         source = open_source(data, follow_links=follow_links)
         texts, parts = transcribe.transcripts(source, Path(labels if labels is not None else data))

@@ -242,7 +242,8 @@ class Later:
                 "the first part sets the threshold and cannot test",
             )
         self.truth, self.windows = np.concatenate(truth), []
-        blocks, number = [], 0
+        blocks: list[np.ndarray] = []
+        number = 0
         for own in truth:
             begun = sum(map(len, blocks))
             self.windows += [Window(begun + start, begun + end) for start, end in runs(own)]

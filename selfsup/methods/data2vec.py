@@ -61,7 +61,7 @@ class Data2Vec(Method):
     def of_values(self, x: Float[Tensor, "b c *size"]) -> tuple[Tensor, Tensor]:
         """What is foretold of hidden tokens, and what the teacher makes of them."""
         with torch.no_grad():
-            slow = self.teacher.slow
+            slow: Any = self.teacher.slow
             target = averaged(slow.trunk.added(slow.tokens(x), self.layers))  # (b, n, d)
         rows = self.copies * len(x)
         hidden = self.mask(rows, self.encoder.grid, x.device)  # a sample's copies lie side by side
@@ -74,7 +74,8 @@ class Data2Vec(Method):
     def of_names(self, x: Ragged) -> tuple[Tensor, Tensor]:
         """The same of tokens of a vocabulary."""
         with torch.no_grad():
-            target = averaged(self.teacher.slow.added(x, self.layers))  # (b, n, d)
+            slow: Any = self.teacher.slow
+            target = averaged(slow.added(x, self.layers))  # (b, n, d)
         rows = torch.arange(len(x), device=x.device).repeat_interleave(self.copies)
         x, width = x[rows], max(self.encoder.size, x.shape[1])  # so ranks draw alike
         draws = distributed.rand(len(x), 3 * width, x.device).view(len(x), 3, width)
