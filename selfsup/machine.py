@@ -67,6 +67,13 @@ def keep_freed_memory() -> bool:
     return bool(accepted) and bool(mallopt(trim_threshold, (1 << 31) - 1))
 
 
+def give_back_memory() -> bool:
+    """Free blocks go back to the kernel, once: what only a trial needed is not kept."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    return bool(ctypes.CDLL(None).malloc_trim(0))
+
+
 def channels_last(module: nn.Module) -> bool:
     """Lay out convolution weights as the fast kernels read them; says whether there were any.
 

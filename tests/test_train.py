@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import platform
+import subprocess
+import sys
 import time
 
 import pytest
@@ -247,6 +250,27 @@ def test_other_errors_are_not_taken_for_memory():
 
     with pytest.raises(RuntimeError, match="a fault of the method"):
         train(Broken(), Samples(views=1), batch=BATCH, steps=2)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_what_a_trial_needed_is_given_back():
+    """In a process of its own: how large this one is depends on the tests before."""
+    code = """
+import os, torch
+from selfsup import machine
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+machine.keep_freed_memory()
+before, blocks = resident(), [torch.ones(2**20) for _ in range(300)]
+kept = torch.ones(8)  # above them: the heap cannot just end earlier
+del blocks
+held = resident() - before
+machine.give_back_memory()
+print(held, resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    held, left = map(float, done.stdout.split())
+    assert held > 1000 and left < 100  # MiB
 
 
 # -- numbers that are not finite ----------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import distributed, faults, listing, modalities
+from .. import distributed, faults, listing, machine, modalities
 from .. import settings as schema
 from ..console import Console
 from ..data import Source, open_source
@@ -137,6 +137,7 @@ def choose(given: Mapping[str, Given], source: Source, console: Console) -> Sett
     choices = plan(
         known, _facts(source, modality), rate, modality.method_for(known.get("encoder.name"))
     )
+    machine.give_back_memory()  # the largest encoder tried may be far larger than the one chosen
     optim = method_class({**known, **{c.key: c.value for c in choices}}["method.name"]).optim
     if not any(choice.key == "optim.lr" for choice in choices):
         reason = f"the method's own for {optim.per} samples; scaled to a batch"
