@@ -6,8 +6,8 @@
 Seed 0, AMD EPYC with AVX512-BF16, 2 cores, light programs beside it: `towers_micro` at 64 px, 400
 passes in 9 minutes and half a minute of judging. Recall@1, 5, 10 in percent, photograph to caption
 4.3, 12.2, 18.9; untrained 0.2, 2.8, 4.9; chance 0.6, 3.0, 6.0; canonical correlation of small
-pixels and TF-IDF 2.4, 10.4, 17.1. Caption to photograph 3.7, 12.3, 19.4; untrained 0.7, 3.8, 7.5; chance
-0.6, 3.0, 6.1; canonical correlation 2.7, 9.3, 15.7.
+pixels and TF-IDF 2.4, 10.4, 17.1. Caption to photograph 3.7, 12.3, 19.4; untrained 0.7, 3.8, 7.5;
+chance 0.6, 3.0, 6.1; canonical correlation 2.7, 9.3, 15.7.
 Mean recall +2.4 points over canonical correlation (+0.4 to +4.5). The loss ends at 0.005: the pairs
 are known by heart, and fewer passes may do as well.
 """
