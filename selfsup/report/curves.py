@@ -61,7 +61,7 @@ def curves(folder: Folder) -> Markup:
         if n not in (*losses, "train/loss") and n not in AXES and not n.startswith("energy/")
     ]
     for name in sorted(rest, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
-        title, note = ABOUT.get(name, (clean(name, 60), None))
+        title, note = _about(name)
         figures.append(
             curve(
                 folder,
@@ -99,6 +99,15 @@ def curves(folder: Folder) -> Markup:
 
 def _same(a: Any, b: Any) -> bool:
     return len(a.y) == len(b.y) and bool(np.allclose(a.y, b.y))
+
+
+def _about(name: str) -> tuple[str, str | None]:
+    """What a curve is called, and what it tells; monitor/rank_image is the rank of a part."""
+    whole, _, part = name.partition("_")
+    if name not in ABOUT and part and whole in ABOUT:
+        title, note = ABOUT[whole]
+        return f"{title}: {clean(part, 40)}", note
+    return ABOUT.get(name, (clean(name, 60), None))
 
 
 def curve(folder: Folder, name: str, title: str, note: str | None, *, smoothed: bool) -> Markup:

@@ -19,6 +19,10 @@ def evaluation(folder: Folder) -> Markup:
     """Every number beside its controls."""
     whole, few = scores(folder.evaluation), scores(folder.evaluation, "curve")
     title = "Did pretraining help?"
+    if not whole and not few and not folder.evaluation and folder.tasks:
+        names = ", ".join(clean(name, 40) for name in folder.tasks)
+        told = f"Judged by {names}: the figures, each beside its controls, are further below."
+        return section("evaluation", title, tag("p", told))
     if not whole and not few:
         why = "Labels are used for this alone, never for training."
         if folder.evaluation:

@@ -12,6 +12,7 @@ from ..method import Views
 from ..ragged import Ragged
 from ..randomness import Draws
 from ..stems import MASK, SPECIAL
+from ..tokens import SHOWN
 
 DROPPED, HIDDEN = 0.1, 0.1  # of a strong view's tokens
 
@@ -112,6 +113,8 @@ def written(text: str, side: int = 160) -> UInt8[np.ndarray, "h w 3"]:
 
     from PIL import Image, ImageDraw, ImageFont
 
+    end, hidden, _ = SHOWN  # signs that the font has not
+    text = text.strip(end).replace(end, " | ").replace(hidden, "_")
     sheet = Image.new("RGB", (side, side), (250, 250, 247))
     font = ImageFont.load_default(11)
     lines = [part for line in text[:1000].split("\n") for part in wrap(line, 26) or [""]]

@@ -22,6 +22,7 @@ from selfsup.modalities.text import Text
 from selfsup.ragged import Ragged
 from selfsup.randomness import Draws
 from selfsup.stems import MASK
+from selfsup.views import tokens as looks
 
 WORDS = {
     "cats": ["cat", "kitten", "purr", "fur", "claw", "whisker"],
@@ -281,3 +282,10 @@ def test_a_killed_run_goes_on_bitwise(table, tmp_path):
 def _killed(folder, table) -> None:
     os.environ["SELFSUP_FAULT"] = "train.update:kill:5"
     short(folder, table)
+
+
+def test_written_tokens_need_no_sign_that_the_font_lacks():
+    """Ends are left out, and what is hidden is a line."""
+    plain = looks.written("a cat _ purrs")
+    assert (looks.written("\u2016a cat \u25a1 purrs\u2016") == plain).all()
+    assert (plain != looks.written("a cat purrs")).any()

@@ -294,6 +294,15 @@ def test_other_tasks_speak_for_a_run_that_no_labels_judged(finished, hostile):
     page = Page(report(finished))
     assert "It helped" in page.text and "Whether it helped is not known" not in page.text
     assert page.text.count("Spearman 0.81") >= 1 and "untrained 0.43" in page.text
+    assert "Judged by regress" in page.text and "Not here yet: scores" not in page.text
     assert_closed(page)
     (finished / "evaluation-regress.json").write_text("[")
     assert "evaluation-regress.json cannot be read" in Page(report(finished)).text
+
+
+def test_a_part_of_a_monitor_is_called_like_the_whole(finished):
+    with (finished / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": 1300 + i, "monitor/rank_image": 5.0 + i}) + "\n"
+                        for i in range(3))  # fmt: skip
+    text = Page(report(finished)).text
+    assert "Effective rank: image" in text and "monitor/rank_image" not in text
