@@ -20,6 +20,11 @@ PRETRAINED, UNTRAINED, SCRATCH = "pretrained", "untrained", "from scratch"
 Pair = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # of the training and the test part
 
 
+def behind(control: str) -> str:
+    """What a verdict says where `control` is ahead: training harms what did better without it."""
+    return "Pretraining hurts" if control == UNTRAINED else "The classical features are better"
+
+
 def untrained(
     encoder: LoadedEncoder,
     store: Store,

@@ -30,7 +30,7 @@ from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
 from ..tokens import SHOWN as MARKS
-from .controls import PRETRAINED, UNTRAINED, awake
+from .controls import PRETRAINED, UNTRAINED, awake, behind
 from .interval import Interval, difference, over_samples
 from .result import Told, keep
 from .split import TEST, TRAIN
@@ -420,7 +420,7 @@ def _verdict(
     if gain.low > 0:
         sentence = f"Pretraining helps: {told}."
     elif gain.high < 0:
-        sentence = f"Pretraining hurts: {told}."
+        sentence = f"{behind(control)}: {told}."
     else:
         sentence = f"No clear gain: {told}."
     return {"gain": gain.low > 0, "sentence": sentence, "control": control,

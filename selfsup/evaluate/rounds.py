@@ -6,7 +6,7 @@ import numpy as np
 
 from ..console import columns
 from ..load import LoadedEncoder
-from .controls import PRETRAINED, UNTRAINED
+from .controls import PRETRAINED, UNTRAINED, behind
 from .interval import over_seeds
 from .result import Told
 
@@ -45,7 +45,7 @@ def conclude(
     if gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{100 * gain.value:.1f} ± {100 * gain.half:.1f})"
     elif gain.high < 0:
-        sentence = f"Pretraining did harm: {beside}"
+        sentence = f"{behind(control)}: {beside}"
     else:
         sentence = f"No gain that is certain: {beside} (± {100 * gain.half:.1f})"
     scores = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..console import columns
 from ..load import LoadedEncoder
-from .controls import PRETRAINED, UNTRAINED
+from .controls import PRETRAINED, UNTRAINED, behind
 from .interval import Interval
 from .result import Told
 
@@ -80,7 +80,7 @@ def conclude(
     elif gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{gain.value:.3f} ± {gain.half:.3f})"
     elif gain.high < 0:
-        sentence = f"Pretraining did harm: {beside} ({gain.value:.3f} ± {gain.half:.3f})"
+        sentence = f"{behind(control)}: {beside} ({gain.value:.3f} ± {gain.half:.3f})"
     else:
         sentence = f"No gain that is certain: {beside} (± {gain.half:.3f})"
     rows = [

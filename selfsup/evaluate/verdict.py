@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .controls import behind
 from .interval import Interval
 
 Curve = dict[int, float]  # labels in all -> accuracy
@@ -158,7 +159,7 @@ def judge(
         return Verdict(
             True, sentence, points, low, high, control, None, False, cause, "fine-tune it"
         )
-    head = "Pretraining hurts" if high < 0 else "No clear gain"
+    head = behind(control) if high < 0 else "No clear gain"
     sentence = (
         f"{head}: {points:+.1f} points against {_article(control)} (95 % interval {low:+.1f} to "
         f"{high:+.1f}; {scores}). Likely cause: {cause}. Try: {advice}."

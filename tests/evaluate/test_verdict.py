@@ -50,7 +50,10 @@ def test_an_interval_that_holds_zero_is_no_gain():
     found = judge(interval(0.01, 0.015), "untrained", {"untrained": 0.69}, [], facts())
     assert not found.gain and found.sentence.startswith("No clear gain")
     assert "Likely cause" in found.sentence and "Try:" in found.sentence
-    assert judge(interval(-0.1, 0.02), "u", {}, [], facts()).sentence.startswith("Pretraining hurt")
+    lost = [judge(interval(-0.1, 0.02), of, {}, [], facts()) for of in ("untrained", "TF-IDF")]
+    assert lost[0].sentence.startswith("Pretraining hurts: -10.0")
+    # against untrained it may well have helped: the harm is not pretraining's
+    assert lost[1].sentence.startswith("The classical features are better: -10.0 points against TF")
 
 
 @pytest.mark.parametrize(
