@@ -279,6 +279,19 @@ QUICK = {
     "optim.betas": (0.9, 0.99),
     "optim.warmup": 0.1,
 }
+# a prototype for samples and for places
+NAMED_PLACES = {
+    **QUICK,
+    "method.prototypes": 512,
+    "method.hidden": 512,
+    "method.dim": 64,
+    "method.head_norm": True,
+    "method.local_views": 2,
+    "method.momentum": 0.98,
+    "method.teacher_temperature_end": 0.04,
+    "optim.lr": 1e-2,
+    "optim.weight_decay_end": 0.01,
+}
 SHORT: dict[str, dict[str, Any]] = {
     "simclr": {
         "method.hidden": 512,
@@ -355,30 +368,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.momentum": 0.99,
         "optim.lr": 2e-2,
     },
-    "ibot": {
-        **QUICK,
-        "method.prototypes": 512,
-        "method.hidden": 512,
-        "method.dim": 64,
-        "method.head_norm": True,
-        "method.local_views": 2,
-        "method.momentum": 0.98,
-        "method.teacher_temperature_end": 0.04,
-        "optim.lr": 1e-2,
-        "optim.weight_decay_end": 0.01,
-    },
-    "dinov2": {
-        **QUICK,
-        "method.prototypes": 512,
-        "method.hidden": 512,
-        "method.dim": 64,
-        "method.head_norm": True,
-        "method.local_views": 2,
-        "method.momentum": 0.98,
-        "method.teacher_temperature_end": 0.04,
-        "optim.lr": 1e-2,
-        "optim.weight_decay_end": 0.01,
-    },
+    "ibot": NAMED_PLACES,
+    "dinov2": NAMED_PLACES,
     "dino": {
         "method.prototypes": 1024,
         "method.hidden": 512,
