@@ -1,18 +1,21 @@
 """Masks over a token grid. True means hidden; every row hides the same number of tokens.
 
-Those of latent prediction come in pairs: what is seen, and what is to be foretold from it.
+Those of latent prediction come in pairs: what is seen, and what is to be foretold from it. Of
+samples of different lengths (`choose`) each row hides its own share.
 """
 
 from collections.abc import Callable
 from math import log, prod
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
 from .distributed import gather, rand
 from .errors import SelfsupError
+from .ragged import Ragged
+from .stems import MASK, SPECIAL
 
 Mask = Callable[[int, tuple[int, ...], torch.device | None], Bool[Tensor, "batch n"]]
 Pair = tuple[Bool[Tensor, "batch n"], Bool[Tensor, "batch n"]]
@@ -230,3 +233,45 @@ def put(
     full = blank.to(tokens.dtype).expand(*where.shape, -1).clone()
     full[where] = tokens.flatten(0, 1)
     return full
+
+
+# ---- tokens of a vocabulary, in samples of different lengths ------------------------------------
+
+
+def choose(
+    x: Ragged,
+    ratio: float,
+    draws: Float[Tensor, "b n"],
+    starts: Bool[Tensor, "b n"] | None = None,
+) -> Bool[Tensor, "b n"]:
+    """`ratio` of each sample's tokens, one at least; special tokens never.
+
+    With `starts`, true where a word begins, whole words: those that hold the first so many tokens.
+    """
+    free = x.valid & (x.values >= SPECIAL)
+    if starts is not None:
+        after = (x.values < SPECIAL).roll(1, 1)  # what follows a special token begins a word
+        place = torch.arange(x.shape[1], device=x.device) * (starts | after | ~free)
+        first = place.cummax(1).values  # of each token's word
+        draws = draws.gather(1, first)
+    rank = draws.masked_fill(~free, 2.0).argsort(dim=1, stable=True).argsort(1)
+    if starts is not None:
+        rank = rank.gather(1, first)
+    wanted = (ratio * free.sum(1)).round().clamp(min=1)
+    return free & (rank < wanted[:, None])
+
+
+def corrupt(
+    tokens: Int64[Tensor, "b n"],
+    chosen: Bool[Tensor, "b n"],
+    fate: Float[Tensor, "b n"],
+    other: Float[Tensor, "b n"],
+    count: int,
+) -> Int64[Tensor, "b n"]:
+    """Of the chosen 80 % are MASK, 10 % any token by `other`, 10 % what they were.
+
+    BERT, https://arxiv.org/abs/1810.04805, section 3.1.
+    """
+    strange = SPECIAL + (other * (count - SPECIAL)).long().clamp(max=count - SPECIAL - 1)
+    tokens = torch.where(chosen & (fate < 0.9), strange, tokens)
+    return tokens.masked_fill(chosen & (fate < 0.8), MASK)

@@ -1,6 +1,6 @@
 """selfsup evaluate: did pretraining help?"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,33 +56,26 @@ def evaluate(
 
     counts = _counts(shots)
     task = task or tasks.suggested(load(run).modality.name, data, labels)
+    common: dict[str, Any] = {
+        "seeds": seeds,
+        "minutes": minutes,
+        "labels": labels,
+        "cache": cache,
+        "follow_links": bool(follow_links),
+        "console": Console(quiet=quiet),
+    }
     if task != tasks.CLASSIFY:
-        more = {"templates": template, "old": old}
-        told = tasks.find(task).evaluate_task(
-            run,
-            data,
-            seeds=seeds,
-            minutes=minutes,
-            labels=labels,
-            cache=cache,
-            follow_links=bool(follow_links),
-            console=Console(quiet=quiet),
-            **{key: value for key, value in more.items() if value},
-        )
-        return Answer.of(told)
+        given = {"templates": template, "old": old}  # each for one task alone
+        own = {key: value for key, value in given.items() if value}
+        return Answer.of(tasks.find(task).evaluate_task(run, data, **common, **own))
     found = judge(
         run,
         data,
         shots=counts,
-        seeds=seeds,
         finetune=finetune,
         attentive=attentive,
-        minutes=minutes,
         drop_leaks=drop_leaks,
-        labels=labels,
-        cache=cache,
-        follow_links=bool(follow_links),
-        console=Console(quiet=quiet),
+        **common,
     )
     return Answer.of(found)
 

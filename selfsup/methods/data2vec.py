@@ -10,7 +10,7 @@ or of a vocabulary, which are hidden one by one.
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
@@ -18,7 +18,6 @@ from .. import distributed, masks, needs, ragged
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
-from ..stems import MASK, SPECIAL
 from ..teacher import Teacher
 
 
@@ -80,8 +79,8 @@ class Data2Vec(Method):
         x, width = x[rows], max(self.encoder.size, x.shape[1])  # so ranks draw alike
         draws = distributed.rand(len(x), 3 * width, x.device).view(len(x), 3, width)
         rank, fate, other = draws[:, :, : x.shape[1]].unbind(1)
-        chosen = choose(x, self.named_ratio, rank)
-        seen = corrupt(x.values, chosen, fate, other, self.encoder.stem.count)
+        chosen = masks.choose(x, self.named_ratio, rank)
+        seen = masks.corrupt(x.values, chosen, fate, other, self.encoder.stem.count)
         final = self.encoder.features(Ragged(seen, x.valid))
         self.watch = {"embedding": ragged.mean(final.detach(), x.valid)}
         return self.predict(final[chosen]), target[rows][chosen]
@@ -93,23 +92,3 @@ class Data2Vec(Method):
 def averaged(layers: list[Float[Tensor, "b n d"]]) -> Float[Tensor, "b n d"]:
     """Section 3.3: the mean over layers, of each token normalised by itself in each layer."""
     return torch.stack([layer_norm(x.float(), x.shape[-1:]) for x in layers]).mean(0)
-
-
-def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-    """`ratio` of each sample's tokens, one at least; special tokens never."""
-    free = x.valid & (x.values >= SPECIAL)
-    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
-    return free & (rank < (ratio * free.sum(1, keepdim=True)).round().clamp(min=1))
-
-
-def corrupt(
-    tokens: Int64[Tensor, "b n"],
-    chosen: Bool[Tensor, "b n"],
-    fate: Float[Tensor, "b n"],
-    other: Float[Tensor, "b n"],
-    count: int,
-) -> Int64[Tensor, "b n"]:
-    """As BERT: of the chosen 80 % are MASK, 10 % any token by `other`, 10 % what they were."""
-    strange = SPECIAL + (other * (count - SPECIAL)).long().clamp(max=count - SPECIAL - 1)
-    tokens = torch.where(chosen & (fate < 0.9), strange, tokens)
-    return tokens.masked_fill(chosen & (fate < 0.8), MASK)

@@ -15,10 +15,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from .. import distributed, needs, ragged
 from ..language import Language
+from ..masks import choose
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
-from ..stems import MASK, SPECIAL, Vocabulary
+from ..stems import MASK, Vocabulary
 
 
 class ELECTRA(Method):
@@ -85,14 +86,6 @@ class Narrowed(nn.Module):
 
     def forward(self, x: Int64[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
         return self.narrow(self.wide[0](x))
-
-
-def choose(x: Ragged, ratio: float, draws: Float[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-    """`ratio` of each document's tokens, one at least; special tokens never."""
-    free = x.valid & (x.values >= SPECIAL)
-    rank = draws.masked_fill(~free, 2.0).argsort(1).argsort(1)
-    wanted = (ratio * free.sum(1)).round().clamp(min=1)
-    return free & (rank < wanted[:, None])
 
 
 @torch.no_grad()

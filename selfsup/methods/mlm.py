@@ -10,16 +10,17 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
 from .. import distributed, needs, ragged
 from ..errors import SelfsupError
+from ..masks import choose, corrupt
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
-from ..stems import MASK, SPECIAL
+from ..stems import MASK
 
 
 class MLM(Method):
@@ -74,39 +75,3 @@ class MLM(Method):
         # for the whole context, however long the longest document is: so ranks draw alike
         width = max(self.encoder.size, x.shape[1])
         return distributed.rand(len(x), width, x.device)[:, : x.shape[1]]
-
-
-def choose(
-    x: Ragged,
-    ratio: float,
-    draws: Float[Tensor, "b n"],
-    starts: Bool[Tensor, "b n"] | None = None,
-) -> Bool[Tensor, "b n"]:
-    """`ratio` of each sample's tokens, one at least; special tokens never.
-
-    With `starts`, true where a word begins, whole words: those that hold the first so many tokens.
-    """
-    free = x.valid & (x.values >= SPECIAL)
-    if starts is not None:
-        after = (x.values < SPECIAL).roll(1, 1)  # what follows a special token begins a word
-        place = torch.arange(x.shape[1], device=x.device) * (starts | after | ~free)
-        first = place.cummax(1).values  # of each token's word
-        draws = draws.gather(1, first)
-    rank = draws.masked_fill(~free, 2.0).argsort(dim=1, stable=True).argsort(1)
-    if starts is not None:
-        rank = rank.gather(1, first)
-    wanted = (ratio * free.sum(1)).round().clamp(min=1)
-    return free & (rank < wanted[:, None])
-
-
-def corrupt(
-    tokens: Int64[Tensor, "b n"],
-    chosen: Bool[Tensor, "b n"],
-    fate: Float[Tensor, "b n"],
-    other: Float[Tensor, "b n"],
-    count: int,
-) -> Int64[Tensor, "b n"]:
-    """Section 3.1: of the chosen 80 % are MASK, 10 % any token by `other`, 10 % what they were."""
-    strange = SPECIAL + (other * (count - SPECIAL)).long().clamp(max=count - SPECIAL - 1)
-    tokens = torch.where(chosen & (fate < 0.9), strange, tokens)
-    return tokens.masked_fill(chosen & (fate < 0.8), MASK)

@@ -11,7 +11,8 @@ from torch.nn.functional import gelu
 from selfsup import methods
 from selfsup.errors import SelfsupError
 from selfsup.language import Language
-from selfsup.methods.electra import choose, drawn
+from selfsup.masks import choose
+from selfsup.methods.electra import drawn
 from selfsup.ragged import Ragged
 from selfsup.stems import MASK, SPECIAL
 

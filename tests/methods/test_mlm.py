@@ -5,7 +5,7 @@ from test_contract import build, texts
 from selfsup import methods
 from selfsup.errors import SelfsupError
 from selfsup.language import Language
-from selfsup.methods.mlm import choose, corrupt
+from selfsup.masks import choose, corrupt
 from selfsup.ragged import Ragged
 from selfsup.stems import END, MASK
 

@@ -54,7 +54,7 @@ def test_unclear_letters_are_unknown_and_never_asked_for():
     (row,) = Protein().rows(batch("AUXBOACD"))
     assert row[[0, -1]].tolist() == [END, END]
     assert (row[1:-1] == UNKNOWN).tolist() == [False, False, True, True] + [False] * 4
-    from selfsup.methods.mlm import choose
+    from selfsup.masks import choose
     from selfsup.ragged import Ragged
 
     x = Ragged.of([torch.from_numpy(row)])
