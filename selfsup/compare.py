@@ -16,7 +16,7 @@ import torch
 from . import settings as schema
 from .console import Console
 from .data import open_source, open_store
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .errors import SelfsupError
 from .evaluate import controls, linear
 from .evaluate.features import extract, readable

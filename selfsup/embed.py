@@ -25,7 +25,7 @@ from . import faults
 from .console import Console, duration
 from .data import open_source
 from .data.outcome import Ledger
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .data.sources import Source
 from .errors import SelfsupError
 from .inference import Bad, Fast, decoded

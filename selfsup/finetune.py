@@ -18,7 +18,7 @@ from .console import Console, columns, duration
 from .data import Source, open_source, open_store
 from .data.joined import Joined
 from .data.outcome import Ledger
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .data.series import Recordings
 from .data.store import Store
 from .data.tables import encode

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .data import open_source
 from .data.outcome import BadSample
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .errors import SelfsupError
 from .inference import Fast, assemble, decoded
 from .modalities import Modality, find

@@ -14,7 +14,7 @@ import pyarrow as pa
 from . import machine
 from .console import Console
 from .data import open_source
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .embed import BLOCK, FORMAT, FULL, Work, Written
 from .errors import SelfsupError
 from .logs import disk_error

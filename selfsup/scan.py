@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from . import faults
 from .data.outcome import BadSample, Ledger
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .data.sources import Source, open_source
 from .errors import SelfsupError
 from .stop import stop

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from .console import Console, columns
 from .data import Source, open_source
-from .data.pairs import seen_as
+from .data.seen import seen_as
 from .errors import SelfsupError
 from .inference import Fast, assemble, decoded
 from .load import LoadedEncoder, load

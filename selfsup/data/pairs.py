@@ -9,7 +9,7 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from ..stop import stop
 from .base import Pair, Source, stamp_of
 from .files import read_file
-from .frames import as_clips, as_pictures
 from .kinds import CODES, KINDS, extension, sniff
 from .names import text
 from .outcome import BadSample
@@ -142,22 +141,6 @@ class Some(PairSource):
 def _number(name: str) -> int:
     digest = blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4).digest()
     return int.from_bytes(digest, "little")
-
-
-def seen_as(source: Source, contents: Sequence[str]) -> Source:
-    """The source as a modality for these contents reads it: of pairs, the part that it knows.
-
-    A folder of pictures is one of clips where clips are asked for, and the other way round.
-    """
-    if source.content == "pairs" and "pairs" not in contents:
-        for name, content in source.parts.items():  # type: ignore[attr-defined]
-            if content in contents:
-                return Part(source, name)
-    if "video" in contents and source.content == "image":
-        return as_clips(source)
-    if "image" in contents and source.content == "video":
-        return as_pictures(source)
-    return source
 
 
 def named(contents: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .. import faults
 from ..console import Console, duration
 from ..data import open_source, open_store
 from ..data.outcome import Ledger
-from ..data.pairs import seen_as
+from ..data.seen import seen_as
 from ..data.store import Store
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from .. import machine
 from ..console import Console, columns
 from ..data import open_source, open_store
-from ..data.pairs import seen_as
+from ..data.seen import seen_as
 from ..data.store import Store
 from ..data.tables import LABEL_COLUMNS, Table
 from ..errors import SelfsupError

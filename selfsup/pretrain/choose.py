@@ -10,7 +10,7 @@ from .. import settings as schema
 from ..console import Console
 from ..data import Source, open_source
 from ..data.copies import without_copies
-from ..data.pairs import seen_as
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..plan import Choice, Facts, plan
 from ..run import Run

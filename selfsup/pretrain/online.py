@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..data import open_source, open_store
-from ..data.pairs import seen_as
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..settings import Settings
 from ..stop import stop

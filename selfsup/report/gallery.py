@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from .. import randomness
 from ..data import BadSample, Batch, Source, open_source
-from ..data.pairs import seen_as
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..inference import Fast, assemble
 from ..load import CARD, Card, LoadedEncoder, load, load_method, modality_of

@@ -11,7 +11,7 @@ from selfsup.data import fields, open_source, open_store
 from selfsup.data.copies import without_copies
 from selfsup.data.frames import FrameFolders
 from selfsup.data.outcome import BadSample, Ledger
-from selfsup.data.pairs import seen_as
+from selfsup.data.seen import seen_as
 from selfsup.modalities import find
 from selfsup.scan import scan
 

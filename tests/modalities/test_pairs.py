@@ -16,7 +16,7 @@ from PIL import Image
 import selfsup
 from selfsup.data import BadSample, Loader, open_source, open_store
 from selfsup.data.copies import without_copies
-from selfsup.data.pairs import seen_as
+from selfsup.data.seen import seen_as
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks, zeroshot
 from selfsup.export import _write, vectors
