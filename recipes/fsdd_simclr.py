@@ -14,6 +14,7 @@ gain is flattered; another speaker has not been tried.
 """
 
 import csv
+from pathlib import Path
 
 import selfsup
 
@@ -21,30 +22,37 @@ from . import data, reproduce
 
 STRANGER = "theo"
 
-if __name__ == "__main__":
+
+def tables(stranger: str) -> tuple[Path, Path]:
+    """Files and digits of the other speakers; the same with the stranger's as the test part."""
     home = data("audio/fsdd_8k.tar.gz", "fsdd")
     with (home / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    tables = {"heard.csv": [], "digits.csv": []}
+    head, heard, digits = "file,label,split", [], []
     for row in rows:
-        part = "test" if row["speaker"] == STRANGER else "train"
-        line = f"audio/{row['file']},{row['digit']},{part}"
-        tables["digits.csv"].append(line)
+        part = "test" if row["speaker"] == stranger else "train"
+        digits.append(f"audio/{row['file']},{row['digit']},{part}")
         if part == "train":
-            tables["heard.csv"].append(line)
-    for name, lines in tables.items():
-        (home / name).write_text("\n".join(["file,label,split", *lines]) + "\n")
+            heard.append(digits[-1])
+    made = (home / f"without_{stranger}.csv", home / f"digits_{stranger}.csv")
+    for path, lines in zip(made, (heard, digits), strict=True):
+        path.write_text("\n".join([head, *lines]) + "\n")
+    return made
+
+
+if __name__ == "__main__":
+    heard, digits = tables(STRANGER)
     reproduce(
         "fsdd-simclr",
         lambda seed, out: selfsup.pretrain(
-            home / "heard.csv",
+            heard,
             method="simclr",
             encoder={"name": "mel_tiny", "depth": 4},
             steps=450,
             seed=seed,
             out=out,
         ),
-        home / "digits.csv",
+        digits,
         shots=(1, 10, 100),
         finetune=False,
     )

@@ -1,4 +1,3 @@
-import importlib
 import json
 import os
 from pathlib import Path
@@ -10,11 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import controls, evaluate, finetune
+from selfsup.evaluate import Evaluation, controls, evaluate, finetune, judge, linear
 from selfsup.load import Card, LoadedEncoder, load, modality_of, rebuild
 from selfsup.transfer import core
-
-judged = importlib.import_module("selfsup.evaluate")  # `import ... as` would give the function
 
 
 def moved(pictures):
@@ -117,20 +114,20 @@ def test_a_gain_is_over_the_better_control(helped):
 
 def test_standardising_knows_nothing_of_the_test_part(taught, digits, monkeypatch):
     sizes = []
-    honest = judged.linear.scale_of
+    honest = linear.scale_of
 
     def note(x, **settings):
         sizes.append(len(x))
         return honest(x, **settings)
 
-    monkeypatch.setattr(judged.linear, "scale_of", note)
+    monkeypatch.setattr(linear, "scale_of", note)
     found = evaluate(taught, digits, shots=(2,), seeds=2, finetune=False)
     assert set(sizes) == {found.to_json()["split"]["train"]}
 
 
 def test_the_result_is_json_that_comes_back_and_prints(helped):
     told = json.loads(json.dumps(helped.to_json(), allow_nan=False))
-    again = judged.Evaluation(told)
+    again = Evaluation(told)
     assert again.table() == helped.table() and told["format"] == 1
     assert "linear probe accuracy" in repr(helped) and helped.verdict in str(helped)
     assert helped.to_json()["split"]["test"] == 120
@@ -141,13 +138,13 @@ def test_the_result_is_json_that_comes_back_and_prints(helped):
 def test_test_labels_choose_nothing(taught, digits, monkeypatch):
     """With the test part's labels scrambled, every chosen strength stays what it was."""
     seen = []
-    chosen = judged.linear.choose
+    chosen = linear.choose
 
     def note(*arguments):
         seen.append(chosen(*arguments)[0])
         return chosen(*arguments)
 
-    monkeypatch.setattr(judged.linear, "choose", note)
+    monkeypatch.setattr(linear, "choose", note)
     parts = np.arange(600) % 4 == 0
     source = Named(digits["images"], digits["labels"].copy(), parts)
     evaluate(taught, source, shots=(5,), seeds=2, finetune=False)
@@ -173,7 +170,7 @@ def test_scratch_and_fine_tuning_have_rows_of_their_own(taught, digits, monkeypa
     monkeypatch.setattr(core, "LEAST_STEPS", 20)
     monkeypatch.setattr(core, "LEAST_EPOCHS", 1)
     monkeypatch.setattr(core, "MOST_SAMPLES", 2000)
-    monkeypatch.setattr(judged, "NETWORKS", 2)
+    monkeypatch.setattr(judge, "NETWORKS", 2)
     few = {key: value[:150] for key, value in digits.items()}
     found = evaluate(taught, few, shots=(2,), seeds=2, finetune=True, minutes=60)
     scratch = found.score("scratch", "from scratch", shots=2)
