@@ -27,10 +27,23 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+
 import selfsup
 from recipes import data, fsdd_simclr
 from selfsup import listing
+from selfsup.data import open_source, open_store
+from selfsup.data.seen import seen_as
+from selfsup.evaluate import controls, knn, linear
+from selfsup.evaluate.controls import PRETRAINED, UNTRAINED
+from selfsup.evaluate.features import extract, readable
+from selfsup.evaluate.interval import over_samples, over_seeds
+from selfsup.evaluate.judge import NETWORKS
+from selfsup.evaluate.split import split
+from selfsup.evaluate.structure import effective_rank
 from selfsup.logs import replace
+from selfsup.randomness import mix
 
 ROWS = Path(__file__).parent / "methods.json"
 SEARCH = ROWS.with_name("search.json")
@@ -46,9 +59,18 @@ class Set(NamedTuple):
     settings: dict[str, Any]
 
 
-def pictures(archive: str, name: str) -> tuple[Path, Path]:
+def pictures(archive: str, name: str, labels: int) -> tuple[Path, Path]:
+    """All training pictures; a table of every so many-th picture of both parts, about `labels` of
+    the training part."""
     folder = data(archive, name)
-    return folder / "train", folder
+    found = sorted(folder.glob("*/*/*.*"))
+    every = round(sum(path.parts[-3] == "train" for path in found) / labels) or 1
+    lines = [
+        f"{path.relative_to(folder)},{path.parts[-2]},{path.parts[-3]}" for path in found[::every]
+    ]
+    table = folder / f"every_{every}.csv"
+    replace(table, "\n".join(["path,label,split", *lines, ""]).encode())
+    return folder / "train", table
 
 
 def digits() -> tuple[Path, Path]:
@@ -72,16 +94,16 @@ def cora() -> tuple[Path, Path]:
 
 SETS = {
     "cifar10": Set(
-        partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10"),
+        partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10", 17_000),
         (
-            {"name": "resnet18", "width": 0.5, "stem": 2},
+            {"name": "resnet18", "width": 0.25, "stem": 2},
             {"name": "vit_tiny", "depth": 4, "patch": 4},
             {"name": "vit_tiny", "depth": 4, "patch": 4, "causal": True},
         ),
         {"data.resolution": 32},
     ),
     "imagenette": Set(
-        partial(pictures, "images/imagenette128.tar.gz", "imagenette128"),
+        partial(pictures, "images/imagenette128.tar.gz", "imagenette128", 4_200),
         (
             {"name": "resnet18", "width": 0.25, "stem": 4},
             {"name": "vit_tiny", "depth": 4, "patch": 16},
@@ -133,7 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
         key = {"set": given.set, "budget": budget, "method": name, "tried": tried, "seed": seed}
         if any(key.items() <= row.items() for row in rows(file)):
             continue
-        row = measure(SETS[given.set], name, seed, length, tried.split(), file == SEARCH)
+        known = {json.dumps(r["encoder"]): r for r in rows(file) if r["set"] == given.set}
+        row = measure(SETS[given.set], name, seed, length, tried.split(), known, file == SEARCH)
         if row is None:
             print(f"{name}: does not apply to {given.set}", flush=True)
             continue
@@ -159,6 +182,7 @@ def measure(
     seed: int,
     length: tuple[str, float],
     settings: list[str],
+    known: dict[str, dict[str, Any]],
     validation: bool = False,
 ) -> dict[str, Any] | None:
     """One run and its judgement; none where the method can use none of the encoders."""
@@ -171,7 +195,7 @@ def measure(
             command += ["--quiet", "--out", str(out), "--method", name, "--seed", str(seed)]
             command += ["--labels", str(labelled), f"--{length[0]}", str(length[1])]
             own = {f"encoder.{key}": value for key, value in encoder.items()} | pool.settings
-            command += [f"--set={key}={value}" for key, value in own.items()]
+            command += [f"--set={key}={str(value).lower()}" for key, value in own.items()]
             command += [f"--set={setting}" for setting in settings]
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -185,36 +209,75 @@ def measure(
                 raise SystemExit(f"{name}: {told}")
         else:
             return None
-        found = selfsup.evaluate(out, labelled, shots=(), finetune=False, seed=seed, write=False)
-        scores = found.to_json()["scores"]
         curve = [
             [round(row["time"], 1), round(100 * row["eval/knn_top1"], 1)]
             for row in selfsup.Run(out).metrics.read()
             if "eval/knn_top1" in row
         ]
+        return {
+            "encoder": encoder,
+            "health": told["verdict"],
+            "exit_code": os.waitstatus_to_exitcode(status),
+            "steps": told["step"],
+            "epochs": round(told["epochs"], 2),
+            "seconds": round(told["seconds"], 1),
+            "samples_per_second": round(told["samples_per_second"], 1),
+            "memory_gib": round(usage.ru_maxrss / 2**20, 2),
+            "cores": os.cpu_count(),
+            **judged(out, labelled, seed, known.get(json.dumps(encoder))),
+            "knn_over_seconds": curve,
+        }
 
-    def of(protocol: str) -> dict[str, list[float]]:
-        mine = [row for row in scores if row["protocol"] == protocol]
-        return {r["of"]: [round(100 * r[k], 1) for k in ("value", "low", "high")] for r in mine}
 
-    rank = [
-        r["value"] for r in scores if (r["protocol"], r["of"]) == ("effective_rank", "pretrained")
-    ]
-    return {
-        "encoder": encoder,
-        "health": told["verdict"],
-        "exit_code": os.waitstatus_to_exitcode(status),
-        "steps": told["step"],
-        "epochs": round(told["epochs"], 2),
-        "seconds": round(told["seconds"], 1),
-        "samples_per_second": round(told["samples_per_second"], 1),
-        "memory_gib": round(usage.ru_maxrss / 2**20, 2),
-        "cores": os.cpu_count(),
-        "linear": of("linear"),
-        "knn": of("knn"),
-        "effective_rank": round(rank[0], 1),
-        "knn_over_seconds": curve,
-    }
+def judged(
+    run: Path, labelled: Path | str, seed: int, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """kNN and linear probe in percent with 95 % intervals, and the effective rank. The controls,
+    which no training changes, are those of a row `known` with the same encoder."""
+    encoder = selfsup.load(run)
+    source = seen_as(open_source(labelled), encoder.modality.contents)
+    encoder = encoder.seeing(source.content, shared=False)
+    labels, classes = source.labels()
+    with open_store(source, encoder.modality, encoder.size) as store:
+        usable, prints = readable(store, quiet)
+        parts = split(source, labels, usable, prints, seed=seed)
+        y, y_test = (torch.from_numpy(labels[rows]) for rows in (parts.train, parts.test))
+        n, rows = len(y), np.concatenate([parts.train, parts.test])
+        both = extract(encoder, store, rows, tell=quiet)
+        subjects = {PRETRAINED: [(both[:n], both[n:])]}
+        if known is None:
+            subjects[UNTRAINED] = [
+                controls.untrained(encoder, store, parts.train, parts.test, mix(seed, i), quiet)
+                for i in range(NETWORKS)
+            ]
+            classical = controls.classical(encoder, store, parts.train, parts.test)
+            subjects[encoder.modality.baseline_name] = [classical]
+    found: dict[str, Any] = {"linear": {}, "knn": {}}
+    if known is not None:
+        found = {k: {of: v for of, v in known[k].items() if of != PRETRAINED} for k in found}
+    for of, pairs in subjects.items():
+        right: dict[str, list[np.ndarray]] = {"linear": [], "knn": []}
+        for x, test in pairs:
+            scale = linear.scale_of(x, common=of not in (PRETRAINED, UNTRAINED))
+            plane, _ = linear.probe(x, y, len(classes), scale=scale, seed=seed)
+            by_plane = plane(scale(test)).argmax(1)
+            by_neighbours = knn.predict(test, x, y, len(classes))
+            right["linear"].append((by_plane == y_test).double().numpy())
+            right["knn"].append((by_neighbours == y_test).double().numpy())
+        for protocol, outcomes in right.items():
+            several = len(outcomes) > 1
+            interval = (
+                over_seeds([o.mean() for o in outcomes])
+                if several
+                else over_samples(outcomes[0], seed)
+            )
+            numbers = interval.value, interval.low, interval.high
+            found[protocol][of] = [round(100 * number, 1) for number in numbers]
+    return {**found, "effective_rank": round(effective_rank(both[n:]), 1)}
+
+
+def quiet(detail: str) -> None:
+    """Progress that nobody follows."""
 
 
 if __name__ == "__main__":

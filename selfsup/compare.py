@@ -17,6 +17,7 @@ from . import settings as schema
 from .console import Console
 from .data import open_source, open_store
 from .data.seen import seen_as
+from .data.sources import keep_apart
 from .errors import SelfsupError
 from .evaluate import controls, linear
 from .evaluate.features import extract, readable
@@ -64,6 +65,7 @@ def compare(
     and what `pretrain` and `evaluate` raise.
     """
     console, out = console or Console(), Path(out)
+    keep_apart(out, data)
     common = {"data.path": str(Path(data).absolute()), "train.seed": seed} | dict(settings or {})
     contenders = _contenders(data, tuple(methods), vary, common)
     rungs = RUNGS if vary is None else RUNGS[-1:]  # each operation is to get its number

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -170,7 +171,7 @@ def share(number: int) -> int:
     return int(x)
 
 
-def collect(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+def collect(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of all ranks, in the order of ranks."""
     if not running() or world() == 1:
         return rows

@@ -26,7 +26,7 @@ from .console import Console, duration
 from .data import open_source
 from .data.outcome import Ledger
 from .data.seen import seen_as
-from .data.sources import Source
+from .data.sources import Source, keep_apart
 from .errors import SelfsupError
 from .inference import Bad, Fast, decoded
 from .load import LoadedEncoder, load
@@ -114,6 +114,7 @@ def embed(
         raise SelfsupError(
             "E607", f"{out.name} names no format", do=f"end it in {', '.join(SUFFIXES)}"
         )
+    keep_apart(out, data)
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
     source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
     encoder = encoder.seeing(source.content)

@@ -20,6 +20,7 @@ from .data.joined import Joined
 from .data.outcome import Ledger
 from .data.seen import seen_as
 from .data.series import Recordings
+from .data.sources import keep_apart
 from .data.store import Store
 from .data.tables import encode
 from .errors import SelfsupError
@@ -123,6 +124,7 @@ def finetune(
     """
     console, out = console or Console(), Path(out)
     refuse(out)
+    keep_apart(out, data)
     if train is not None and train not in HOW:
         raise SelfsupError("E201", f"train is {train!r}", why=f"known: {', '.join(HOW)}")
     with stop.installed():

@@ -24,6 +24,8 @@ WANTED_SAMPLES = 200_000
 # A masked method sees a quarter of a sample, and learns from more passes; one that names every next
 # token learns a hundred things from each sample
 PATIENCE = {"mae": 2.0, "clm": 0.05}
+# Where the largest encoder sees the data this many times as often as wanted, views may be larger
+AMPLE = 3.0
 # A contrastive batch of fewer has too few negatives to learn from
 FEWEST_SAMPLES = 2
 
@@ -47,6 +49,7 @@ class Facts:
     cores: int = 1
     processes: int = 1
     encoders: tuple[str, ...] = ()  # those of the modality; none: unknown
+    larger: tuple[int, ...] = ()  # sizes of views that long runs can afford
 
 
 @dataclass(frozen=True)
@@ -463,6 +466,7 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
     method = known["method.name"]
     for key, value in SUITED.get(f"{facts.modality}.{method}", {}).items():
         choose(key, value, "neighbouring frames hold nearly the same")
+    resolution = len(choices)
     choose("data.resolution", facts.size, facts.size_reason)
     choose("train.batch", *_batch(method, facts))
     known["train.batch"] = min(known["train.batch"], facts.samples)
@@ -472,6 +476,14 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
     minutes, length_reason = _minutes(known, facts)
     candidates = _candidates(known, facts)
     candidate, reason, speed = _largest(candidates, known, facts, minutes, rate)
+    for size in () if "data.resolution" in given else facts.larger:
+        if candidate != candidates[0] or minutes * 60 * speed < AMPLE * _wanted(known, facts):
+            break
+        why = f"{duration(minutes * 60)} are enough for more than {known['data.resolution']}"
+        choices[resolution] = Choice("data.resolution", size, why)
+        known["data.resolution"] = size
+        candidates = _candidates(known, facts)
+        candidate, reason, speed = _largest(candidates, known, facts, minutes, rate)
     if "encoder.name" not in known:
         choose("encoder.name", candidate.encoder, reason)
     for key, value in candidate.keywords.items():
@@ -591,11 +603,16 @@ def _largest(
         seen = f"{duration(minutes * 60)} at {speed:.0f} samples/s show it the data "
         seen += f"{epochs:.1f} times" if epochs < 20 else f"{epochs:.0f} times"
         tried.append(f"{candidate.name}: {epochs:.1f}")
-        wanted = max(WANTED_EPOCHS, WANTED_SAMPLES / facts.samples)
-        if epochs >= wanted * PATIENCE.get(known["method.name"], 1.0):
+        if epochs * facts.samples >= _wanted(known, facts):
             break
     larger = f"; larger ones less often ({', '.join(tried[:-1])})" if tried[:-1] else ""
     return candidate, seen + larger, speed
+
+
+def _wanted(known: Mapping[str, Any], facts: Facts) -> float:
+    """How many samples a run should see."""
+    samples = max(WANTED_EPOCHS * facts.samples, WANTED_SAMPLES)
+    return samples * PATIENCE.get(known["method.name"], 1.0)
 
 
 def _with(candidate: Candidate, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from . import machine
 from .console import Console
 from .data import open_source
 from .data.seen import seen_as
+from .data.sources import keep_apart
 from .embed import BLOCK, FORMAT, FULL, Work, Written
 from .errors import SelfsupError
 from .logs import disk_error
@@ -66,6 +67,7 @@ def predict(
             f"{out.name} names no format for answers of {model.task.name}",
             do=f"end it in {' or '.join(suffixes)}",
         )
+    keep_apart(out, data)
     source = open_source(data, follow_links=follow_links)
     source = model.task.samples(seen_as(source, model.encoder.modality.contents))
     batch = max(1, batch)

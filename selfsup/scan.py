@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from . import faults
 from .data.outcome import BadSample, Ledger
 from .data.seen import seen_as
-from .data.sources import Source, open_source
+from .data.sources import Source, keep_apart, open_source
 from .errors import SelfsupError
 from .stop import stop
 
@@ -157,6 +157,8 @@ def scan(
     and compared by later ones. Raises SelfsupError where there is nothing to read (E101, E102).
     """
     began = time.monotonic()
+    for written in filter(None, (out, skipped)):
+        keep_apart(written, data)
     with _whole(skipped) if skipped is not None else nullcontext() as list_of_bad:
         source, modality, good, result = _look(
             data, labels, follow_links, modality, list_of_bad, hashes, workers, progress
@@ -238,6 +240,7 @@ def _look(
     if "JPEG" in formats and hashes is None:
         result.notes.append(NOT_SEEN)
     result.notes += source.notes
+    result.notes += [f"{what} ({count})" for what, count in modality.notes.most_common()]
     if source.kind in ("folder", "tar") and result.leaks:
         result.notes.append("copies in train and test make every score look better than it is")
     return source, modality, good, result

@@ -18,6 +18,7 @@ def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
     facts = {"samples": 50_000, "side": 32, "cores": 2} | facts
     side = facts.pop("side")
     facts["size"], facts["size_reason"] = Image().usual_size(side, facts.get("device", "cpu"))
+    facts["larger"] = Image().larger_sizes(side, facts["size"])
     choices = plan(given or {}, Facts(**facts), rate, "simclr")
     assert all(choice.reason for choice in choices), choices
     return {choice.key: choice.value for choice in choices}
@@ -58,6 +59,17 @@ def test_largest_encoder_that_sees_the_data_often_enough():
     slow = by_width([1.0, 2.0, 3.0, 4.0])
     assert chosen({"train.minutes": 10.0}, rate=slow)["encoder.width"] == 0.25
     assert len(slow.asked) == len(CANDIDATES["simclr"])
+
+
+@pytest.mark.parametrize(("hours", "side"), [(0.25, 64), (2, 96), (10, 160), (1000, 224)])
+def test_long_runs_see_larger_views(hours, side):
+    def rate(settings):  # work in proportion to the area
+        return 400 * (64 / settings["data.resolution"]) ** 2
+
+    found = chosen({"train.minutes": 60.0 * hours}, rate=rate, side=256, samples=200_000)
+    assert found["data.resolution"] == side, "as large as shows the data often enough"
+    given = chosen({"train.minutes": 6000.0, "data.resolution": 64}, rate=rate, side=256)
+    assert "data.resolution" not in given
 
 
 def test_a_fixed_length_measures_nothing():

@@ -349,6 +349,39 @@ def test_never_into_the_data(photos, capsys, monkeypatch):
     assert snapshot(photos) == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("embed", "RUN", "PHOTOS", "--out", "PHOTOS/vectors.parquet"),
+        ("scan", "PHOTOS", "--out", "PHOTOS/sheet.png"),
+        ("compare", "PHOTOS", "--methods", "simclr,byol", "--steps", "2", "--out", "PHOTOS/c"),
+        ("finetune", "RUN", "PHOTOS", "--out", "PHOTOS/model"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_verb_writes_among_the_data(words, reference, photos, capsys):
+    before = snapshot(photos)
+    places = {"RUN": str(reference.path), "PHOTOS": str(photos)}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    assert cli.main([*words]) == 2
+    assert "into the data folder" in capsys.readouterr().err
+    assert snapshot(photos) == before
+
+
+def test_what_was_odd_is_said(photos, tmp_path, capsys):
+    (tmp_path / "some").mkdir()
+    for path in sorted(photos.glob("*/*.png")):
+        (tmp_path / "some" / path.name).write_bytes(path.read_bytes())
+    whole = (photos / "a" / "00.png").read_bytes()
+    (tmp_path / "some" / "half.png").write_bytes(whole[: len(whole) * 3 // 4])
+    words = [word for word in WORDS if word != "--quiet"]
+    keep = ("--set", "modality.keep_truncated=true")
+    out = ("--out", str(tmp_path / "run"))
+    assert cli.main(["pretrain", str(tmp_path / "some"), *words, *keep, *out]) == 0
+    assert "used, but odd: truncated, kept (1 times)" in capsys.readouterr().out
+
+
 def test_not_into_a_folder_of_something_else(photos, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert cli.main(["pretrain", str(photos), "--out", str(tmp_path), *WORDS]) == 2

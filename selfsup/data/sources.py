@@ -47,6 +47,24 @@ def open_source(
     return source
 
 
+def keep_apart(out: str | Path, data: Any) -> None:
+    """Nothing is ever written among the user's data. Raises E201 where `out` lies in that folder.
+
+    A table or an archive is a file: what lies beside it is not data.
+    """
+    if not isinstance(data, str | os.PathLike) or not os.path.isdir(data):
+        return
+    inner, outer = Path(os.path.realpath(out)), Path(os.path.realpath(data))
+    if inner == outer or outer in inner.parents:
+        raise SelfsupError(
+            "E201",
+            f"{Path(out).name} would be written into the data folder",
+            where=str(out),
+            why="the next run would find it among the data",
+            do="give a place elsewhere with --out",
+        )
+
+
 def _open(data: Any, follow_links: bool) -> Source:
     if isinstance(data, Source):
         return data

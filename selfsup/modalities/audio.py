@@ -7,7 +7,6 @@ it so that nothing is clipped and nothing quiet is lost.
 
 import io
 import re
-from collections import Counter
 from fractions import Fraction
 from functools import partial
 from typing import Any, Literal
@@ -49,7 +48,6 @@ class Audio(Modality):
     frame in ms, the unit of sizes. `longest` seconds of a recording are kept, from its middle.
     With `mix` up to that share of a strong view is another sound of the batch, in the background.
     `keep_truncated` uses files that end early as far as they go, `keep_silent` those without sound.
-    `notes` counts what was odd about recordings that were used all the same.
     """
 
     name = "audio"
@@ -85,7 +83,6 @@ class Audio(Modality):
         self.rate = rate or USUAL_RATE
         self.fixed = rate is not None
         self.keep_truncated, self.keep_silent = keep_truncated, keep_silent
-        self.notes: Counter[str] = Counter()
         if form == "wave":
             self.mean, self.std = (0.0,), (1.0,)
 

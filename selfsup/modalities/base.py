@@ -1,7 +1,9 @@
 """What a modality is: how to read one kind of data, and how to look at it more than once."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +42,11 @@ class Modality(ABC):
     operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
 
     rules: str = ""
+
+    @cached_property
+    def notes(self) -> Counter[str]:
+        """What was odd about samples that were used all the same, and how often."""
+        return Counter()
 
     @abstractmethod
     def read(self, raw: Any, size: int | None = None) -> UInt8[np.ndarray, "h w c"]:
@@ -98,6 +105,10 @@ class Modality(ABC):
     @abstractmethod
     def usual_size(self, extent: int, device: str) -> tuple[int, str]:
         """The size of a view for samples of that extent on a "cpu" or "cuda", and why."""
+
+    def larger_sizes(self, extent: int, size: int) -> tuple[int, ...]:
+        """Sizes beyond the usual one, ascending, for runs with time to spare."""
+        return ()
 
     @abstractmethod
     def views(

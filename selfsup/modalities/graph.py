@@ -4,7 +4,6 @@ Read from the text layout of the TU collection or from SMILES as docs/modalities
 """
 
 import json
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,6 @@ class Graph(Modality):
     mean, std = (0.0,), (1.0,)
 
     def __init__(self):
-        self.notes: Counter[str] = Counter()
         self.molecules = False
         self.kinds: list[int] = []
         self.scale: tuple[list[float], list[float]] | None = None  # of numbers of nodes

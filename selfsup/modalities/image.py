@@ -9,7 +9,6 @@ import io
 import struct
 import warnings
 import zlib
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -74,7 +73,6 @@ class Image(Modality):
     `keep_truncated` uses pictures whose file ends early; the part that is missing stays black.
     `mirror` says that a picture and its mirror image mean the same: not so for writing.
     `without` names what views leave out, such as "colour,blur".
-    `notes` counts what was odd about pictures that were used all the same.
     """
 
     name = "image"
@@ -91,7 +89,6 @@ class Image(Modality):
     def __init__(self, *, keep_truncated: bool = False, mirror: bool = True, without: str = ""):
         self.keep_truncated, self.mirror = keep_truncated, mirror
         self.without = self.left_out(without)
-        self.notes: Counter[str] = Counter()
 
     @property
     def rules(self) -> str:
@@ -256,6 +253,9 @@ class Image(Modality):
             return extent // 16 * 16, f"the pictures are about {extent} px; a multiple of 16"
         where = "a graphics card" if device == "cuda" else "processor cores"
         return most, f"the pictures are about {extent} px; {most} is what {where} can afford"
+
+    def larger_sizes(self, extent: int, size: int) -> tuple[int, ...]:
+        return tuple(side for side in (96, 128, 160, 224) if size < side <= extent)
 
     def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
         from ..encoder import build

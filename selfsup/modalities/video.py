@@ -6,7 +6,6 @@ nothing decoded whose header promises more than a budget of pixels. Files need P
 """
 
 import io
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -52,8 +51,7 @@ class Video(Modality):
     A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
     seen whole. Folders of frames were taken at `frame_rate`. `longest` seconds of a clip are kept,
     from its middle. `mirror` says that a clip and its mirror image mean the same. `keep_truncated`
-    uses files that end early as far as they go. `notes` counts what was odd about clips that were
-    used all the same.
+    uses files that end early as far as they go.
     """
 
     name = "video"
@@ -87,7 +85,6 @@ class Video(Modality):
         self.mirror, self.keep_truncated = mirror, keep_truncated
         self.rate, self.fixed = rate or 8.0, rate is not None
         self.stored = 2 * self.rate  # frames a second: so that half a view has as many
-        self.notes: Counter[str] = Counter()
 
     @property
     def rules(self) -> str:

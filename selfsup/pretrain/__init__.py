@@ -17,7 +17,7 @@ from .. import distributed
 from .. import settings as schema
 from ..console import Console, columns
 from ..data import Ledger, Source
-from ..errors import SelfsupError
+from ..data.sources import keep_apart
 from ..load import CARD, Card
 from ..logs import Row, open_sink
 from ..run import Run
@@ -147,7 +147,7 @@ def start(
             return Done(seen.to_json(), seen.text(), code)
 
         out = out or _new_folder(settings, source)
-        _keep_apart(out, settings)
+        keep_apart(out, settings["data.path"])
         run = Run(out)
         with run.lock() if distributed.rank() == 0 else nullcontext():
             return _train(run, settings, text, source, allow_change, until, console)
@@ -242,22 +242,6 @@ def _new_folder(settings: Settings, source: Source) -> Path:
     stem = stem[:40].strip("-").lower() or "run"
     day = distributed.share(int(time.strftime("%Y%m%d")))
     return Path("runs") / f"{stem}-{day}-{distributed.share(secrets.randbits(16)):04x}"
-
-
-def _keep_apart(out: Path, settings: Settings) -> None:
-    """Nothing is ever written among the user's data."""
-    place = settings["data.path"]
-    if place is None or not os.path.isdir(place):
-        return
-    inner, outer = Path(os.path.realpath(out)), Path(os.path.realpath(place))
-    if inner == outer or outer in inner.parents:
-        raise SelfsupError(
-            "E201",
-            "the run would be written into the data folder",
-            where=str(out),
-            why="the next run would find its files among the data",
-            do="give a folder elsewhere with --out",
-        )
 
 
 def _card(settings: Settings, modality: Any) -> Card:

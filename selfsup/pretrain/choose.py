@@ -167,7 +167,8 @@ def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
 
 def _facts(source: Source, modality: Any) -> Facts:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    size, reason = modality.usual_size(modality.extent(source), device().type)
+    extent = modality.extent(source)
+    size, reason = modality.usual_size(extent, device().type)
     return Facts(
         len(source),
         size,
@@ -178,4 +179,5 @@ def _facts(source: Source, modality: Any) -> Facts:
         distributed.share(cores or 1),
         distributed.world(),
         modality.encoders,
+        modality.larger_sizes(extent, size),
     )

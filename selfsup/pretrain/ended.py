@@ -1,5 +1,6 @@
 """How a run ended: every sample accounted for, the prediction beside the time, what to do next."""
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from .. import distributed
@@ -55,6 +56,9 @@ def account(
         lines[0] += f" ({listed}; see {run.path / 'data' / 'skipped.jsonl'})"
     if counts["unseen"]:
         lines[0] += f"; {counts['unseen']} of the used were not reached yet"
+    rows = distributed.collect([dict(job.modality.notes)])
+    odd = sum(map(Counter, rows), Counter())
+    lines += [f"used, but odd: {what} ({count} times)" for what, count in odd.most_common()]
     if told.predicted and outcome.finished:
         took = duration(outcome.seconds)
         lines.append(f"predicted {duration(told.predicted)}, took {took}")
