@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from .stop import stop
 
 T = TypeVar("T")
 
-FORMATS = ("safetensors",)
+FORMATS = ("safetensors", "timm")
 MANIFEST = "MANIFEST.json"
 TOLERANCE = 1e-5  # largest difference allowed, beside the largest value
 SAMPLES = (
@@ -49,7 +50,7 @@ class Exported:
     path: str
     format: str
     files: dict[str, dict[str, Any]]
-    max_abs_error: float
+    max_abs_error: float | None
     compared: int
 
     def to_json(self) -> dict[str, Any]:
@@ -59,10 +60,13 @@ class Exported:
         lines = [f"exported to {self.path}"]
         for name, entry in self.files.items():
             lines.append(f"  {name}  {entry['bytes']} bytes  sha256 {entry['sha256']}")
-        lines.append(
-            f"reloaded in a clean process: largest difference {self.max_abs_error:.3g} over "
-            f"{self.compared} numbers"
-        )
+        if self.max_abs_error is None:
+            lines.append("not compared: timm is not installed here (pip install selfsup[timm])")
+        else:
+            lines.append(
+                f"reloaded in a clean process: largest difference {self.max_abs_error:.3g} over "
+                f"{self.compared} numbers"
+            )
         return "\n".join(lines)
 
 
@@ -75,7 +79,9 @@ def export(
 ) -> Exported:
     """Write the encoder of a run to a folder, by default RUN/exports/FORMAT.
 
-    With `tower` one of several towers alone, into RUN/exports/FORMAT-TOWER.
+    With `tower` one of several towers alone, into RUN/exports/FORMAT-TOWER. `to` is "safetensors",
+    which `selfsup.load` opens, or "timm", which `timm.create_model("local-dir:FOLDER",
+    pretrained=True)` does.
 
     The folder appears whole or not at all, after a fresh process has loaded it and computed the
     same vectors from the same pictures. An earlier export there is replaced.
@@ -95,7 +101,11 @@ def export(
     out = Path(out)
     refuse(out)
 
-    def make(folder: Path) -> tuple[float, int, dict[str, dict[str, Any]]]:
+    def make(folder: Path) -> tuple[float | None, int, dict[str, dict[str, Any]]]:
+        if to == "timm":
+            return *_as_timm(encoder, folder), manifest(
+                folder, ("model.safetensors", "config.json")
+            )
         _write(encoder, folder)
         faults.at("export.prove")
         error, compared = compare(vectors(encoder), "selfsup.export", folder)
@@ -140,6 +150,22 @@ def _write(encoder: LoadedEncoder, folder: Path) -> None:
     write_tensors(folder / WEIGHTS, encoder.encoder.state_dict())
     card = json.dumps(encoder.card.to_json(), indent=1)
     replace(folder / CARD, card.encode() + b"\n")
+
+
+def _as_timm(encoder: LoadedEncoder, folder: Path) -> tuple[float | None, int]:
+    """The largest difference to timm's network, over how many numbers; None where it is missing."""
+    import torch
+
+    from . import layouts
+
+    weights, config = layouts.timm(encoder)
+    write_tensors(folder / layouts.WEIGHTS, weights)
+    replace(folder / layouts.CONFIG, json.dumps(config, indent=1).encode() + b"\n")
+    if find_spec("timm") is None:
+        return None, 0
+    with torch.inference_mode():
+        here = encoder.encoder.eval()(layouts.inputs(config).to(encoder.device)).cpu().numpy()
+    return compare(here, "selfsup.layouts", folder)
 
 
 def compare(here: Float[np.ndarray, "..."], module: str, folder: Path) -> tuple[float, int]:

@@ -11,7 +11,7 @@ from .options import AsJson, Debug, Quiet, RunArgument
 
 def export(
     run: RunArgument,
-    to: Annotated[str, typer.Option(help="format: safetensors")] = "safetensors",
+    to: Annotated[str, typer.Option(help="format: safetensors, or timm")] = "safetensors",
     tower: Annotated[
         str | None, typer.Option(help="one of several towers alone: image, text ...")
     ] = None,
