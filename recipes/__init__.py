@@ -56,11 +56,13 @@ def judged(name: str, seed: int, run: selfsup.Run, told: Told) -> None:
     """Keep what another task than classification found."""
     scores: dict[str, dict] = {}
     for row in told.to_json()["scores"]:
-        if "value" in row:
-            measures = {row["protocol"]: [row[k] for k in ("value", "low", "high") if k in row]}
-        else:
-            measures = {key: [value] for key, value in row.items() if isinstance(value, float)}
-        for measure, numbers in measures.items():
+        measures = {row["protocol"]: row} if "value" in row else row
+        for measure, found in measures.items():
+            if isinstance(found, float):
+                found = {"value": found}
+            if not isinstance(found, dict):
+                continue
+            numbers = [found[key] for key in ("value", "low", "high") if key in found]
             measure = " ".join(filter(None, (row.get("direction"), measure)))
             scores.setdefault(measure, {})[row["of"]] = [round(number, 3) for number in numbers]
     print(told)

@@ -21,6 +21,7 @@ def test_every_record_stands_beside_its_controls():
     rows = json.loads(RESULTS.read_text())
     assert {row["method"] for row in rows} <= set(listing.methods())
     for row in rows:
+        assert row.get("scores", row.get("linear")), row["recipe"]
         for found in row.get("scores", {}).values():
             assert "pretrained" in found and len(found) > 1, row["recipe"]
         for protocol in ("linear", "knn") if "scores" not in row else ():
