@@ -51,45 +51,49 @@ UNFIT = "E202"  # the method cannot use the encoder
 
 
 class Set(NamedTuple):
-    """Data to learn from and the labelled data to be judged by; encoders, of which a method gets
-    the first that it can use, and what else is set for all methods."""
+    """Data to learn from, labelled data to be judged by, labels to choose settings by (none of the
+    test part); encoders, of which a method gets the first that it can use, and what else is set for
+    all methods."""
 
-    ready: Callable[[], tuple[Path | str, Path | str]]
+    ready: Callable[[], tuple[Path | str, Path | str, Path | str]]
     encoders: tuple[dict[str, Any], ...]
     settings: dict[str, Any]
 
 
-def pictures(archive: str, name: str, labels: int) -> tuple[Path, Path]:
-    """All training pictures; a table of every so many-th picture of both parts, about `labels` of
-    the training part."""
+def pictures(archive: str, name: str, labels: int) -> tuple[Path, Path, Path]:
+    """All training pictures; tables of every so many-th picture of both parts and of the training
+    part, about `labels` of the latter."""
     folder = data(archive, name)
     found = sorted(folder.glob("*/*/*.*"))
     every = round(sum(path.parts[-3] == "train" for path in found) / labels) or 1
-    lines = [
-        f"{path.relative_to(folder)},{path.parts[-2]},{path.parts[-3]}" for path in found[::every]
-    ]
-    table = folder / f"every_{every}.csv"
+    rows = [(path, path.parts[-2], path.parts[-3]) for path in found[::every]]
+    table, chosen = folder / f"every_{every}.csv", folder / f"every_{every}_train.csv"
+    lines = [f"{path.relative_to(folder)},{label},{part}" for path, label, part in rows]
     replace(table, "\n".join(["path,label,split", *lines, ""]).encode())
-    return folder / "train", table
+    lines = [f"{path.relative_to(folder)},{label}" for path, label, part in rows if part == "train"]
+    replace(chosen, "\n".join(["path,label", *lines, ""]).encode())
+    return folder / "train", table, chosen
 
 
-def digits() -> tuple[Path, Path]:
-    return fsdd_simclr.tables(stranger="lucas")  # not the one whose figures chose the views
+def digits() -> tuple[Path, Path, Path]:
+    heard, table = fsdd_simclr.tables(stranger="lucas")  # not the one whose figures chose the views
+    return heard, table, heard
 
 
-def series(name: str) -> tuple[Path, Path]:
+def series(name: str) -> tuple[Path, Path, Path]:
     folder = data("timeseries/ucr_uea_ts.tar.gz", "ucr_uea") / name
-    return folder / f"{name}_TRAIN.ts", folder
+    return folder / f"{name}_TRAIN.ts", folder, folder / f"{name}_TRAIN.ts"
 
 
-def news() -> tuple[Path, str]:
+def news() -> tuple[Path, str, Path]:
     folder = Path(os.environ["SELFSUP_DATA"]) / "text"
-    return folder / "ag_news_train.csv", f"{folder}/ag_news_*.csv"
+    train = folder / "ag_news_train.csv"
+    return train, f"{folder}/ag_news_*.csv", train
 
 
-def cora() -> tuple[Path, Path]:
+def cora() -> tuple[Path, Path, Path]:
     folder = data("graphs/cora.tar.gz", "cora")
-    return folder, folder
+    return folder, folder, folder
 
 
 SETS = {
@@ -186,8 +190,10 @@ def measure(
     validation: bool = False,
 ) -> dict[str, Any] | None:
     """One run and its judgement; none where the method can use none of the encoders."""
-    unlabelled, labelled = pool.ready()
-    labelled = unlabelled if validation else labelled  # its own split into parts
+    unlabelled, labelled, chosen_by = pool.ready()
+    if validation and chosen_by == labelled:
+        raise SystemExit("these data have no labels apart from the test part to choose by")
+    labelled = chosen_by if validation else labelled
     with tempfile.TemporaryDirectory(prefix="selfsup-methods-") as temporary:
         out = Path(temporary) / "run"
         for encoder in pool.encoders:

@@ -55,15 +55,19 @@ def reproduce(
 def judged(name: str, seed: int, run: selfsup.Run, told: Told) -> None:
     """Keep what another task than classification found."""
     scores: dict[str, dict] = {}
-    for row in told.to_json()["scores"]:
+    answer = told.to_json()
+    for row in answer["scores"] if "scores" in answer else answer["curve"]:
+        where = [row.get("direction", "")]
+        where += [f"{row['horizon']} steps:"] if "horizon" in row else []
+        where += [f"{row['minutes']:g} min:"] if "minutes" in row else []
         measures = {row["protocol"]: row} if "value" in row else row
         for measure, found in measures.items():
-            if isinstance(found, float):
+            if isinstance(found, float) and measure not in ("minutes", "learning_rate"):
                 found = {"value": found}
             if not isinstance(found, dict):
                 continue
             numbers = [found[key] for key in ("value", "low", "high") if key in found]
-            measure = " ".join(filter(None, (row.get("direction"), measure)))
+            measure = " ".join(filter(None, (*where, measure)))
             scores.setdefault(measure, {})[row["of"]] = [round(number, 3) for number in numbers]
     print(told)
     keep({"recipe": name, "seed": seed, **made(run), "verdict": told.verdict, "scores": scores})

@@ -24,6 +24,8 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate import forecast
 
+from . import judged
+
 if __name__ == "__main__":
     etth1 = Path(os.environ["SELFSUP_DATA"]) / "timeseries" / "ETTh1.csv"
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
@@ -36,4 +38,4 @@ if __name__ == "__main__":
             seed=seed,
             out=Path("runs") / f"etth1-ts2vec-{seed}",
         )
-        print(forecast.evaluate_task(run, etth1))
+        judged("etth1-ts2vec", seed, run, forecast.evaluate_task(run, etth1))

@@ -18,7 +18,7 @@ from pathlib import Path
 import selfsup
 from selfsup.evaluate.transcribe import evaluate_task
 
-from . import data
+from . import data, judged
 
 if __name__ == "__main__":
     home = data("audio/grid_s1_speech16k.tar.gz", "grid_s1")
@@ -33,4 +33,5 @@ if __name__ == "__main__":
             out=Path("runs") / f"grid-wav2vec2-{seed}",
         )
         text = home / "transcripts.tsv"
-        print(evaluate_task(run.path, home / "audio", labels=text, minutes=45, seed=seed))
+        told = evaluate_task(run.path, home / "audio", labels=text, minutes=45, seed=seed)
+        judged("grid-wav2vec2", seed, run, told)

@@ -21,6 +21,8 @@ from platformdirs import user_cache_path
 import selfsup
 from selfsup.evaluate.perplexity import evaluate_task
 
+from . import judged
+
 CONTEXT = 64
 
 
@@ -52,8 +54,7 @@ def main() -> None:
             seed=seed,
             out=Path("runs") / f"tinyshakespeare-{seed}",
         )
-        print(f"seed {seed}: {run.done['seconds']:.1f} s of training")
-        print(evaluate_task(run.path, new, seed=seed))
+        judged("tinyshakespeare-clm", seed, run, evaluate_task(run.path, new, seed=seed))
 
 
 if __name__ == "__main__":
