@@ -25,6 +25,11 @@ def behind(control: str) -> str:
     return "Pretraining hurts" if control == UNTRAINED else "The classical features are better"
 
 
+def named(control: str) -> str:
+    """In a sentence."""
+    return "the untrained network" if control == UNTRAINED else control
+
+
 def untrained(
     encoder: LoadedEncoder,
     store: Store,
