@@ -153,10 +153,7 @@ class Judge:
         for of, count in ((PRETRAINED, 1), (UNTRAINED, self.networks)):
             outcomes = []
             for i in range(count):
-                one = encoder
-                if of == UNTRAINED:
-                    fresh = encoder.untrained(mix(self.seed, i)).to(encoder.device)
-                    one = controls.awake(fresh)
+                one = encoder if of == PRETRAINED else controls.fresh(encoder, mix(self.seed, i))
                 tell = self._tell(f"attentive probe, {of} {i + 1} of {count},")
                 x = attentive.places(one, self.store, rows, tell)
                 heads = attentive.probe(x[:n], self.y, self.classes, self.seed)
