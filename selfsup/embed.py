@@ -133,22 +133,14 @@ def embed(
         },
         block=max(1, BLOCK // batch) * batch,
     )
-    with stop.installed(), work.locked():
-        try:
-            ready = None if overwrite else work.finished()
-            if ready is not None:
-                console.say(f"{out} is already complete")
-                return Embedded(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
-            resumed = work.begin()
-            _run(work, encoder, fast, source, batch, workers, console, started)
-            return work.finish(source, started, resumed, partial(Embedded, dim=encoder.dim))
-        except Stopped:
-            console.say(f"what is done lies in {work.folder}: the same command goes on from there")
-            raise
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise disk_error(error, out, len(source) * encoder.dim * 4) from error
+    with stop.installed(), work.writing(console, len(source) * encoder.dim * 4):
+        ready = None if overwrite else work.finished()
+        if ready is not None:
+            console.say(f"{out} is already complete")
+            return Embedded(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
+        resumed = work.begin()
+        _run(work, encoder, fast, source, batch, workers, console, started)
+        return work.finish(source, started, resumed, partial(Embedded, dim=encoder.dim))
 
 
 def _run(
@@ -205,6 +197,25 @@ class Work:
         self.skipped_list = out.with_name(out.name + ".skipped.jsonl")
         self.ids_list = out.with_name(out.name + ".csv")
         self.ledger = Ledger()
+
+    @contextmanager
+    def writing(self, console: Console, needed: int) -> Iterator[None]:
+        """Under the lock; where it ends early, what is done stays, and that is said.
+
+        Raises SelfsupError E303 when the disk, of which `needed` bytes are wanted, is full.
+        """
+        with self.locked():
+            try:
+                yield
+            except Stopped:
+                console.say(
+                    f"what is done lies in {self.folder}: the same command goes on from there"
+                )
+                raise
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                raise disk_error(error, self.out, needed) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -16,10 +16,9 @@ from .console import Console
 from .data import open_source
 from .data.seen import seen_as
 from .data.sources import keep_apart
-from .embed import BLOCK, FORMAT, FULL, Work, Written
+from .embed import BLOCK, FORMAT, Work, Written
 from .errors import SelfsupError
-from .logs import disk_error
-from .stop import Stopped, stop
+from .stop import stop
 from .transfer.model import Model, load_model
 
 SUFFIXES = (".parquet", ".csv")
@@ -83,23 +82,15 @@ def predict(
         },
         block=max(1, BLOCK // batch) * batch,
     )
-    with stop.installed(), work.locked():
-        try:
-            ready = None if overwrite else work.finished()
-            if ready is not None:
-                console.say(f"{out} is already complete")
-                return Predicted(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
-            resumed = work.begin()
-            for number in list(work.missing()):
-                _block(work, number, model, source, batch, workers, precision, console)
-            return work.finish(source, started, resumed, partial(Predicted, task=model.task.name))
-        except Stopped:
-            console.say(f"what is done lies in {work.folder}: the same command goes on from there")
-            raise
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise disk_error(error, out, len(source) * 64) from error
+    with stop.installed(), work.writing(console, len(source) * 64):
+        ready = None if overwrite else work.finished()
+        if ready is not None:
+            console.say(f"{out} is already complete")
+            return Predicted(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
+        resumed = work.begin()
+        for number in list(work.missing()):
+            _block(work, number, model, source, batch, workers, precision, console)
+        return work.finish(source, started, resumed, partial(Predicted, task=model.task.name))
 
 
 def _block(

@@ -16,8 +16,9 @@ from selfsup.errors import SelfsupError
 from selfsup.logs import Events
 from selfsup.randomness import mix
 from selfsup.run import Run
+from selfsup.state import ROLLBACKS, State
 from selfsup.stop import Stop
-from selfsup.train import PLANS, ROLLBACKS, State, _plan, train
+from selfsup.train import PLANS, _plan, train
 
 torch.set_num_threads(1)
 

@@ -1,29 +1,12 @@
 """Decode once: every sample is decoded and made small at its first use and kept on disk.
 
-A store is a folder in the user's cache directory, never in the data:
-
-    meta.json      what it holds: n, and the shape (h, w, c) of a slot of the block
-    index          n records of 24 bytes: state, where the sample lies, its height and width
-    block          slot i holds sample i, if it has the shape that most samples have
-    ragged-000 ... all other samples one after another; a file per process that writes
-    bad.jsonl      samples that cannot be decoded, with the reason
-    in-use         see cache.py
-
-Several processes may fill one store. A slot of the block belongs to one sample, so two of them at
-worst write the same bytes twice; each process appends to a ragged file of its own. A record is
-written after its bytes have reached the disk, under a lock, and never again: after a kill or a
-power cut a sample is there whole or not at all.
+A store is a folder in the user's cache directory, never in the data; see disk.py.
 """
 
-import errno
 import hashlib
-import json
 import os
-import shutil
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,29 +20,10 @@ from .arrays import ArraySource
 from .base import Source
 from .batch import Batch, Pool
 from .cache import InUse, cache_folder, cache_limit, make_room
+from .disk import BAD, FORMAT, FULL, IN_BLOCK, READY, RECORD, UNKNOWN, Disk, Shape, create
 from .outcome import TRANSIENT, BadSample, Ledger
 
-if sys.platform != "win32":
-    import fcntl
-
-FORMAT = 2
-UNKNOWN, READY, BAD = 0, 1, 2
-IN_BLOCK = -1  # the `file` of a sample in the block
-RECORD = np.dtype(
-    [
-        ("state", "u1"),
-        ("pad", "u1"),
-        ("file", "<i2"),
-        ("height", "<u4"),
-        ("width", "<u4"),
-        ("rest", "<i4"),
-        ("offset", "<i8"),
-    ]
-)
-COMMIT_BYTES, COMMIT_SECONDS = 32 << 20, 5.0
-MAPPED = 256 << 20  # blocks up to this are mapped; larger ones are read, to keep memory small
 PROBE = 32
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Sample = np.ndarray | BadSample
 
@@ -105,20 +69,13 @@ class Store:
         self.ledger, self.workers, self.max_skipped = ledger, workers, max_skipped
         self.notes: list[str] = list(source.notes)
         self.mode, self.path = "stream", None
-        self.shape: tuple[int, int, int] | None = None
+        self.shape: Shape | None = None
         self._pool = Pool()
         self._threads = ThreadPoolExecutor(workers, "decode") if workers > 0 else None
         self._lock = threading.Lock()
-        self._files: dict[int, int] = {}
-        self._in_use: InUse | None = None
-        self._pending: list[int] = []
-        self._pending_bytes, self._committed_at, self._budget = 0, time.monotonic(), 0
-        self._mapped: np.ndarray | None = None
         self._array: np.ndarray | None = None
-        self._shared: np.ndarray | None = None  # the index on disk, mapped
-        self._own_file, self._own_end, self._depth = 0, 0, 3
-        self._full = False
-        # This process's own records: ahead of those on disk by what is not committed yet.
+        self._disk: Disk | None = None
+        self._budget, self._full, self._depth = 0, False, 3
         self._records = np.zeros(len(source), RECORD)
 
         first = self._probe()
@@ -186,6 +143,17 @@ class Store:
         self.commit()
         return self
 
+    def commit(self) -> None:
+        """Make what was decoded so far lasting, and known to other processes."""
+        if self.mode != "disk":
+            return
+        try:
+            self._disk.commit()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._stop_storing("the disk is full")
+
     def counts(self) -> dict[str, int]:
         """found = used + skipped, of everything that was looked at so far.
 
@@ -202,15 +170,8 @@ class Store:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
         self.commit()
-        private = self.path is not None and self.path.name.startswith("private-")
-        for handle in self._files.values():
-            os.close(handle)
-        self._files.clear()
-        if self._in_use is not None:
-            if private:
-                shutil.rmtree(self.path, ignore_errors=True)
-            self._in_use.close()
-            self._in_use = None
+        if self._disk is not None:
+            self._disk.close(remove=not self.source.lasting)
         self.mode = self.mode if self.mode == "array" else "closed"
 
     def __enter__(self) -> Self:
@@ -242,14 +203,9 @@ class Store:
     def _states(self, indices: np.ndarray) -> np.ndarray:
         """State of each, with what other processes have finished in the meantime."""
         states = self._records["state"][indices]
-        if self._shared is not None and (states == UNKNOWN).any():
-            unknown = indices[states == UNKNOWN]
-            news = unknown[self._shared["state"][unknown] == READY]
-            if len(news):
-                with self._lock:
-                    news = news[self._records["state"][news] == UNKNOWN]
-                    self._records[news] = self._shared[news]
-                states = self._records["state"][indices]
+        if self._disk is not None and (states == UNKNOWN).any():
+            self._disk.refresh(indices[states == UNKNOWN])
+            states = self._records["state"][indices]
         return states
 
     def _ensure(self, indices: np.ndarray, held: dict[int, np.ndarray] | None) -> np.ndarray:
@@ -269,7 +225,7 @@ class Store:
                 # interleaved, so that neighbours in a compressed archive are read in turn
                 parts = [missing[part::workers] for part in range(workers)]
                 list(self._threads.map(lambda part: self._work(part, held), parts))
-            if self._pending_bytes >= COMMIT_BYTES or self._overdue():
+            if self._disk is not None and self._disk.due():
                 self.commit()
             states = self._records["state"][indices]
             self._check_skipped()
@@ -289,28 +245,20 @@ class Store:
             return True
         if self._array is not None:
             return True
-        if self.mode != "disk" or self._full or self._records["state"][i] == READY:
-            return self.mode == "disk" and self._records["state"][i] == READY
-        height, width, _ = sample.shape
-        sample = np.ascontiguousarray(sample)
+        if self.mode != "disk":
+            return False
+        if self._records["state"][i] == READY:
+            return True
+        if self._full:
+            return False
         try:
-            if sample.shape == self.shape:
-                file, offset = IN_BLOCK, i * sample.nbytes
-                _write(self._file(IN_BLOCK), sample, offset)
-            else:
-                with self._lock:
-                    file, offset = self._own_file, self._own_end
-                    self._own_end += sample.nbytes
-                _write(self._file(file), sample, offset)
+            self._disk.write(i, sample)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self._stop_storing("the disk is full")
             return False
         with self._lock:
-            self._records[i] = (READY, 0, file, height, width, 0, offset)
-            self._pending.append(i)
-            self._pending_bytes += sample.nbytes
             self._budget -= sample.nbytes
         if self._budget <= 0:
             self._stop_storing("the cache may not grow further")
@@ -324,13 +272,7 @@ class Store:
         name = self.source.name(i)
         self.ledger.skip(name, bad.code, bad.reason)
         if self.mode == "disk" and bad.code not in TRANSIENT and not self._full:
-            line = json.dumps({"index": i, "code": bad.code, "reason": bad.reason})
-            try:
-                with open(self.path / "bad.jsonl", "ab", buffering=0) as file:
-                    file.write(line.encode() + b"\n")
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
+            self._disk.note_bad(i, bad)
 
     def _check_skipped(self) -> None:
         bad = int((self._records["state"] == BAD).sum())
@@ -375,7 +317,7 @@ class Store:
             for row, array in enumerate(arrays):
                 h, w = sides[row].tolist()
                 if array is None:
-                    array = self._read_one(int(indices[row]), records[row], (h, w, channels))
+                    array = self._read_one(records[row], (h, w, channels))
                 pixels[row, :h, :w] = array
                 pixels[row, h:] = 0
                 pixels[row, :h, w:] = 0
@@ -394,26 +336,17 @@ class Store:
         return next((array.shape[2] for array in arrays if array is not None), self._depth)
 
     def _read_block(self, indices: np.ndarray, pixels: np.ndarray) -> None:
-        block = self._array
-        if block is None:
-            if self._mapped is None and len(self) * int(np.prod(self.shape)) <= MAPPED:
-                self._mapped = np.memmap(
-                    self.path / "block", np.uint8, "r", shape=(len(self), *self.shape)
-                )
-            block = self._mapped
+        block = self._disk.block() if self._array is None else self._array
         if block is not None:
             # "clip" because numpy takes "raise" through a second buffer; indices are in range
             np.take(block, indices, axis=0, out=pixels, mode="clip")
             return
-        handle, slot = self._file(IN_BLOCK), pixels[0].nbytes
         for row, i in enumerate(indices.tolist()):
-            _read(handle, pixels[row], i * slot)
+            self._disk.read(IN_BLOCK, i * pixels[row].nbytes, pixels[row])
 
-    def _read_one(self, i: int, record: np.void, shape: tuple[int, int, int]) -> np.ndarray:
-        if self._array is not None:
-            return self._array[i]
+    def _read_one(self, record: np.void, shape: Shape) -> np.ndarray:
         array = np.empty(shape, np.uint8)
-        _read(self._file(int(record["file"])), array, int(record["offset"]))
+        self._disk.read(int(record["file"]), int(record["offset"]), array)
         return array
 
     # ------------------------------------------------------------------------------- on disk
@@ -436,35 +369,35 @@ class Store:
             key = _key(self.source, self.modality, self.size)
         mean = sum(sample.nbytes for sample in good) / len(good)
         need = int(len(self) * (mean + RECORD.itemsize) * 1.02)
-        present = stores / key
+        folder = stores / key
         while True:
-            if not (present / "meta.json").exists():
+            if not (folder / "meta.json").exists():
                 budget = make_room(stores, need, cache_limit(stores))
                 if budget < min(need, 64 << 20) and budget < need / 8:
                     self._stream(
                         f"it needs {_mib(need)} in {cache}, where {_mib(budget)} may be used"
                     )
                     return
-                self._make(stores, present, good)
+                facts = {"channels": self._depth, "place": self.source.place, "size": self.size}
+                create(folder, len(self), _slot(good), facts)
             try:
-                self._in_use = InUse(present)
+                in_use = InUse(folder)
             except FileNotFoundError:
                 continue  # thrown out a moment ago: make it anew
-            if self._in_use.still_there() and (present / "meta.json").exists():
+            if in_use.still_there() and (folder / "meta.json").exists():
                 break
-            self._in_use.close()
-        self.path, self.mode = present, "disk"
-        meta = json.loads((present / "meta.json").read_text())
-        self.shape = tuple(meta["shape"]) if meta["shape"] else None
-        self._depth = meta["channels"]
-        slot = int(np.prod(self.shape)) if self.shape else 0
-        for name, each in (("index", RECORD.itemsize), ("block", slot)):
-            if meta["n"] != len(self) or os.path.getsize(present / name) < each * len(self):
-                raise OSError(f"{present} is damaged; remove it")
-        self._shared = np.memmap(present / "index", RECORD, "r+", shape=(len(self),))
-        self._records = np.array(self._shared)
-        self._claim_file()
-        self._read_bad()
+            in_use.close()
+        try:
+            self._disk = Disk(folder, in_use, self._records, self._lock)
+        except OSError:
+            in_use.close()
+            raise
+        self.mode, self.path = "disk", folder
+        self.shape, self._depth = self._disk.shape, self._disk.channels
+        for i, bad in self._disk.bad():
+            if 0 <= i < len(self) and self._records["state"][i] == UNKNOWN:
+                self._records["state"][i] = BAD
+                self.ledger.skip(self.source.name(i), bad.code, bad.reason)
         done = int((self._records["state"] != UNKNOWN).sum())
         left = int(need * (1 - done / max(len(self), 1)))
         self._budget = make_room(stores, left, cache_limit(stores)) if left else 0
@@ -476,107 +409,6 @@ class Store:
                 "the rest is decoded each time"
             )
 
-    def _make(self, stores: Path, present: Path, good: list[np.ndarray]) -> None:
-        shapes = [sample.shape for sample in good]
-        common = max(set(shapes), key=shapes.count)
-        # A block has a slot for every sample; worth it where most samples fit into one.
-        shape = common if shapes.count(common) * 2 > len(shapes) else None
-        new = Path(tempfile.mkdtemp(prefix="new-", dir=stores))
-        lock = InUse(new)
-        try:
-            with open(new / "index", "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, len(self) * RECORD.itemsize)
-                os.fsync(file.fileno())
-            with open(new / "block", "wb") as file:
-                if shape is not None:
-                    try:
-                        file.truncate(len(self) * int(np.prod(shape)))  # holes: no disk yet
-                    except OSError as error:
-                        if error.errno not in FULL:
-                            raise
-                        shape = None
-            meta = {"format": FORMAT, "n": len(self), "shape": shape, "channels": self._depth,
-                    "place": self.source.place, "size": self.size}  # fmt: skip
-            with open(new / "meta.json", "w") as file:
-                json.dump(meta, file)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.rename(new, present)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise  # else another process has just made it
-        finally:
-            shutil.rmtree(new, ignore_errors=True)  # there only if another was faster
-            lock.close()
-
-    def _claim_file(self) -> None:
-        """A ragged file that no other process appends to."""
-        for number in range(1 << 15):
-            path = self.path / f"ragged-{number:03d}"
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-                continue
-            self._own_file, self._own_end = number, os.fstat(handle).st_size
-            self._files[number] = handle
-            return
-
-    def _read_bad(self) -> None:
-        try:
-            lines = (self.path / "bad.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
-            try:
-                row = json.loads(line)
-                i, bad = int(row["index"]), BadSample(row["code"], row["reason"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the half line of a process that was killed: that file is tried again
-            if 0 <= i < len(self) and self._records["state"][i] == UNKNOWN:
-                self._records["state"][i] = BAD
-                self.ledger.skip(self.source.name(i), bad.code, bad.reason)
-
-    def _file(self, number: int) -> int:
-        with self._lock:
-            if number not in self._files:
-                name = "block" if number == IN_BLOCK else f"ragged-{number:03d}"
-                self._files[number] = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
-            return self._files[number]
-
-    def _overdue(self) -> bool:
-        return bool(self._pending) and time.monotonic() - self._committed_at > COMMIT_SECONDS
-
-    def commit(self) -> None:
-        """Bring what was decoded to the disk, and only then write down that it is there."""
-        with self._lock:
-            pending, self._pending, self._pending_bytes = self._pending, [], 0
-            self._committed_at = time.monotonic()
-            files = [self._files[f] for f in (IN_BLOCK, self._own_file) if f in self._files]
-        if not pending or self.mode != "disk":
-            return
-        try:
-            for handle in files:
-                os.fdatasync(handle)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            # Which of them reached the disk is not known: this process still sees their bytes,
-            # later ones decode them again.
-            self._stop_storing("the disk is full")
-            return
-        rows = np.array(pending, np.int64)
-        with _CommitLock(self.path):
-            rows = rows[self._shared["state"][rows] == UNKNOWN]  # another process was faster
-            records = self._records[rows]
-            for field in ("file", "height", "width", "offset"):
-                self._shared[field][rows] = records[field]
-            self._shared.flush()
-            self._shared["state"][rows] = READY
-            self._shared.flush()
-
     def _stop_storing(self, why: str) -> None:
         if not self._full:
             self._full = True
@@ -585,20 +417,6 @@ class Store:
     def _stream(self, why: str) -> None:
         self.mode = "stream"
         self.notes.append(f"nothing is stored, samples are decoded each time: {why}")
-
-
-class _CommitLock:
-    """Held while records are written, by one thread of one process at a time."""
-
-    def __init__(self, store: Path):
-        self._path = store / "commit-lock"
-
-    def __enter__(self) -> None:
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-
-    def __exit__(self, *error) -> None:
-        os.close(self._handle)
 
 
 def _as_it_lies(source: Source, first: dict[int, Sample]) -> np.ndarray | None:
@@ -615,27 +433,18 @@ def _as_it_lies(source: Source, first: dict[int, Sample]) -> np.ndarray | None:
     return source.samples.reshape(len(source), *sample.shape)
 
 
+def _slot(good: list[np.ndarray]) -> Shape | None:
+    """A block has a slot for every sample; worth it where most samples fit into one."""
+    shapes = [sample.shape for sample in good]
+    common = max(set(shapes), key=shapes.count)
+    return common if shapes.count(common) * 2 > len(shapes) else None
+
+
 def _key(source: Source, modality: Any, size: int) -> str:
     """Names a store: the data, the rules it was read by and the size it was stored at."""
     rules = getattr(modality, "rules", "")  # settings that change what `read` and `shrink` give
     parts = [str(FORMAT), source.fingerprint(), modality.name, str(rules), str(size)]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-
-
-def _write(handle: int, sample: np.ndarray, offset: int) -> None:
-    data = memoryview(sample).cast("B")
-    while len(data):
-        written = os.pwrite(handle, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _read(handle: int, into: np.ndarray, offset: int) -> None:
-    data = memoryview(into).cast("B")
-    while len(data):
-        got = os.preadv(handle, [data], offset)
-        if got == 0:
-            raise OSError(errno.EIO, "a file of the cache is shorter than its index says")
-        data, offset = data[got:], offset + got
 
 
 def _mib(count: int) -> str:

@@ -29,7 +29,7 @@ from ..modalities.series import Series
 from ..randomness import mix
 from ..stop import stop
 from ..transfer.forecast import Stretches
-from .controls import PRETRAINED, UNTRAINED, awake
+from .controls import PRETRAINED, UNTRAINED, fresh
 from .forecast import inputs
 from .interval import Interval, over_seeds
 from .result import keep
@@ -98,8 +98,8 @@ def evaluate_task(
         part = Later(source, marks, encoder.size, inputs(encoder, source))
         several = {PRETRAINED: [part.watched(encoder, console, PRETRAINED)], UNTRAINED: []}
         for i in range(max(2, min(seeds, NETWORKS))):
-            fresh = awake(encoder.untrained(mix(seed, i)).to(encoder.device))
-            several[UNTRAINED].append(part.watched(fresh, console, f"{UNTRAINED} {i + 1}"))
+            network = fresh(encoder, mix(seed, i))
+            several[UNTRAINED].append(part.watched(network, console, f"{UNTRAINED} {i + 1}"))
         several[RESIDUAL] = [part.alarming(part.residuals())]
         several[RANDOM] = [part.alarming(part.drawn(mix(seed, i))) for i in range(DRAWS)]
     scores = {of: [measures(z, part) for z in found] for of, found in several.items()}

@@ -4,13 +4,18 @@ Every control passes through the same probe on the same split as the encoder tha
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .. import settings
+from ..data import Source, open_source
 from ..data.store import Store
+from ..errors import SelfsupError
 from ..load import LoadedEncoder
 from .features import baseline, extract
 
@@ -25,6 +30,11 @@ def behind(control: str) -> str:
     return "Pretraining hurts" if control == UNTRAINED else "The classical features are better"
 
 
+def named(control: str) -> str:
+    """In a sentence."""
+    return "the untrained network" if control == UNTRAINED else control
+
+
 def untrained(
     encoder: LoadedEncoder,
     store: Store,
@@ -33,15 +43,19 @@ def untrained(
     seed: int,
     tell: Callable[[str], None],
 ) -> Pair:
-    """Features of the same network with weights drawn from `seed`, all of its layers at work."""
-    fresh = awake(encoder.untrained(seed).to(encoder.device))
-    both = extract(fresh, store, np.concatenate([train, test]), tell=tell)
+    """Features of the same network with other weights."""
+    both = extract(fresh(encoder, seed), store, np.concatenate([train, test]), tell=tell)
     return both[: len(train)], both[len(train) :]
 
 
 def classical(encoder: LoadedEncoder, store: Store, train: np.ndarray, test: np.ndarray) -> Pair:
     """The modality's own baseline (images: small pixels) and its principal components."""
     return baseline(encoder.modality, store, train, test)
+
+
+def fresh(encoder: LoadedEncoder, seed: int) -> LoadedEncoder:
+    """The same network with weights drawn from `seed`, all of its layers at work."""
+    return awake(encoder.untrained(seed).to(encoder.device))
 
 
 def awake(encoder: LoadedEncoder) -> LoadedEncoder:
@@ -55,3 +69,20 @@ def awake(encoder: LoadedEncoder) -> LoadedEncoder:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.any():
                 module.weight.fill_(1.0)
     return encoder
+
+
+def settings_of(run: Any) -> settings.Settings | None:
+    """Those of a run; None for exports and loaded encoders."""
+    if isinstance(run, LoadedEncoder):
+        return None
+    path = Path(getattr(run, "path", run)) / "resolved.toml"
+    return settings.load(path) if path.is_file() else None
+
+
+def data_of(run: Any) -> Source | None:
+    """What a run learned from, to teach a control; None where that is not at hand."""
+    try:
+        found = settings_of(run)
+        return None if found is None else open_source(found["data.path"])
+    except SelfsupError:
+        return None

@@ -70,7 +70,7 @@ def evaluate_task(
             }
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
-                fresh = controls.awake(encoder.untrained(mix(seed, i)).to(encoder.device))
+                fresh = controls.fresh(encoder, mix(seed, i))
                 features[UNTRAINED].append(extract(fresh, store, usable))
             baseline = encoder.modality.baseline_name
             parts = [

@@ -27,7 +27,7 @@ from ..modalities.series import Series
 from ..randomness import mix, order
 from ..stop import stop
 from ..transfer.forecast import Stretches, level_of
-from .controls import PRETRAINED, UNTRAINED, awake
+from .controls import PRETRAINED, UNTRAINED, fresh
 from .interval import Interval, over_samples
 from .result import Told, keep
 from .ridge import solutions
@@ -165,8 +165,7 @@ class Judge:
         cache: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}
         networks = [(PRETRAINED, self.encoder)]
         for i in range(self.networks):
-            fresh = awake(self.encoder.untrained(mix(0, i)).to(self.encoder.device))
-            networks.append((UNTRAINED, fresh))
+            networks.append((UNTRAINED, fresh(self.encoder, mix(0, i))))
         for horizon in self.horizons:
             parts = [self.origins(part, horizon) for part in range(3)]
             futures = [self.future(origins, horizon) for origins in parts]

@@ -19,21 +19,22 @@ from ..load import LoadedEncoder
 from ..randomness import mix
 from ..stop import stop
 from . import attentive, controls, finetune, knn, linear, retrieval, shots, structure, verdict
-from .controls import PRETRAINED, SCRATCH, UNTRAINED
+from .board import Board
+from .controls import PRETRAINED, SCRATCH, UNTRAINED, Pair
 from .features import extract, readable
-from .interval import Interval, difference, over_samples, over_seeds
-from .result import FORMAT, score
+from .interval import Interval
+from .result import FORMAT
 from .split import Split, split
 
 NETWORKS = 3  # untrained ones, and trainings from scratch: a network each, so fewer than `seeds`
 CLUSTERINGS = 3
 KEPT = 5000  # test vectors kept for the report's map
 
-Pair = tuple[Tensor, Tensor]
+Probe = tuple[linear.Plane, linear.Scale]
 
 
 class Judge:
-    """The steps of one evaluation, in order; each adds to `scores`, `curve` and `notes`."""
+    """The steps of one evaluation, in order; each adds to the `board` and to `notes`."""
 
     def __init__(
         self,
@@ -50,12 +51,8 @@ class Judge:
         self.seeds, self.seed = max(2, seeds), seed
         self.networks = min(self.seeds, NETWORKS)
         self.baseline = encoder.modality.baseline_name
-        self.scores: list[dict[str, Any]] = []
-        self.curve: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
-        self.outcomes: dict[tuple[str, str], np.ndarray] = {}
-        self.few_gains: dict[int, tuple[Interval, str]] = {}
         self.finetuned: tuple[Interval, str, int] | None = None
         self.started = self.clock = time.monotonic()
 
@@ -80,6 +77,7 @@ class Judge:
         self.names = [self.class_names[i] for i in known]
         self.y = torch.from_numpy(place[self.all_labels[self.split.train]])
         self.y_test = torch.from_numpy(place[self.all_labels[self.split.test]])
+        self.board = Board(len(self.y), self.seed)
         unknown = int((self.y_test < 0).sum())
         if unknown:
             self.notes.append(
@@ -104,23 +102,23 @@ class Judge:
         ]  # fmt: skip
         self.vectors[self.baseline] = [controls.classical(encoder, store, split.train, split.test)]
         self._took("features")
-        self.planes: dict[str, list[tuple[linear.Plane, linear.Scale]]] = {}
+        self.planes: dict[str, list[Probe]] = {}
         for of, pairs in self.vectors.items():
             self._neighbours(of, pairs, neighbours, temperature)
             self._linear(of, pairs)
             self._retrieval(of, pairs)
             self._structure(of, pairs)
         for protocol in ("knn", "linear", "retrieval_recall_1"):
-            self._compare(protocol)
+            self.board.compare(protocol)
 
     def _neighbours(self, of: str, pairs: list[Pair], k: int, temperature: float) -> None:
         outcomes = []
         for train, test in pairs:
             self._tell("nearest neighbours")(of)
             found = knn.predict(test, train, self.y, self.classes, k=k, temperature=temperature)
-            outcomes.append((found == self.y_test).double().numpy())
+            outcomes.append(self._right(found))
         settings = {"k": min(k, len(self.y)), "temperature": temperature, "similarity": "cosine"}
-        self._add("knn", of, np.stack(outcomes), settings=settings)
+        self.board.add("knn", of, np.stack(outcomes), settings=settings)
         self._took("knn")
 
     def _linear(self, of: str, pairs: list[Pair]) -> None:
@@ -129,23 +127,20 @@ class Judge:
         for train, test in pairs:
             self._tell("linear probe")(of)
             scale = linear.scale_of(train, common=of == self.baseline)
-            plane, _ = linear.probe(train, self.y, self.classes, scale=scale, seed=self.seed)
+            plane, _ = self._probe(train, self.y, scale)
             self.planes[of].append((plane, scale))
-            right = (plane(scale(test)).argmax(1) == self.y_test).double()
-            outcomes.append(right.numpy())
+            outcomes.append(self._right(plane(scale(test)).argmax(1)))
             strengths.append(plane.strength)
-            balanced.append(self._balanced(right))
+            balanced.append(self._balanced(outcomes[-1]))
         settings = {
             "l2": strengths,
             "chosen_on": "held-out training labels",
             "standardised": True,
         }
-        self._add("linear", of, np.stack(outcomes), settings=settings)
+        self.board.add("linear", of, np.stack(outcomes), settings=settings)
         counts = torch.bincount(self.y_test.clamp(min=0), minlength=self.classes)
         if counts.max() > 1.5 * counts.min().clamp(min=1):
-            interval = over_seeds(balanced) if len(balanced) > 1 else None
-            value = float(np.mean(balanced))
-            self.scores.append(score("linear_balanced", of, interval, value, len(self.y)))
+            self.board.add_values("linear_balanced", of, balanced, len(self.y))
         self._took("linear")
 
     def attentive(self) -> None:
@@ -158,24 +153,27 @@ class Judge:
         for of, count in ((PRETRAINED, 1), (UNTRAINED, self.networks)):
             outcomes = []
             for i in range(count):
-                one = encoder
-                if of == UNTRAINED:
-                    fresh = encoder.untrained(mix(self.seed, i)).to(encoder.device)
-                    one = controls.awake(fresh)
+                one = encoder if of == PRETRAINED else controls.fresh(encoder, mix(self.seed, i))
                 tell = self._tell(f"attentive probe, {of} {i + 1} of {count},")
                 x = attentive.places(one, self.store, rows, tell)
                 heads = attentive.probe(x[:n], self.y, self.classes, self.seed)
-                found = attentive.predict(heads, x[n:])[0]
-                outcomes.append((found == self.y_test).double().numpy())
-            self._add("attentive", of, np.stack(outcomes))
-        self.outcomes["attentive", self.baseline] = self.outcomes["linear", self.baseline]
-        self._compare("attentive")
+                outcomes.append(self._right(attentive.predict(heads, x[n:])[0]))
+            self.board.add("attentive", of, np.stack(outcomes))
+        self.board.stand_in("attentive", self.baseline, "linear")
+        self.board.compare("attentive")
         self._took("attentive probe")
 
-    def _balanced(self, right: Tensor) -> float:
+    def _probe(self, x: Tensor, y: Tensor, scale: linear.Scale) -> Probe:
+        return linear.probe(x, y, self.classes, scale=scale, seed=self.seed)
+
+    def _right(self, found: Tensor) -> np.ndarray:
+        """1 for each test sample of which the class was found, else 0."""
+        return (found == self.y_test).double().numpy()
+
+    def _balanced(self, right: np.ndarray) -> float:
         """Accuracy with every class that is tested counted the same."""
-        present = self.y_test.unique()
-        return float(np.mean([right[self.y_test == label].mean().item() for label in present]))
+        y = self.y_test.numpy()
+        return float(np.mean([right[y == label].mean() for label in np.unique(y)]))
 
     def _retrieval(self, of: str, pairs: list[Pair]) -> None:
         found = []
@@ -184,9 +182,9 @@ class Judge:
             found.append(retrieval.retrieval(test, self.y_test, train, self.y))
         for depth in retrieval.DEPTHS:
             hits = np.stack([f.hits[:, :depth].any(1).double().numpy() for f in found])
-            self._add(f"retrieval_recall_{depth}", of, hits)
+            self.board.add(f"retrieval_recall_{depth}", of, hits)
         precision = np.stack([f.average_precision.double().numpy() for f in found])
-        self._add("retrieval_map", of, precision, settings={"queries": precision.shape[1]})
+        self.board.add("retrieval_map", of, precision, settings={"queries": precision.shape[1]})
         if of == PRETRAINED:
             self.cases = {
                 "best": [self._case(c) for c in found[0].best],
@@ -210,21 +208,16 @@ class Judge:
     def _structure(self, of: str, pairs: list[Pair]) -> None:
         self._tell("structure")(of)
         ranks = [structure.effective_rank(test) for _, test in pairs]
-        interval = over_seeds(ranks) if len(ranks) > 1 else None
         most = min(pairs[0][1].shape)
-        self.scores.append(
-            score("effective_rank", of, interval, float(np.mean(ranks)), 0, at_most=most)
-        )
+        self.board.add_values("effective_rank", of, ranks, 0, at_most=most)
         runs = pairs if len(pairs) > 1 else pairs * CLUSTERINGS
         known = self.y_test >= 0
         found = [
             structure.clustering(test[known], self.y_test[known], mix(self.seed, i))
             for i, (_, test) in enumerate(runs)
         ]
-        for name, values in (("nmi", [f.nmi for f in found]), ("ari", [f.ari for f in found])):
-            self.scores.append(
-                score(f"clustering_{name}", of, over_seeds(values), float(np.mean(values)), 0)
-            )
+        self.board.add_values("clustering_nmi", of, [f.nmi for f in found], 0)
+        self.board.add_values("clustering_ari", of, [f.ari for f in found], 0)
         self._took("structure")
 
     # ---- few labels ---------------------------------------------------------------------------
@@ -248,15 +241,9 @@ class Judge:
                             mix(self.seed, i), scale,
                         )
                     )  # fmt: skip
-                self._point(count, labels, of, "linear", values)
-            self._compare_point(count)
+                self.board.add_point(count, labels, of, "linear", values)
+            self.board.compare_point(count)
         self._took("few labels")
-
-    def _point(self, count: int, labels: int, of: str, protocol: str, values: list[float]) -> None:
-        interval = over_seeds(values)
-        self.curve.append(
-            score(protocol, of, interval, interval.value, labels, shots=count, values=values)
-        )
 
     # ---- networks trained on labels -----------------------------------------------------------
 
@@ -315,14 +302,10 @@ class Judge:
             )  # fmt: skip
             values.append(float(self._outcome(network).mean()))
         assert choice is not None
-        self._point(count, labels, SCRATCH, "scratch", values)
-        self.curve[-1]["settings"] = {
-            "learning_rate": choice.rate,
-            "light_views": choice.light,
-            "epochs": effort.epochs,
-            "steps": effort.steps,
-        }
-        self._compare_point(count)
+        self.board.add_point(
+            count, labels, SCRATCH, "scratch", values, settings=_trained(choice, effort)
+        )
+        self.board.compare_point(count)
         return many * effort.samples
 
     def _finetune(self, affordable: float) -> None:
@@ -344,10 +327,10 @@ class Judge:
                 "which is what the time given allows (minutes)"
             )
 
-        def head(part: np.ndarray) -> tuple[linear.Plane, linear.Scale]:
+        def head(part: np.ndarray) -> Probe:
             x, scale = self.vectors[PRETRAINED][0][0], self.planes[PRETRAINED][0][1]
             keep = torch.from_numpy(picks[part])
-            return linear.probe(x[keep], self.y[keep], self.classes, scale=scale, seed=self.seed)
+            return self._probe(x[keep], self.y[keep], scale)
 
         for of, pretrained in ((PRETRAINED, True), (SCRATCH, False)):
             tell = self._tell(f"fine-tuning, {of},")
@@ -365,28 +348,21 @@ class Judge:
                 network, encoder, store, rows, labels, steps=effort.steps, choice=choice,
                 pretrained=pretrained, seed=self.seed, tell=tell,
             )  # fmt: skip
-            settings = {
-                "learning_rate": choice.rate,
-                "light_views": choice.light,
-                "epochs": effort.epochs,
-                "steps": effort.steps,
-                "layer_decay": finetune.LAYER_DECAY if pretrained else 1.0,
-            }
-            self._add("finetune", of, self._outcome(network)[None], settings=settings, labels=n)
+            settings = _trained(choice, effort)
+            settings["layer_decay"] = finetune.LAYER_DECAY if pretrained else 1.0
+            outcome = self._outcome(network)[None]
+            self.board.add("finetune", of, outcome, settings=settings, labels=n)
         # A network from scratch that is behind plain pixels is no control to boast of: the frozen
         # controls stand beside it, with the same labels
         keep = torch.from_numpy(picks)
         for of in (UNTRAINED, self.baseline):
             outcomes = []
             for (x, test), (_, scale) in zip(self.vectors[of], self.planes[of], strict=True):
-                plane, _ = linear.probe(
-                    x[keep], self.y[keep], self.classes, scale=scale, seed=self.seed
-                )
-                right = plane(scale(test)).argmax(1) == self.y_test
-                outcomes.append(right.double().numpy())
-            self._add("finetune_frozen", of, np.stack(outcomes), labels=n)
-            self.outcomes["finetune", of] = self.outcomes["finetune_frozen", of]
-        gain, control = self._compare("finetune")
+                plane, _ = self._probe(x[keep], self.y[keep], scale)
+                outcomes.append(self._right(plane(scale(test)).argmax(1)))
+            self.board.add("finetune_frozen", of, np.stack(outcomes), labels=n)
+            self.board.stand_in("finetune", of, "finetune_frozen")
+        gain, control = self.board.compare("finetune")
         self.finetuned = gain, control, n
 
     def _outcome(self, network: finetune.Network) -> np.ndarray:
@@ -394,63 +370,25 @@ class Judge:
             network, self.encoder, self.store, self.split.test, self.y_test.numpy()
         )
 
-    # ---- numbers beside their controls --------------------------------------------------------
-
-    def _add(
-        self, protocol: str, of: str, outcomes: np.ndarray, labels: int | None = None, **more: Any
-    ) -> None:
-        """`outcomes` (networks, test samples): of one network by bootstrap, of several by t."""
-        self.outcomes[protocol, of] = outcomes
-        values = [float(v) for v in outcomes.mean(1)]
-        several = len(values) > 1
-        interval = over_seeds(values) if several else over_samples(outcomes[0], self.seed)
-        if several:
-            more["values"] = values
-        labels = len(self.y) if labels is None else labels
-        self.scores.append(score(protocol, of, interval, interval.value, labels, **more))
-
-    def _compare(self, protocol: str) -> tuple[Interval, str]:
-        """Put the gain over the better control beside the score of the pretrained encoder."""
-        others = {of: o for (p, of), o in self.outcomes.items() if p == protocol}
-        ours = others.pop(PRETRAINED)
-        control = max(others, key=lambda of: others[of].mean())
-        gain = difference(ours[0], others[control], self.seed)
-        for row in self.scores:
-            if row["protocol"] == protocol and row["of"] == PRETRAINED:
-                row["gain"] = _gain(gain, control)
-        return gain, control
-
-    def _compare_point(self, count: int) -> None:
-        rows = {row["of"]: row for row in self.curve if row["shots"] == count}
-        ours = rows.pop(PRETRAINED)
-        control = max(rows, key=lambda of: rows[of]["value"])
-        theirs = rows[control]["values"]
-        both = min(len(ours["values"]), len(theirs))
-        # The same seeds drew the same labels, so they are compared in pairs
-        gain = over_seeds(
-            [a - b for a, b in zip(ours["values"][:both], theirs[:both], strict=True)]
-        )
-        ours["gain"] = _gain(gain, control)
-        self.few_gains[count] = gain, control
-
     # ---- the verdict --------------------------------------------------------------------------
 
     def conclude(self, home: Path | None) -> dict[str, Any]:
-        linear_scores = {r["of"]: r["value"] for r in self.scores if r["protocol"] == "linear"}
+        scores, curve = self.board.scores, self.board.curve
+        linear_scores = {r["of"]: r["value"] for r in scores if r["protocol"] == "linear"}
         ours = linear_scores.pop(PRETRAINED)
-        gain, control = self._compare("linear")
+        gain, control = self.board.compare("linear")
         curves: dict[str, verdict.Curve] = {}
-        for row in self.curve:
+        for row in curve:
             curves.setdefault(row["of"], {})[row["labels"]] = row["value"]
         for of, value in {**linear_scores, PRETRAINED: ours}.items():
             curves.setdefault(of, {})[len(self.y)] = value
-        for row in self.scores:
+        for row in scores:
             if row["protocol"] == "finetune" and row["of"] == SCRATCH:
                 curves.setdefault(SCRATCH, {})[row["labels"]] = row["value"]
         worths = verdict.worth(
             curves[PRETRAINED], [c for of, c in curves.items() if of != PRETRAINED]
         )
-        ranks = {r["of"]: r["value"] for r in self.scores if r["protocol"] == "effective_rank"}
+        ranks = {r["of"]: r["value"] for r in scores if r["protocol"] == "effective_rank"}
         facts = verdict.Facts(
             ours=ours,
             rank=ranks[PRETRAINED],
@@ -459,7 +397,7 @@ class Judge:
             size=self.encoder.size,
             **_training(home),
         )
-        few = [(row["shots"], *self.few_gains[row["shots"]]) for row in self.curve if "gain" in row]
+        few = [(shots, *gained) for shots, gained in self.board.few_gains.items()]
         found = verdict.judge(gain, control, linear_scores, worths, facts, few, self.finetuned)
         self.seconds["total"] = round(time.monotonic() - self.started, 2)
         return {
@@ -467,8 +405,8 @@ class Judge:
             "time": time.time(),
             "verdict": found.to_json(),
             "labels_worth": [w.to_json() for w in worths],
-            "scores": self.scores,
-            "curve": self.curve,
+            "scores": scores,
+            "curve": curve,
             "retrieval": self.cases,
             "split": self.split.to_json(),
             "data": {
@@ -524,18 +462,17 @@ class Judge:
         self.clock = now
 
 
-def _gain(gain: Interval, control: str) -> dict[str, Any]:
-    return {
-        "value": gain.value,
-        "low": gain.low,
-        "high": gain.high,
-        "interval": gain.kind,
-        "control": control,
-    }
-
-
 def _labels(count: int) -> str:
     return "1 label" if count == 1 else f"{count} labels"
+
+
+def _trained(choice: finetune.Choice, effort: finetune.Effort) -> dict[str, Any]:
+    return {
+        "learning_rate": choice.rate,
+        "light_views": choice.light,
+        "epochs": effort.epochs,
+        "steps": effort.steps,
+    }
 
 
 def _training(home: Path | None) -> dict[str, Any]:
@@ -545,9 +482,10 @@ def _training(home: Path | None) -> dict[str, Any]:
     if home is None:
         return {}
     last: dict[str, Any] = {}
-    for row in Run.open(home).metrics.read():
+    run = Run.open(home)
+    for row in run.metrics.read():
         last = row
-    manifest = Run.open(home).read_json("data/manifest.json") or {}
+    manifest = run.read_json("data/manifest.json") or {}
     return {
         "steps": last.get("step"),
         "epochs": last.get("epoch"),

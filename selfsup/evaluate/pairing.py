@@ -30,7 +30,7 @@ from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
 from ..tokens import SHOWN as MARKS
-from .controls import PRETRAINED, UNTRAINED, awake, behind
+from .controls import PRETRAINED, UNTRAINED, behind, fresh
 from .interval import Interval, difference, over_samples
 from .result import Told, keep
 from .split import TEST, TRAIN
@@ -115,8 +115,7 @@ def evaluate_task(
             found[UNTRAINED] = []
             for i in range(min(max(seeds, 2), NETWORKS)):
                 console.progress(f"retrieval: untrained towers {i + 1}")
-                fresh = awake(encoder.untrained(mix(seed, i)).to(encoder.device))
-                found[UNTRAINED].append(towers(fresh, store, test))
+                found[UNTRAINED].append(towers(fresh(encoder, mix(seed, i)), store, test))
             console.progress("retrieval: classical features and canonical correlation")
             scores: list[dict[str, Any]] = []
             outcomes: dict[str, list[np.ndarray]] = {}

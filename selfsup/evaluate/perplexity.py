@@ -30,7 +30,7 @@ from ..ragged import Ragged
 from ..randomness import mix
 from ..stems import END, SPECIAL
 from ..stop import stop
-from .controls import PRETRAINED, UNTRAINED
+from .controls import PRETRAINED, UNTRAINED, data_of, settings_of
 from .interval import Interval, over_samples
 from .ngram import ORDER, Ngrams
 from .result import Told, keep
@@ -255,10 +255,8 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
 
 def _start(run: Any, old: Any) -> Path | None:
     """The run whose weights were the start of this one. Raises E201 where `old` asks in vain."""
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    found = None
-    if home is not None and (home / "resolved.toml").is_file():
-        found = schema.load(home / "resolved.toml")["start_from"]
+    settings = settings_of(run)
+    found = None if settings is None else settings["start_from"]
     if found is None and old is not None:
         raise SelfsupError(
             "E201",
@@ -321,12 +319,8 @@ def _change(
 
 def _training_text(run: Any, encoder: LoadedEncoder) -> list[bytes] | None:
     """A part of what the run was trained on, if that can be found."""
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is None or not (home / "resolved.toml").is_file():
-        return None
-    try:
-        source = open_source(schema.load(home / "resolved.toml")["data.path"])
-    except SelfsupError:
+    source = data_of(run)
+    if source is None:
         return None
     return [text.encode() for text in texts(source, encoder.modality, TAUGHT)]
 

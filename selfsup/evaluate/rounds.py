@@ -6,7 +6,7 @@ import numpy as np
 
 from ..console import columns
 from ..load import LoadedEncoder
-from .controls import PRETRAINED, UNTRAINED, behind
+from .controls import PRETRAINED, behind, named
 from .interval import over_seeds
 from .result import Told
 
@@ -41,7 +41,7 @@ def conclude(
     )  # fmt: skip
     ours = 100 * float(np.mean(found[PRETRAINED]))
     theirs = 100 * float(np.mean(found[control]))
-    beside = f"{ours:.1f} %, beside {theirs:.1f} % of {_named(control)}"
+    beside = f"{ours:.1f} %, beside {theirs:.1f} % of {named(control)}"
     if gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{100 * gain.value:.1f} ± {100 * gain.half:.1f})"
     elif gain.high < 0:
@@ -66,7 +66,3 @@ def conclude(
             "seconds": round(time.monotonic() - began, 2),
         }
     )
-
-
-def _named(control: str) -> str:
-    return "the untrained network" if control == UNTRAINED else control

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..console import columns
 from ..load import LoadedEncoder
-from .controls import PRETRAINED, UNTRAINED, behind
+from .controls import PRETRAINED, behind, named
 from .interval import Interval
 from .result import Told
 
@@ -69,13 +69,13 @@ def conclude(
     ours, theirs = (
         float(np.mean([found[first] for found in scores[of]])) for of in (PRETRAINED, control)
     )
-    beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {_named(control)}"
+    beside = f"{metric} {ours:.3f}, beside {theirs:.3f} of {named(control)}"
     sure = max((point for point in few if point.gain.low > 0), key=_low, default=None)
     if sure and gain.low <= 0:
         low = sure.ours - sure.gain.value
         sentence = f"Pretraining helped where labels are few: with those of {sure.labels} "
         sentence += f"{sure.unit} {metric} {sure.ours:.3f}, beside {low:.3f} of "
-        sentence += f"{_named(sure.control)} (+{sure.gain.value:.3f} ± {sure.gain.half:.3f}); "
+        sentence += f"{named(sure.control)} (+{sure.gain.value:.3f} ± {sure.gain.half:.3f}); "
         sentence += f"with all of them {beside} ({gain.value:+.3f} ± {gain.half:.3f})"
     elif gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{gain.value:.3f} ± {gain.half:.3f})"
@@ -113,7 +113,3 @@ def conclude(
 
 def _low(point: Few) -> float:
     return point.gain.low
-
-
-def _named(control: str) -> str:
-    return "the untrained network" if control == UNTRAINED else control

@@ -86,7 +86,7 @@ def evaluate_task(
             drawn = _drawn(train, lengths, seed)
             several: dict[str, list[LoadedEncoder | None]] = {PRETRAINED: [encoder], UNTRAINED: []}
             for i in range(max(2, min(seeds, NETWORKS))):
-                fresh = controls.awake(encoder.untrained(mix(seed, i)).to(encoder.device))
+                fresh = controls.fresh(encoder, mix(seed, i))
                 several[UNTRAINED].append(fresh)
             several[BASELINE] = [None]
             y_test = torch.cat([torch.from_numpy(_counted(samples[i])) for i in test])

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .. import settings as schema
 from ..console import Console, columns
 from ..data import Source, open_source, open_store
 from ..data.batch import Batch, stacked
@@ -26,7 +25,7 @@ from ..inference import Fast
 from ..load import LoadedEncoder, load
 from ..randomness import mix
 from ..stop import stop
-from .controls import PRETRAINED, UNTRAINED, awake
+from .controls import PRETRAINED, UNTRAINED, data_of, fresh
 from .interval import difference, over_samples
 from .pairing import BATCH, CLASSICAL, NETWORKS, Classical
 from .result import Told, keep
@@ -113,8 +112,8 @@ def evaluate_task(
             outcomes[PRETRAINED] = [judge(seeing(encoder, part, words))]
             for i in range(min(max(seeds, 2), NETWORKS)):
                 console.progress(f"zero-shot: untrained towers {i + 1}")
-                fresh = awake(encoder.untrained(mix(seed, i)).to(encoder.device))
-                outcomes.setdefault(UNTRAINED, []).append(judge(seeing(fresh, part, words)))
+                towers = fresh(encoder, mix(seed, i))
+                outcomes.setdefault(UNTRAINED, []).append(judge(seeing(towers, part, words)))
             console.progress("zero-shot: canonical correlation of the run's own pairs")
             control = _classical(run, encoder, (part, words), seed, cache)
             if control is None:
@@ -187,13 +186,7 @@ def _classical(
     run: Any, encoder: LoadedEncoder, parts: tuple[str, str], seed: int, cache: Any
 ) -> Classical | None:
     """The maps that the run's own pairs teach, if they are at hand."""
-    home = None if isinstance(run, LoadedEncoder) else Path(getattr(run, "path", run))
-    if home is None or not (home / "resolved.toml").is_file():
-        return None
-    try:
-        source = open_source(schema.load(home / "resolved.toml")["data.path"])
-    except SelfsupError:
-        return None
+    source = data_of(run)
     if not isinstance(source, PairSource):
         return None
     taught = source.for_training()

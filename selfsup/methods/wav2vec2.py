@@ -75,8 +75,7 @@ class Wav2Vec2(Method):
 
 
 class Quantiser(nn.Module):
-    """Product quantisation (section 2): of each of `groups` books one entry, put together, drawn
-    by Gumbel noise; gradients pass straight through."""
+    """Product quantisation (section 2): an entry of each book, by straight-through Gumbel noise."""
 
     def __init__(self, inputs: int, dim: int, groups: int, codes: int):
         super().__init__()
@@ -110,10 +109,9 @@ def others(b: int, k: int, count: int, device: Any = None) -> Bool[Tensor, "b k 
 
 def contrast(c: Tensor, q: Tensor, wrong: Bool[Tensor, "b k k"], temperature: float) -> Tensor:
     """Equation 3: -log p(own target | it and the wrong ones), by cosine; c and q are (b, k, d)."""
-    similarity = normalize(c.float(), dim=-1) @ normalize(q.float(), dim=-1).transpose(1, 2)
-    similarity = similarity.float() / temperature  # (b, k, k)
-    own = similarity.diagonal(dim1=1, dim2=2)[..., None]
-    candidates = torch.cat([own, similarity.masked_fill(~wrong, -torch.inf)], -1)
+    scores = (normalize(c.float(), dim=-1) @ normalize(q.float(), dim=-1).mT).float() / temperature
+    own = scores.diagonal(dim1=1, dim2=2)[..., None]
+    candidates = torch.cat([own, scores.masked_fill(~wrong, -torch.inf)], -1)
     return (candidates.logsumexp(-1) - own[..., 0]).mean()
 
 

@@ -11,8 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from selfsup.data import Ledger, open_source, open_store
-from selfsup.data import store as store_module
+from selfsup.data import Ledger, disk, open_source, open_store
 from selfsup.data.cache import make_room, used_bytes
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels, write
@@ -229,9 +228,9 @@ def run(script, *arguments, wait=True):
 
 FILL = """
 import sys
-from selfsup.data import open_source, open_store, store
+from selfsup.data import disk, open_source, open_store
 from selfsup.modalities import find
-store.COMMIT_BYTES = 20_000
+disk.COMMIT_BYTES = 20_000
 with open_store(open_source(sys.argv[1]), find("image")(), 32) as kept:
     print("open", flush=True)
     kept.fill()
@@ -248,7 +247,7 @@ def check_whole(path, image, bad=()):
         if i not in bad
     }
     with open_store(source, image, 32) as store:
-        ready = np.flatnonzero(store._shared["state"] == store_module.READY)
+        ready = np.flatnonzero(store._disk.shared["state"] == disk.READY)
         same_samples(store.batch(ready), expected)
         same_samples(store.fill().batch(np.arange(len(source))), expected)
     return len(ready)
@@ -273,17 +272,17 @@ def test_no_record_is_written_before_its_bytes_are_on_the_disk(tmp_path, image, 
     sync = os.fdatasync
 
     def watched(handle):
-        seen.append(np.fromfile(store.path / "index", store_module.RECORD)["state"].copy())
+        seen.append(np.fromfile(store.path / "index", disk.RECORD)["state"].copy())
         sync(handle)
 
     with open_store(open_source(mixed_folder(tmp_path)), image, 32) as store:
         store.commit()
-        before = np.fromfile(store.path / "index", store_module.RECORD)["state"].copy()
+        before = np.fromfile(store.path / "index", disk.RECORD)["state"].copy()
         monkeypatch.setattr(os, "fdatasync", watched)
         store.fill()
-        after = np.fromfile(store.path / "index", store_module.RECORD)["state"]
+        after = np.fromfile(store.path / "index", disk.RECORD)["state"]
     assert seen and all((s == before).all() for s in seen)
-    assert (after == store_module.READY).all() and not (before == store_module.READY).all()
+    assert (after == disk.READY).all() and not (before == disk.READY).all()
 
 
 def test_two_processes_fill_one_store(tmp_path, image, cache):
@@ -375,9 +374,9 @@ def test_memory_does_not_grow_with_the_data():
     script = """
 import resource
 import numpy as np
-from selfsup.data import open_source, open_store, Loader, store
+from selfsup.data import disk, open_source, open_store, Loader
 from selfsup.modalities import find
-store.MAPPED = 0
+disk.MAPPED = 0
 class Rows:
     def __len__(self): return 3000
     def __getitem__(self, i): return np.full((160, 160, 3), i % 256, np.uint8)
