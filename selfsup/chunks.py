@@ -33,15 +33,15 @@ def in_chunks(encode: Encode) -> Encode:
 
     @wraps(encode)
     def in_turn(self: Chunked, x: Any, *others: Any) -> Any:
-        size, rows = self.chunk, len(x)
-        if size is None or rows <= size:
+        size = self.chunk
+        if size is None or len(x) <= size:
             return encode(self, x, *others)
         once: Callable[..., Any] = encode
         if torch.is_grad_enabled():
             # its random numbers and its precision come back when it is computed again
             once = partial(checkpoint, encode, use_reentrant=False)
         with _afresh(x.device.type):
-            turns = zip(*(_parts(given, size, rows) for given in (x, *others)), strict=True)
+            turns = zip(*(_parts(given, size, len(x)) for given in (x, *others)), strict=True)
             found = [once(self, *part) for part in turns]
         if isinstance(found[0], Tensor):
             return torch.cat(found)

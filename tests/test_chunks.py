@@ -48,6 +48,7 @@ MADE = {
     "DINO": lambda: methods.DINO(vit(), **SORT),
     "DINOv2": lambda: methods.DINOv2(vit(), **SORT),
     "MSN": lambda: methods.MSN(vit(), **SORT),
+    "MSN cls": lambda: methods.MSN(vit(cls=True, pool="cls"), **SORT),
     "MAE": lambda: methods.MAE(vit(), decoder_dim=16, decoder_depth=1, decoder_heads=2),
     "TS2Vec": lambda: methods.TS2Vec(series(dropout=0.0)),
     "ELECTRA": lambda: methods.ELECTRA(text()),
