@@ -96,7 +96,6 @@ class Language(Chunked):
             states = states + found[-1]
         return [self._places(part, x, layout) for part in found[-last:]]
 
-    @in_chunks
     def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
         """The vectors of some tokens that are there, in reading order."""
         layout = Layout.of(x)
