@@ -8,11 +8,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, pad
 
+from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 from .stems import Patches
 
 
-class Dilated(nn.Module):
+class Dilated(Chunked):
     """Residual dilated convolutions: the encoder of TS2Vec (arXiv 2106.10466, section 3.2).
 
     One vector for each step; `forward` is the largest of each over time. `marked` says that the
@@ -63,12 +64,14 @@ class Dilated(nn.Module):
             x = torch.cat([values * marks, marks], 1)
         return self.stem(x.transpose(1, 2)) * keep[:, :, None]
 
+    @in_chunks
     def features(
         self, x: Float[Tensor, "b c t"], hidden: Bool[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """One vector for each step."""
         return self.dropout(self.trunk(self.tokens(x, hidden)))
 
+    @in_chunks
     def forward(self, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b d"]:
         h = self.features(x)
         if self.marked:

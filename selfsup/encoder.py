@@ -7,12 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, relu
 
+from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 from .stems import Patches
 from .trunks import BasicBlock, Bottleneck, Transformer
 
 
-class Encoder(nn.Module):
+class Encoder(Chunked):
     """Stem, positions and trunk: the three parts that a method may compose.
 
     `pool` says what `forward` returns: the "mean" of the final tokens, or the "cls" token. With
@@ -83,6 +84,7 @@ class Encoder(nn.Module):
             tokens = tokens.masked_fill(hidden[:, :, None], 0.0)
         return tokens + self.positions_at(self.stem.grid_of(tuple(x.shape[2:])))
 
+    @in_chunks
     def features(
         self, x: Float[Tensor, "b c *size"], hidden: Bool[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n d"]:
@@ -104,11 +106,12 @@ class Encoder(nn.Module):
         prefix, places = self.trunk.split(tokens)
         return prefix[:, 0] if self.pool == "cls" else places.mean(1), places
 
+    @in_chunks
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
         return self.pooled(self.tokens(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Chunked):
     """Residual network (arXiv 1512.03385). Layer names are those of timm and torchvision.
 
     `stem` is how much the first layers shrink the picture: 1 (a 3x3 convolution: up to 64 px, as
@@ -170,10 +173,12 @@ class ResNet(nn.Module):
             x = getattr(self, f"layer{index + 1}")(x)
         return x  # (b, d, h, w)
 
+    @in_chunks
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         """One vector for each place of the last feature map."""
         return self._map(x).flatten(2).transpose(1, 2)
 
+    @in_chunks
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         return self._map(x).mean((2, 3))
 

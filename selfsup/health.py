@@ -339,5 +339,5 @@ def small_view(batch: int, parts: int) -> dict[str, str]:
     return {
         "message": f"the loss compares {batch // parts} samples at a time, not {batch}",
         "cause": "train.accumulate cuts a batch, and this method looks across it",
-        "do": "nothing if that was meant; otherwise accumulate = 1",
+        "do": "nothing if that was meant; otherwise accumulate = 1, or train.chunk in its place",
     }

@@ -16,6 +16,7 @@ from torch.nn.functional import gelu
 
 from . import distributed
 from .attention import attend
+from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 from .ragged import Ragged, mean
 from .randomness import _hash
@@ -39,7 +40,7 @@ CAUSAL = {
 }
 
 
-class Language(nn.Module):
+class Language(Chunked):
     """Vocabulary, trunk, and a vector for each token. `forward` is the mean over a document.
 
     Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
@@ -79,6 +80,7 @@ class Language(nn.Module):
             for last in (block.proj, block.down):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * depth))
 
+    @in_chunks
     def features(self, x: Ragged) -> Float[Tensor, "b n d"]:
         """One vector for each token; zeros where there is padding."""
         layout = Layout.of(x)

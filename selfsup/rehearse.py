@@ -60,6 +60,7 @@ def step_times(
         seed=job.settings["train.seed"],
         precision=job.settings["train.precision"],
         accumulate=job.settings["train.accumulate"],
+        chunk=job.settings["train.chunk"],
         shard=job.settings["train.shard"],
         every=sys.maxsize,
         stop=until,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from . import ragged
+from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 
 
@@ -68,7 +69,7 @@ def _longer(x: Tensor, n: int) -> Tensor:
     return pad(x, (0, 0) * (x.ndim - 2) + (0, n - x.shape[1]))
 
 
-class Observer(nn.Module):
+class Observer(Chunked):
     """One vector for each step, from what is seen at that step alone.
 
     `shape` is that of an observation, `actions` how many numbers an action has. Pictures go
@@ -93,6 +94,7 @@ class Observer(nn.Module):
             layers += [nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, dim)]
         self.layers = nn.Sequential(*layers)
 
+    @in_chunks
     def features(self, x: Steps) -> Float[Tensor, "b t d"]:
         each = x.observations.flatten(0, 1)
         if each.ndim == 4:

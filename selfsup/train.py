@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from . import distributed, faults, health, machine
+from . import chunks, distributed, faults, health, machine
 from . import optim as optims
 from .energy import Meter
 from .errors import COLLAPSED, DIVERGED, SelfsupError
@@ -68,6 +68,7 @@ def train(
     seed: int = 0,
     precision: str = "auto",
     accumulate: int = 1,
+    chunk: int | None = None,
     every: int = 10,
     watch: Callable[[Row], None] | None = None,
     stop: Stop | None = None,
@@ -89,17 +90,28 @@ def train(
     checkpoint that is whole: bitwise as if never interrupted. Every `every` steps a row of numbers
     goes to `watch`. `online(encoder)` gives numbers to add, ten times in a run. `capture(step)`
     says which samples a batch holds, for when something goes wrong with it, `alike()` whether those
-    of the last one were all the same. `average` keeps a moving average of the encoder with that
+    of the last one were all the same. With `chunk` the encoder takes so many rows at a time, and
+    the loss sees more than memory holds. `average` keeps a moving average of the encoder with that
     momentum, saved in its place. With `until` it stops, saved, once progress has come so far.
 
-    Raises SelfsupError: E206 out of memory, E302 run in use, E303 disk full, E304 other settings
-    than before, E801 batch and ranks do not fit.
+    Raises SelfsupError: E201 chunk with compile, E202 an encoder that needs all rows at once, E206
+    out of memory, E302 run in use, E303 disk full, E304 other settings than before, E801 batch and
+    ranks do not fit.
     """
     # ---- before the first step ------------------------------------------------------------------
     if not (steps or minutes) or (steps or 1) < 1 or (minutes or 1.0) <= 0:
         raise ValueError(f"steps is {steps}, minutes is {minutes}: one of them must be above 0")
     if batch < 2 or accumulate < 1:
         raise ValueError(f"batch is {batch}, accumulate is {accumulate}: at least 2 and 1 needed")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}: at least 1 needed")
+    if chunk is not None and compile:
+        raise SelfsupError(
+            "E201",
+            "train.chunk and train.compile exclude each other",
+            why="nothing shows that compiled parts are computed again as they were",
+            do="leave one of them out",
+        )
     if batch % (distributed.world() * accumulate):
         raise distributed.uneven(batch, accumulate)
     machine.keep_freed_memory()
@@ -108,8 +120,11 @@ def train(
     convolutional = not shard and machine.channels_last(method)  # shards are plain rows
     state = State(steps=steps or 1000, accumulate=accumulate, joules=0.0)
     state.precision = _precision(precision, device.type)
-    state.settings = _settings(method, optim, batch, steps, minutes, seed, precision, accumulate)
+    state.settings = _settings(
+        method, optim, batch, steps, minutes, seed, precision, accumulate, chunk
+    )
     method.train()
+    chunks.cut(method, chunk)
     slow = Teacher(method.encoder) if average is not None else None
     model = distributed.wrap(method, shard=shard)
     if compile:
@@ -270,12 +285,11 @@ def _smaller_parts(method: Method, state: State, batch: int, events: Events) -> 
     if distributed.world() > 1:
         why += "; with several processes the parts cannot be changed on the way"
     if method.across_batch or distributed.world() > 1 or rows % 2:
-        raise SelfsupError(
-            "E206",
-            f"out of memory with {rows} samples at once",
-            why=why,
-            do=f"--batch {smaller}, a smaller encoder or a lower resolution",
-        )
+        advice = f"--batch {smaller}, a smaller encoder or a lower resolution"
+        if not chunks.hindrance(method):
+            few = max(1, (state.settings.get("chunk") or rows) // 2)
+            advice = f"--set train.chunk={few}, which leaves the loss as it is; or {advice}"
+        raise SelfsupError("E206", f"out of memory with {rows} samples at once", why=why, do=advice)
     state.accumulate *= 2
     message = f"out of memory: each batch now goes in {state.accumulate} parts of {rows // 2}"
     events.write("memory", state.step, message, cause=why, do="nothing: the result is the same")
@@ -425,6 +439,7 @@ def _settings(
     seed: int,
     precision: str,
     accumulate: int,
+    chunk: int | None,
 ) -> dict[str, Any]:
     """What must stay the same over the life of a run, as JSON reads it back."""
     facts = {
@@ -436,6 +451,7 @@ def _settings(
         "seed": seed,
         "precision": precision,
         "accumulate": accumulate,
+        "chunk": chunk,
         "optim": asdict(optim),
     }
     return json.loads(json.dumps(facts))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .attention import attend
+from .chunks import Chunked, in_chunks
 from .columns import Conv2d
 from .fused import linear, linear_gelu
 
@@ -63,7 +64,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class Transformer(nn.Module):
+class Transformer(Chunked):
     """Pre-norm transformer (ViT, arXiv 2010.11929). Layer names are those of timm's ViT.
 
     `prefix` learned tokens (a cls token, then registers, arXiv 2309.16588) go in front of the
@@ -81,6 +82,7 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)  # as MAE and DINO's ViT for pretraining
                 nn.init.zeros_(module.bias)
 
+    @in_chunks
     def split(self, tokens: Float[Tensor, "b n d"]) -> tuple[Tensor, Tensor]:
         """Final prefix tokens (b, p, d) and final tokens (b, n, d)."""
         x = self.norm(self._blocks(tokens, self.blocks))
@@ -90,6 +92,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         return self.split(tokens)[1]
 
+    @in_chunks
     def cls(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b d"]:
         """The final cls token. The last block computes no other, which is most of its work."""
         x = self.blocks[-1](self._blocks(tokens, self.blocks[:-1]), 1)

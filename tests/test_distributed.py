@@ -18,7 +18,7 @@ from test_graph import WIDTH, graphs
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import cli, distributed, machine, methods, released
+from selfsup import chunks, cli, distributed, machine, methods, released
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
@@ -225,7 +225,7 @@ class Pictures:
 STEPS = 3
 
 
-def short_run(name, shard=False, accumulate=1):
+def short_run(name, shard=False, accumulate=1, chunk=None):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
     method = make(name)
     gradients = {}
@@ -240,7 +240,9 @@ def short_run(name, shard=False, accumulate=1):
     def keep(step, *rest):
         return samples(step, *rest)
 
-    model = distributed.wrap(make(name), shard=shard)
+    single = make(name)
+    chunks.cut(single, chunk)
+    model = distributed.wrap(single, shard=shard)
     views = samples(0)
     torch.manual_seed(5)
     loss = sum(model(views, 0.5).values())
@@ -255,7 +257,8 @@ def short_run(name, shard=False, accumulate=1):
     # plain descent: AdamW would turn rounding of a zero gradient into a full step
     recipe = Optim("sgd", lr=0.05, per=BATCH, warmup=0.0, weight_decay=0.0, clip=1.0)
     settings = {"batch": BATCH, "steps": STEPS, "optim": recipe, "every": 1, "precision": "fp32"}
-    train(method, keep, watch=rows.append, shard=shard, accumulate=accumulate, **settings)
+    settings |= {"shard": shard, "accumulate": accumulate, "chunk": chunk}
+    train(method, keep, watch=rows.append, **settings)
     state = {k: distributed.whole(v).clone() for k, v in method.state_dict().items()}
     losses = [row["train/loss"] for row in rows]
     return {"loss": float(loss), "gradients": gradients, "state": state, "losses": losses}
@@ -305,6 +308,18 @@ def test_parts_and_ranks_together():
 def test_sharded_ranks_are_one_big_batch(name):
     expected = short_run(name)
     first, second = on_ranks(short_run, name=name, shard=True)
+    close(first["gradients"], expected["gradients"], 1e-4)
+    assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
+    close(first["state"], expected["state"], 1e-3)
+    for key, value in first["state"].items():
+        assert torch.equal(value, second["state"][key]), key
+
+
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("name", ["CLIP", "DINO", "CLM"])
+def test_encoders_in_parts_on_two_ranks_are_one_big_batch(name, shard):
+    expected = short_run(name)
+    first, second = on_ranks(short_run, name=name, chunk=3, shard=shard)
     close(first["gradients"], expected["gradients"], 1e-4)
     assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     close(first["state"], expected["state"], 1e-3)

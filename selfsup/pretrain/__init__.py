@@ -202,6 +202,7 @@ def _train(
                 seed=job.seed,
                 precision=settings["train.precision"],
                 accumulate=settings["train.accumulate"],
+                chunk=settings["train.chunk"],
                 watch=told,
                 stop=stop,
                 checkpoint_seconds=60 * settings["checkpoint.every_minutes"],

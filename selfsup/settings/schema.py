@@ -73,6 +73,9 @@ class Train(Section):
     minutes: float | None = Field(None, gt=0, description="length in minutes of training")
     batch: int = Field(CHOSEN, ge=1, description="samples per step, over all processes")
     accumulate: int = Field(1, ge=1, description="parts in which a batch is computed")
+    chunk: int | None = Field(
+        None, ge=1, description="views that the encoder takes at a time; the loss sees all"
+    )
     seed: int = Field(0, ge=0, lt=2**62, description="all random numbers follow from it")
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 where it measures faster"
