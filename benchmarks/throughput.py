@@ -4,8 +4,9 @@
 
 For each case: samples a second end to end (store, loader, views, step), of the same step on one
 batch that is already there (compute), their ratio, the compute rate against this machine's matrix
-products, and peak memory. The two kinds of steps take turns inside one run of the training loop,
-so that whatever else the machine does slows both alike. Every measurement is a process of its own.
+products, peak memory, and how much of ragged batches is padding. A graph's samples are its nodes.
+The two kinds of steps take turns inside one run of the training loop, so that whatever else the
+machine does slows both alike. Every measurement is a process of its own.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .cases import CASES, Case, draw
+from .cases import CASES, Case
 
 BLOCKS = 3  # turns of each kind
 EPOCH = 8  # batches
@@ -30,7 +33,10 @@ PEERS = Path(__file__).parent / "peers"
 PEER_CASES = {
     "lightly": ("simclr", "dino", "mae"),
     "timm": ("embed",),
-    "transformers": ("mae",),
+    "transformers": ("mae", "mlm", "clm", "proteins", "wav2vec2", "videomae"),
+    "ts2vec": ("ts2vec",),
+    "torch_geometric": ("dgi", "grace"),
+    "open_clip": ("clip",),
 }
 
 
@@ -41,9 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peer", choices=[*PEER_CASES], action="append", default=[])
     parser.add_argument("--peer-python", default=sys.executable, help="where peers are installed")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
-    parser.add_argument(
-        "--folder", type=Path, help="where pictures and stores go; default: temporary"
-    )
+    parser.add_argument("--folder", type=Path, help="where data and stores go; default: temporary")
     parser.add_argument(
         "--worker", choices=["speed", "compute", "first_epoch"], help=argparse.SUPPRESS
     )
@@ -65,11 +69,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(case: Case, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """All figures of a case, and those of peers that have it."""
-    draw(folder / str(case.side), case.side, EPOCH * case.batch)
+    data = case.data(folder, samples(case))
     own = [sys.executable, "-m", "benchmarks.throughput", "--case", case.name]
     own += ["--folder", str(folder), "--precision", given.precision, "--worker"]
     found = {**run([*own, "compute"]), **run([*own, "speed"])}
-    if case.name != "embed":
+    if case.trains:
         found |= run([*own, "first_epoch"])
         found["first_epoch_ratio"] = found["first_epoch"] / found["compute"]
     found["ratio"] = found["end_to_end"] / found["compute"]
@@ -80,10 +84,15 @@ def measure(case: Case, folder: Path, given: argparse.Namespace) -> dict[str, An
             continue
         for kind in ("default", "tuned"):
             command = [given.peer_python, str(PEERS / f"{peer}_steps.py"), case.name, kind]
-            theirs = run([*command, str(folder / str(case.side))])
+            theirs = run([*command, str(data)])
             theirs["faster"] = found["end_to_end"] / theirs["end_to_end"]
             found["peers"][f"{peer} {kind}"] = theirs
     return found
+
+
+def samples(case: Case) -> int:
+    """A graph has no more nodes than a batch."""
+    return case.batch if case.settings["modality.name"] == "network" else EPOCH * case.batch
 
 
 def run(command: list[str]) -> dict[str, Any]:
@@ -102,6 +111,8 @@ def text(case: Case, found: dict[str, Any]) -> str:
     if "first_epoch" in found:
         lines.append(f"  decoding    {found['first_epoch']:8.1f} samples/s in the first epoch")
         lines[-1] += f", {found['first_epoch_ratio']:.2f} of compute"
+    if "padding" in found:
+        lines.append(f"  padding     {found['padding']:8.1%} of the tokens that are computed")
     rate, peak = found["flops"] * found["compute"] / case.batch / 1e12, found["matmul"] / 1e12
     lines.append(f"  arithmetic  {rate:8.2f} TFLOP/s, {found['share_of_peak']:.0%} of {peak:.2f}")
     for name, theirs in found["peers"].items():
@@ -116,14 +127,13 @@ def text(case: Case, found: dict[str, Any]) -> str:
 
 def speed(case: Case, folder: Path, precision: str) -> dict[str, Any]:
     """Blocks of end-to-end and of compute-only steps in turns; medians over all steps of a kind."""
-    if case.name == "embed":
-        times = _embed(case, folder, precision)
-    else:
-        # what was prepared in the background during the block before must not count
-        kinds = ["compute"] * case.steps + ["filled"] * 2 + ["end_to_end"] * case.steps
-        fresh, close = _data(case, folder, warm=True)
-        times = _train(case, fresh, fresh(0), precision, kinds * BLOCKS)
-        close()
+    with _job(case, folder, warm=True) as job:
+        if case.trains:
+            # what was prepared in the background during the block before must not count
+            kinds = ["compute"] * case.steps + ["filled"] * 2 + ["end_to_end"] * case.steps
+            times = _train(job, job.batches(0), precision, kinds * BLOCKS)
+        else:
+            times = _embed(case, job, precision)
     rate = {kind: case.batch / statistics.median(seconds) for kind, seconds in times.items()}
     return {
         "end_to_end": rate["end_to_end"],
@@ -147,23 +157,23 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
     from selfsup import machine
 
     bf16 = machine.choose_precision(precision, "cpu") == "bf16"
-    if case.name == "embed":
-        from selfsup.inference import Fast
+    padding = None
+    with _job(case, folder, warm=True) as job:
+        if case.trains:
+            views = job.batches(0)
+            _train(job, views, precision, ["compute"])
+            peak = _peak()
+            with counter, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                sum(job.method(views, 0.5).values()).backward()
+            padding = _padding([job.batches(step) for step in range(EPOCH)])
+        else:
+            from selfsup.inference import Fast
 
-        fast, x = Fast(case.build(), precision), torch.randn(case.batch, 3, case.side, case.side)
-        fast(x), fast(x)
-        peak = _peak()
-        with counter:
-            fast(x)
-    else:
-        fresh, close = _data(case, folder, warm=True)
-        views = fresh(0)
-        close()
-        _train(case, fresh, views, precision, ["compute"])
-        peak = _peak()
-        method = case.build()
-        with counter, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            sum(method(views, 0.5).values()).backward()
+            fast, x = Fast(job.method.encoder, precision), _held(case, job)
+            fast(x), fast(x)
+            peak = _peak()
+            with counter:
+                fast(x)
     matmul = max(
         machine.matmul_rate(torch.bfloat16 if bf16 else torch.float32, "cpu", n)
         for n in (1024, 2048)
@@ -174,17 +184,16 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
         "matmul": matmul,
         "precision": "bf16" if bf16 else "fp32",
         "threads": torch.get_num_threads(),
+        **({"padding": padding} if padding is not None else {}),
     }
 
 
 def first_epoch(case: Case, folder: Path, precision: str) -> dict[str, Any]:
     """Samples a second while every sample is decoded for the first time."""
-    fresh, close = _data(case, folder, warm=True)
-    held = fresh(0)
-    close()
-    fresh, close = _data(case, folder, warm=False)
-    seconds = _train(case, fresh, held, precision, ["end_to_end"] * EPOCH)["end_to_end"]
-    close()
+    with _job(case, folder, warm=True) as job:
+        held = job.batches(0)
+    with _job(case, folder, warm=False) as job:
+        seconds = _train(job, held, precision, ["end_to_end"] * EPOCH)["end_to_end"]
     # the whole epoch counts, with its first batch, for which nothing was done ahead
     return {"first_epoch": case.batch * len(seconds) / sum(seconds)}
 
@@ -192,38 +201,29 @@ def first_epoch(case: Case, folder: Path, precision: str) -> dict[str, Any]:
 WORKERS = {"speed": speed, "compute": compute, "first_epoch": first_epoch}
 
 
-def _data(case: Case, folder: Path, warm: bool):
-    """`fresh(step)` -> the views of a step, from the store through the loader; and how to end."""
-    from selfsup.data import Loader, open_source, open_store
-    from selfsup.modalities.image import Image
-    from selfsup.randomness import Draws
+@contextmanager
+def _job(case: Case, folder: Path, warm: bool) -> Iterator[Any]:
+    """The parts of a run with the case's settings; all samples are decoded where it is `warm`."""
+    from selfsup import settings as schema
+    from selfsup.data import open_source
+    from selfsup.pretrain import Job
 
-    modality = Image()
-    cache = folder / "cache" if warm else Path(tempfile.mkdtemp(dir=folder))
-    source = open_source(folder / str(case.side))
-    store = open_store(source, modality, case.side, cache=cache)
-    if warm:
-        store.fill()
-    loader = Loader(store, case.batch, seed=0)
-    wanted = case.build().views
-
-    def fresh(step: int):
-        batch = loader.batch(step)
-        return modality.views(batch, wanted, Draws(0, batch.samples), case.side)
-
-    def close() -> None:
-        loader.close()
-        store.close()
-
-    return fresh, close
+    cache = folder / "cache" if warm else tempfile.mkdtemp(dir=folder)
+    given = {**case.settings, "train.batch": case.batch, "train.steps": 1, "data.cache": cache}
+    settings = schema.resolve({k: schema.Given(v, "case") for k, v in given.items()}, ())
+    job = Job(settings, open_source(case.data(folder, samples(case))))
+    try:
+        if warm:
+            job.store.fill()
+        yield job
+    finally:
+        job.close()
 
 
-def _train(
-    case: Case, fresh, held: list, precision: str, kinds: list[str]
-) -> dict[str, list[float]]:
+def _train(job: Any, held: list, precision: str, kinds: list[str]) -> dict[str, list[float]]:
     """Seconds of each kind of step in the real loop: from one call for views to the next.
 
-    "compute" steps get the views that are `held`, others `fresh` ones.
+    "compute" steps get the views that are `held`, others fresh ones.
     """
     import torch
 
@@ -237,13 +237,14 @@ def _train(
     def batches(step: int, part: int = 0, parts: int = 1):
         entered.append(time.perf_counter())
         fetched = kinds[step] if step < len(kinds) else "warm"
-        return fresh(next(steps)) if fetched in ("end_to_end", "filled") else held
+        return job.batches(next(steps)) if fetched in ("end_to_end", "filled") else held
 
     train(
-        case.build(),
+        job.method,
         batches,
         steps=len(kinds) + 1,
-        batch=case.batch,
+        batch=job.batch,
+        optim=job.optim,
         precision=precision,
         every=sys.maxsize,
     )
@@ -253,19 +254,38 @@ def _train(
     return times
 
 
-def _embed(case: Case, folder: Path, precision: str) -> dict[str, list[float]]:
+def _padding(batches: list[list]) -> float | None:
+    """The share of the places that are computed but hold nothing; None where nothing is ragged."""
+    from selfsup.language import Layout
+    from selfsup.ragged import Ragged
+    from selfsup.towers import Parts
+
+    views = [x for batch in batches for x in batch]
+    parts = [p for x in views for p in (x.of.values() if isinstance(x, Parts) else [x])]
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    if not ragged:
+        return None
+    laid = [Layout.of(part) for part in ragged]
+    places = sum(r.valid.numel() if at is None else at.document.numel()
+                 for r, at in zip(ragged, laid, strict=True))  # fmt: skip
+    return 1 - sum(int(part.lengths.sum()) for part in ragged) / places
+
+
+def _held(case: Case, job: Any) -> Any:
+    import torch
+
+    return torch.randn(case.batch, 3, job.size, job.size)
+
+
+def _embed(case: Case, job: Any, precision: str) -> dict[str, list[float]]:
     """Batches from JPEG files to vectors; and the same batch again and again, in turns."""
     import torch
 
-    from selfsup.data import open_source
     from selfsup.inference import Fast, decoded
-    from selfsup.modalities.image import Image
 
     torch.manual_seed(0)
     times: dict[str, list[float]] = {"end_to_end": [], "compute": []}
-    modality, fast = Image(), Fast(case.build(), precision)
-    source = open_source(folder / str(case.side))
-    held = torch.randn(case.batch, 3, case.side, case.side)
+    fast, held = Fast(job.method.encoder, precision), _held(case, job)
     fast(held)
     for _ in range(BLOCKS):
         for _ in range(case.steps):
@@ -274,8 +294,8 @@ def _embed(case: Case, folder: Path, precision: str) -> dict[str, list[float]]:
             times["compute"].append(time.perf_counter() - start)
         start = time.perf_counter()
         count = 0
-        for batch, _ in decoded(source, modality, case.side, batch=case.batch):
-            fast(modality.plain(batch, case.side))
+        for batch, _ in decoded(job.store.source, job.modality, job.size, batch=case.batch):
+            fast(job.modality.plain(batch, job.size))
             count += 1
         times["end_to_end"].append((time.perf_counter() - start) / count)
     return times

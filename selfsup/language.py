@@ -24,6 +24,7 @@ from .stems import MASK, Vocabulary
 
 ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
 LENGTHS = 8  # rows are as long as a multiple of this: odd sizes are slow everywhere
+WIDER = (1.0, 1.5, 2.0)  # rows, in lengths of the longest document
 
 # Bidirectional for masked tokens, causal for the next token; the sizes are BERT's and GPT's
 BIDIRECTIONAL = {
@@ -313,8 +314,7 @@ class Layout(NamedTuple):
         lengths = x.lengths.cpu().numpy()
         if (lengths == x.shape[1]).all():
             return None
-        width = LENGTHS * max(1, math.ceil(lengths.max(initial=0) / LENGTHS))
-        row, start = packed(lengths, width)
+        width, row, start = fitted(lengths)
         count = int(row.max(initial=0)) + 1
         first = np.repeat(row * width + start, lengths)
         within = np.arange(len(first)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -340,6 +340,23 @@ class Layout(NamedTuple):
             later = torch.ones(apart.shape[1:], dtype=torch.bool, device=apart.device).triu(1)
             apart = apart | later
         return hidden_where(apart, torch.float32)[:, None]
+
+
+def fitted(lengths: Int64[np.ndarray, " b"]) -> tuple[int, np.ndarray, np.ndarray]:
+    """The width of rows, and row and start of each document.
+
+    Rows as long as the longest document; longer ones are tried where those are a tenth empty.
+    """
+    tried = []
+    for times in WIDER:
+        width = LENGTHS * max(1, math.ceil(times * lengths.max(initial=0) / LENGTHS))
+        row, start = packed(lengths, width)
+        places = width * (int(row.max(initial=0)) + 1)
+        tried.append((places, width, row, start))
+        if lengths.sum() > 0.9 * places:
+            break
+    _, width, row, start = min(tried, key=lambda one: one[0])
+    return width, row, start
 
 
 def packed(lengths: Int64[np.ndarray, " b"], width: int) -> tuple[np.ndarray, np.ndarray]:

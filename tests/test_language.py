@@ -118,6 +118,9 @@ def test_packing_wastes_little_and_loses_nothing():
         taken[r, s : s + n] += 1
     assert taken.max() == 1 and taken.sum() == lengths.sum()
     assert taken.mean() > 0.9
+    captions = [26] + [18] * 63  # of which no two fit into a row of 32
+    layout = Layout.of(Ragged.of([torch.arange(n) for n in captions]))
+    assert sum(captions) > 0.9 * layout.document.numel()
     assert Layout.of(Ragged.of([torch.arange(3, 11)] * 2)) is None  # nothing to pack
 
 

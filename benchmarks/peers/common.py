@@ -1,4 +1,4 @@
-"""What the peers' scripts share: pictures from a folder, clocks, and torchvision without its build.
+"""What the peers' scripts share: data from files, clocks, and torchvision without its build.
 
 These run in an environment of their own (see ../README.md) and import nothing of selfsup.
 """
@@ -25,28 +25,38 @@ WORKERS = 2  # of the DataLoader: one for each core
 STEPS = 3
 
 
-class Pictures(torch.utils.data.Dataset):
-    """(transformed picture, label, name), as the peers' own dataset of a folder gives it."""
+class Samples(torch.utils.data.Dataset):
+    """`make(item)` of each item of a list."""
 
-    def __init__(self, folder: str, transform):
-        self.paths, self.transform = sorted(Path(folder).glob("*.jpg")), transform
+    def __init__(self, items, make):
+        self.items, self.make = items, make
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.items)
 
     def __getitem__(self, i: int):
-        with Image.open(self.paths[i]) as picture:
-            return self.transform(picture.convert("RGB")), 0, self.paths[i].name
+        return self.make(self.items[i])
 
 
-def loader(folder: str, transform, batch: int):
+def pictures(folder: str, transform) -> Samples:
+    """(transformed picture, label, name), as the peers' own dataset of a folder gives it."""
+
+    def make(path: Path):
+        with Image.open(path) as picture:
+            return transform(picture.convert("RGB")), 0, path.name
+
+    return Samples(sorted(Path(folder).glob("*.jpg")), make)
+
+
+def loader(samples: Samples, batch: int, *, workers: int = WORKERS, collate=None):
     return torch.utils.data.DataLoader(
-        Pictures(folder, transform),
+        samples,
         batch_size=batch,
         shuffle=True,
         drop_last=True,
-        num_workers=WORKERS,
-        persistent_workers=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        collate_fn=collate,
     )
 
 
@@ -59,14 +69,14 @@ def forever(batches):
         yield from batches
 
 
-def report(step, batches, batch: int, **more) -> None:
+def report(step, batches, batch: int, *, steps: int = STEPS, **more) -> None:
     """Time `step(views)` end to end and on a batch that is there, and print one JSON object."""
     coming = forever(batches)
     held = next(coming)
     step(held)
     step(held)
     compute = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         start = time.perf_counter()
         step(held)
         compute.append(time.perf_counter() - start)
@@ -74,10 +84,14 @@ def report(step, batches, batch: int, **more) -> None:
     for _ in range(WORKERS + 2):
         step(next(coming))
     end_to_end = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         start = time.perf_counter()
         step(next(coming))
         end_to_end.append(time.perf_counter() - start)
+    tell(end_to_end, compute, batch, **more)
+
+
+def tell(end_to_end: list[float], compute: list[float], batch: int, **more) -> None:
     found = {
         "end_to_end": batch / statistics.median(end_to_end),
         "compute": batch / statistics.median(compute),

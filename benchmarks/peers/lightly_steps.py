@@ -31,7 +31,12 @@ def main(case: str, kind: str, folder: str) -> None:
     torch.manual_seed(0)
     tuned = kind == "tuned"
     transform, batch, step = {"simclr": simclr, "dino": dino, "mae": mae}[case](tuned)
-    common.report(step, common.loader(folder, transform, batch), batch, version=lightly.__version__)
+    common.report(
+        step,
+        common.loader(common.pictures(folder, transform), batch),
+        batch,
+        version=lightly.__version__,
+    )
 
 
 def simclr(tuned: bool):

@@ -30,7 +30,9 @@ def main(case: str, kind: str, folder: str) -> None:
         with torch.inference_mode():
             vectors.append(model(batch[0].to(dtype)).float())
 
-    common.report(step, common.loader(folder, transform, 64), 64, version=timm.__version__)
+    common.report(
+        step, common.loader(common.pictures(folder, transform), 64), 64, version=timm.__version__
+    )
 
 
 if __name__ == "__main__":
