@@ -1,6 +1,7 @@
 """How fast training and embedding are, beside what the machine could do.
 
     python -m benchmarks.throughput [--case NAME] [--json] [--peer lightly --peer-python PYTHON]
+    python -m benchmarks.throughput --case dino --profile    # where the time of a step goes
 
 For each case: samples a second end to end (store, loader, views, step), of the same step on one
 batch that is already there (compute), their ratio, the compute rate against this machine's matrix
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="where peers are installed")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--folder", type=Path, help="where data and stores go; default: temporary")
-    parser.add_argument(
-        "--worker", choices=["speed", "compute", "first_epoch"], help=argparse.SUPPRESS
-    )
+    parser.add_argument("--profile", action="store_true", help="where the time of a step goes")
+    parser.add_argument("--worker", choices=[*WORKERS], help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.worker:
         case = CASES[given.case[0]]
@@ -60,6 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
         folder = given.folder or Path(temporary)
         results = {}
         for name in given.case or CASES:
+            if given.profile:
+                results[name] = profile(CASES[name], folder, given.precision)
+                shares = ", ".join(f"{op} {share:.0%}" for op, share in results[name].items())
+                print(f"{CASES[name].title}: {shares}", file=sys.stderr if given.json else None)
+                continue
             results[name] = measure(CASES[name], folder, given)
             if not given.json:
                 print(text(CASES[name], results[name]), flush=True)
@@ -186,6 +192,38 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **({"padding": padding} if padding is not None else {}),
     }
+
+
+def profile(case: Case, folder: Path, precision: str) -> dict[str, float]:
+    """Operators by their share of a warm step's time, the largest ten; the optimizer is left out."""
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watched
+
+    from selfsup import machine
+
+    case.data(folder, samples(case))
+    bf16 = machine.choose_precision(precision, "cpu") == "bf16"
+    with _job(case, folder, warm=True) as job:
+        if case.trains:
+            views = job.batches(0)
+            _train(job, views, precision, ["compute"])
+
+            def step():
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    loss = sum(job.method(views, 0.5).values())
+                loss.backward()
+        else:
+            from selfsup.inference import Fast
+
+            step = partial(Fast(job.method.encoder, precision), _held(case, job))
+            step()
+        with watched(activities=[ProfilerActivity.CPU]) as seen:
+            step()
+    times = {row.key: row.self_cpu_time_total for row in seen.key_averages()}
+    whole = sum(times.values())
+    largest = sorted(times, key=lambda key: -times[key])[:10]
+    return {key.removeprefix("aten::"): times[key] / whole for key in largest}
 
 
 def first_epoch(case: Case, folder: Path, precision: str) -> dict[str, Any]:
