@@ -195,7 +195,7 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
 
 
 def profile(case: Case, folder: Path, precision: str) -> dict[str, float]:
-    """Operators by their share of a warm step's time, the largest ten; the optimizer is left out."""
+    """Operators by their share of a warm step's time, the largest ten. Without the optimizer."""
     import torch
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watched
