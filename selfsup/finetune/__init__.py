@@ -3,9 +3,10 @@
 What is asked for is seen from the labels, how much of the network moves from how many there are;
 both are printed with the reason. The last epoch is taken, never the best on what tests, and beside
 it stand a linear layer on the frozen encoder, the same network from scratch, and the classical
-features.
+features. `shots` asks how few labels would have been enough.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..transfer.model import save
 from ..transfer.tasks import HOW
 from .asked import ask, with_test
 from .controls import COLOUR
+from .curve import SHARE, Curve
 from .intervals import difference, interval
 from .job import Job
 from .lesson import FEW, SOME, how_much
@@ -51,6 +53,8 @@ def finetune(
     horizon: int = 24,
     minutes: float = 10.0,
     controls: bool = True,
+    shots: Sequence[int] = (),
+    seeds: int = 3,
     drop_leaks: bool = False,
     seed: int = 0,
     cache: str | Path | None = None,
@@ -62,7 +66,9 @@ def finetune(
     `labels` is a table (columns path and label, a number, or a text) or a folder of masks; without
     it sub-folders, tables and arrays have their own. `test` are labelled data for the final number;
     else test/ folders, a split column, or a fifth that is held out. `train` is "head", "lora" or
-    "full", `minutes` the time for all trainings, `horizon` the steps of a forecast.
+    "full", `minutes` the time for all trainings, `horizon` the steps of a forecast. `shots` are
+    labels per class (in all, where there are no classes) of a curve beside the same network from
+    scratch, each drawn `seeds` times; half of the time is for it.
 
     Raises SelfsupError: E501 no labels, E502 a sample in both parts, E503 too few, E605 when `out`
     is something else, and what `load` and `open_source` raise.
@@ -71,6 +77,8 @@ def finetune(
     refuse(out)
     if train is not None and train not in HOW:
         raise SelfsupError("E201", f"train is {train!r}", why=f"known: {', '.join(HOW)}")
+    if min(shots, default=1) < 1 or seeds < 1:
+        raise SelfsupError("E201", f"shots is {tuple(shots)}, seeds {seeds}", do="count from 1")
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         asked = ask(encoder, data, labels, task, follow_links)
@@ -82,12 +90,17 @@ def finetune(
         with open_store(
             asked.source, encoder.modality, encoder.size, cache=cache, ledger=ledger
         ) as store:
-            job = Job(encoder, store, asked, console, seed, 60 * minutes)
+            share = 1 - SHARE if shots else 1
+            job = Job(encoder, store, asked, console, seed, 60 * minutes * share)
             if asked.task == "forecast":
                 job.recordings(horizon)
             else:
                 job.divide(drop_leaks)
             network = job.run(train, controls)
-            told = job.told() | store.counts() | {"skipped_reasons": ledger.counts()}
+            few = None
+            if shots:
+                few = Curve(job, train, seeds, controls).found(shots, job.began + 60 * minutes)
+            told = job.told() | ({"few": few} if few else {})
+            told |= store.counts() | {"skipped_reasons": ledger.counts()}
     error = save(network, encoder, {"found": told}, out)
     return Finetuned(told | {"model": str(out), "max_abs_error": error})

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from ..evaluate import forecast, linear
-from ..evaluate.controls import classical
+from ..evaluate.controls import Pair
 from ..evaluate.finetune import plain_head
+from ..evaluate.linear import Scale
 from ..load import LoadedEncoder
 from ..randomness import order
 from ..stop import stop
@@ -17,9 +18,13 @@ from .lesson import fit
 COLOUR, PICTURES, PIXELS = "colour of the pixel", 64, 20_000  # that teach, at most
 
 
-def of_values(task: Forecast, judge: forecast.Judge) -> dict[str, np.ndarray]:
-    """Outcomes of a linear map of the values, and of the last one."""
+def of_values(
+    task: Forecast, judge: forecast.Judge, places: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Outcomes of a linear map of the values, taught at `places` or all, and of the last one."""
     parts = [judge.origins(part, task.horizon) for part in range(3)]
+    if places is not None:
+        parts[0] = [parts[0][i] for i in places.tolist()]
     futures = [judge.future(origins, task.horizon) for origins in parts]
     last = np.repeat(judge.values(parts[2], 1), task.horizon, 1)
     said = {forecast.LINEAR: judge.linear(parts, futures), forecast.LAST: np.nan_to_num(last)}
@@ -28,11 +33,11 @@ def of_values(task: Forecast, judge: forecast.Judge) -> dict[str, np.ndarray]:
 
 
 def of_features(
-    task: Task, encoder: LoadedEncoder, train: Part, test: Part, seed: int
+    task: Task, both: Pair, targets: np.ndarray, test: Part, seed: int, scale: Scale | None = None
 ) -> np.ndarray:
-    """Outcomes of a linear layer on the modality's own features."""
-    x, other = classical(encoder, train.store, train.rows, test.rows)
-    weight, bias = fit(task, x, train.targets, seed)
+    """Outcomes of a linear layer on the modality's own features, of what teaches and what tests."""
+    x, other = both
+    weight, bias = fit(task, x, targets, seed, scale)
     out = other.double() @ weight.double() + bias.double()
     return task.outcome(out, task.targets(test, np.arange(len(test)), out.device))
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ..console import Console, duration
 from ..data.store import Store
 from ..evaluate import forecast
-from ..evaluate.controls import SCRATCH, UNTRAINED, awake
+from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, awake, classical
 from ..evaluate.features import readable
 from ..evaluate.split import Split, split
 from ..load import LoadedEncoder
@@ -49,7 +50,7 @@ class Job:
         """What teaches and what tests; the task is made from what teaches."""
         asked = self.asked
         classes = asked.classes is not None
-        usable, prints = readable(self.store, self._tell("samples:"))
+        usable, prints = readable(self.store, self.tell("samples:"))
         codes = asked.values if classes else np.where(asked.known, 0, -1)
         self.split: Split = split(
             asked.source, codes, usable, prints, drop_leaks=drop_leaks, seed=self.seed,
@@ -129,8 +130,8 @@ class Job:
         untrained = isinstance(self.task, Segment) and with_controls
         self._clock((how != HEAD) + with_controls + (not exact) * (1 + untrained))
         self.lesson = Lesson(self.encoder, self.task, self.train, self.effort, self.seed)
-        self._tell(PROBE)("")
-        network = self.lesson.probe(self._tell(PROBE))
+        self.tell(PROBE)("")
+        network = self.lesson.probe(self.tell(PROBE))
         self.outcomes[PROBE] = tasks.outcomes(network, self.encoder, self.test)
         if how != HEAD:
             network = self._trained(TUNED, how, pretrained=True)
@@ -144,10 +145,8 @@ class Job:
             len(self.train), core.least_steps(len(self.train)), self.task.most_batch
         )
         if trainings:
-            some = self.train.take(np.arange(len(self.train))[:: max(1, len(self.train) // 512)])
-            each = tasks.seconds_per_sample(self.task, self.encoder, some)
+            each = self.each * trainings * (len(self.task.scratch_rates) + self.task.light + 1)
             left = self.seconds - (time.monotonic() - self.began)
-            each *= trainings * (len(self.task.scratch_rates) + self.task.light + 1)
             found = self.task.effort(len(self.train), left / each)
             if found is None:
                 self.notes.append(
@@ -156,12 +155,20 @@ class Job:
                 )
             self.effort = found or self.effort
 
+    @cached_property
+    def each(self) -> float:
+        """Seconds that training takes for a sample."""
+        some = self.train.take(np.arange(len(self.train))[:: max(1, len(self.train) // 512)])
+        return tasks.seconds_per_sample(self.task, self.encoder, some)
+
+    @cached_property
+    def plain(self) -> Pair:
+        """The modality's own features of what teaches and what tests."""
+        return classical(self.encoder, self.store, self.train.rows, self.test.rows)
+
     def _trained(self, of: str, how: str, pretrained: bool) -> Network:
-        tell = self._tell(of)
-        tell("choosing the learning rate")
-        choice = self.lesson.choose(how, pretrained)
-        network = self.lesson.train(how, pretrained, choice, tell)
-        self.settings[of] = self.lesson.settings(how, pretrained, choice, network)
+        network = self.lesson.train(how, pretrained, self.tell(of))
+        self.settings[of] = self.lesson.settings(how, pretrained, network)
         self.outcomes[of] = tasks.outcomes(network, self.encoder, self.test)
         return network
 
@@ -173,7 +180,7 @@ class Job:
         if isinstance(task, Forecast):
             self.outcomes |= of_values(task, self.judge)
         elif isinstance(task, Segment):
-            tell = self._tell(UNTRAINED)
+            tell = self.tell(UNTRAINED)
             tell("")
             fresh = awake(encoder.untrained(mix(self.seed, 1)).to(encoder.device))
             probe = Lesson(fresh, task, train, self.effort, self.seed).probe(tell)
@@ -181,8 +188,8 @@ class Job:
             self.outcomes[COLOUR] = by_colour(task, encoder, train, test, self.seed)
         else:
             name = encoder.modality.baseline_name
-            self._tell(name)("")
-            self.outcomes[name] = of_features(task, encoder, train, test, self.seed)
+            self.tell(name)("")
+            self.outcomes[name] = of_features(task, self.plain, train.targets, test, self.seed)
 
     # ---- numbers -----------------------------------------------------------------------------
 
@@ -213,7 +220,7 @@ class Job:
             "seconds": round(time.monotonic() - self.began, 1),
         }
 
-    def _tell(self, what: str) -> Callable[[str], None]:
+    def tell(self, what: str) -> Callable[[str], None]:
         def tell(detail: str) -> None:
             stop.check()
             spent = duration(time.monotonic() - self.began)

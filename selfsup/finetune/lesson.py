@@ -12,6 +12,7 @@ from torch import Tensor
 from ..evaluate import linear
 from ..evaluate.features import extract
 from ..evaluate.finetune import plain_head
+from ..evaluate.linear import Scale, scale_of
 from ..evaluate.ridge import ridge
 from ..load import LoadedEncoder
 from ..randomness import mix
@@ -49,13 +50,25 @@ def how_much(task: Task, encoder: LoadedEncoder, labels: int) -> tuple[str, str]
 
 
 class Lesson:
-    """Labelled samples, and how long a network is trained on them."""
+    """Labelled samples, and how long a network is trained on them.
+
+    `choices` are learning rates and views by what is trained, made on these labels where they are
+    not given.
+    """
 
     def __init__(
-        self, encoder: LoadedEncoder, task: Task, part: Part, effort: Effort, seed: int
-    ):  # fmt: skip
+        self,
+        encoder: LoadedEncoder,
+        task: Task,
+        part: Part,
+        effort: Effort,
+        seed: int,
+        choices: dict[tuple[str, bool], Choice] | None = None,
+    ):
         self.encoder, self.task, self.part = encoder, task, part
         self.effort, self.seed = effort, seed
+        self.choices = {} if choices is None else choices
+        self.scale: Scale | None = None  # of the features: their own
 
     @cached_property
     def vectors(self) -> Float[Tensor, "n d"]:
@@ -64,13 +77,29 @@ class Lesson:
             return tasks.vectors(self.task, self.encoder, self.part)
         return extract(self.encoder, self.part.store, self.part.rows)
 
-    @cached_property
-    def head_choice(self) -> Choice:
-        """Of a linear layer that has no formula."""
-        return tasks.choose(
-            self.task, self.encoder, self.part, effort=self.effort, pretrained=True,
-            seed=self.seed, how=HEAD,
-        )  # fmt: skip
+    def some(
+        self,
+        places: np.ndarray,
+        effort: Effort,
+        seed: int,
+        choices: dict[tuple[str, bool], Choice],
+    ) -> "Lesson":
+        """That of some samples alone; all say how features are scaled, which needs no label."""
+        part = self.part.take(places)
+        lesson = Lesson(self.encoder, told_by(part, self.task), part, effort, seed, choices)
+        if isinstance(self.task, EXACT):
+            lesson.vectors = self.vectors[torch.from_numpy(places)]
+            lesson.scale = scale_of(self.vectors)
+        return lesson
+
+    def choice(self, how: str, pretrained: bool) -> Choice:
+        if (how, pretrained) not in self.choices:
+            begins = how != HEAD and self._begins(pretrained)
+            self.choices[how, pretrained] = tasks.choose(
+                self.task, self.encoder, self.part, effort=self.effort, pretrained=pretrained,
+                seed=self.seed, how=how, start=self._start if begins else None,
+            )  # fmt: skip
+        return self.choices[how, pretrained]
 
     def probe(self, tell: Tell) -> Network:
         """A linear layer on the frozen encoder: exact where there is a formula, else trained."""
@@ -80,14 +109,10 @@ class Lesson:
         self._start(network, np.ones(len(self.part), bool))
         return network
 
-    def choose(self, how: str, pretrained: bool) -> Choice:
-        return tasks.choose(
-            self.task, self.encoder, self.part, effort=self.effort, pretrained=pretrained,
-            seed=self.seed, how=how, start=self._start if self._begins(pretrained) else None,
-        )  # fmt: skip
-
-    def train(self, how: str, pretrained: bool, choice: Choice, tell: Tell) -> Network:
+    def train(self, how: str, pretrained: bool, tell: Tell) -> Network:
         """More than the head, which begins as the probe has it; or all of it from scratch."""
+        tell("choosing the learning rate")
+        choice = self.choice(how, pretrained)
         network = tasks.fresh(
             self.task, self.encoder, pretrained=pretrained, seed=mix(self.seed, 0), how=how
         )
@@ -99,9 +124,9 @@ class Lesson:
         )  # fmt: skip
         return network
 
-    def settings(
-        self, how: str, pretrained: bool, choice: Choice, network: Network
-    ) -> dict[str, Any]:
+    def settings(self, how: str, pretrained: bool, network: Network) -> dict[str, Any]:
+        """How a network was trained, for the record."""
+        choice = self.choice(how, pretrained)
         return {
             "learning_rate": choice.rate, "light_views": choice.light,
             "steps": self.effort.steps, "epochs": round(self.effort.epochs, 2),
@@ -118,12 +143,12 @@ class Lesson:
         part = self.part.take(places)
         if isinstance(self.task, EXACT):
             x = self.vectors[torch.from_numpy(places)]
-            network.start_head(*fit(self.task, x, part.targets, self.seed))
+            network.start_head(*fit(self.task, x, part.targets, self.seed, self.scale))
         else:
             network.head.load_state_dict(self._trained_head(part).head.state_dict())
 
     def _trained_head(self, part: Part, tell: Tell = lambda text: None) -> Network:
-        choice = self.head_choice
+        choice = self.choice(HEAD, pretrained=True)
         network = tasks.fresh(self.task, self.encoder, pretrained=True, seed=self.seed, how=HEAD)
         tasks.train(
             network, self.encoder, part, steps=self.effort.of(len(part)).steps, choice=choice,
@@ -132,18 +157,30 @@ class Lesson:
         return network
 
 
+def told_by(part: Part, task: Task) -> Task:
+    """The task as these labels alone tell it: the scale of numbers, the letters of texts.
+
+    Classes are known by name, those of masks too.
+    """
+    if isinstance(task, Regress):
+        return Regress.of(part.targets)
+    if isinstance(task, Transcribe):
+        return Transcribe(sorted({c for text in part.targets for c in text}), task.size)
+    return task
+
+
 def fit(
-    task: Task, x: Float[Tensor, "n d"], targets: np.ndarray, seed: int
+    task: Task, x: Float[Tensor, "n d"], targets: np.ndarray, seed: int, scale: Scale | None = None
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
     """The linear layer on features that answers best: its weight and bias."""
     if isinstance(task, Classify):
         y = torch.from_numpy(targets)
-        return plain_head(*linear.probe(x, y, task.outputs, seed=seed))
+        return plain_head(*linear.probe(x, y, task.outputs, scale=scale, seed=seed))
     if isinstance(task, Forecast):
         future, level, spread = task.parts(torch.from_numpy(targets))
         y = ((future - level) / spread).flatten(1)
         whole = y.isfinite().all(1)
-        return ridge(x[whole], y[whole], shuffled=False)
+        return ridge(x[whole], y[whole], scale=scale, shuffled=False)
     assert isinstance(task, Regress)
     y = torch.from_numpy((targets - task.mean) / task.deviation)
-    return ridge(x, y[:, None], seed=seed)
+    return ridge(x, y[:, None], scale=scale, seed=seed)
