@@ -78,6 +78,9 @@ class Curve:
         if effort is None:
             self._left_out(count, "it would take longer than the time given (minutes)")
             return 0
+        if draws < self.draws:
+            what = "a draw alone fits" if draws == 1 else f"{draws} draws fit"
+            self.job.notes.append(f"{so_many(count, self.per_class)}: {what} into the time given.")
         outcomes: dict[str, list[np.ndarray]] = {}
         choices: dict[tuple[str, bool], Choice] = {}  # made with the first draw
         settings: dict[str, dict[str, Any]] = {}
@@ -177,6 +180,7 @@ class Curve:
 
     def _told(self) -> dict[str, Any]:
         """The point at which the gain is surest makes the sentence."""
+        self.job.notes.append("± is half of a 95 % interval over draws of the labels that teach.")
         worths = self._worth()
         best = max((row for row in self.rows if "gain" in row), key=lambda row: row["gain"]["low"])
         gain, control = best["gain"], best["gain"]["control"]
