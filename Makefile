@@ -7,7 +7,7 @@ BIN := .venv/bin
 # processes that test side by side
 JOBS ?= 2
 # the front door and what it gives out
-SURFACE := $(addprefix selfsup/,__init__.py method.py encoder.py pretrain embed.py load.py run.py scan.py settings errors.py needs.py finetune.py predict.py compare.py search.py variants.py methods evaluate report)
+SURFACE := $(addprefix selfsup/,__init__.py method.py encoder.py pretrain embed.py load.py run.py scan.py settings errors.py needs.py finetune predict.py compare.py search.py variants.py methods evaluate report)
 
 .PHONY: demo test check format bench clean
 

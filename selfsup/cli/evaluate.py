@@ -5,9 +5,18 @@ from typing import Annotated, Any
 import typer
 
 from ..console import Console
-from ..errors import SelfsupError
 from .answer import Answer
-from .options import AsJson, Cache, Debug, DropLeaks, FollowLinks, Labels, Quiet, RunArgument
+from .options import (
+    AsJson,
+    Cache,
+    Debug,
+    DropLeaks,
+    FollowLinks,
+    Labels,
+    Quiet,
+    RunArgument,
+    counts,
+)
 
 
 def evaluate(
@@ -54,7 +63,7 @@ def evaluate(
     from ..evaluate import tasks
     from ..load import load
 
-    counts = _counts(shots)
+    wanted = counts(shots)
     task = task or tasks.suggested(load(run).modality.name, data, labels)
     common: dict[str, Any] = {
         "seeds": seeds,
@@ -71,22 +80,10 @@ def evaluate(
     found = judge(
         run,
         data,
-        shots=counts,
+        shots=wanted,
         finetune=finetune,
         attentive=attentive,
         drop_leaks=drop_leaks,
         **common,
     )
     return Answer.of(found)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise SelfsupError(
-            "E201", f"--shots {text!r} is not a list of counts", do="like: --shots 1,10,100"
-        )
-    return numbers

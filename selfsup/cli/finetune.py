@@ -7,7 +7,7 @@ import typer
 
 from ..console import Console
 from .answer import Answer
-from .options import AsJson, Cache, Debug, DropLeaks, FollowLinks, Quiet, RunArgument
+from .options import AsJson, Cache, Debug, DropLeaks, FollowLinks, Quiet, RunArgument, counts
 
 
 def finetune(
@@ -37,6 +37,13 @@ def finetune(
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="also train from scratch (slower)")
     ] = True,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="also a curve of few labels, per class or in all: 1,10,100", metavar="COUNTS"
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="draws of each point of the curve", min=1)] = 3,
     drop_leaks: DropLeaks = False,
     seed: Annotated[int, typer.Option(help="of the split and the trainings")] = 0,
     cache: Cache = None,
@@ -59,6 +66,8 @@ def finetune(
         horizon=horizon,
         minutes=minutes,
         controls=controls,
+        shots=counts(shots) if shots else (),
+        seeds=seeds,
         drop_leaks=drop_leaks,
         seed=seed,
         console=Console(quiet=quiet),

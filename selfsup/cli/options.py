@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SelfsupError
+
 AsJson = Annotated[
     bool, typer.Option("--json", help="print one JSON object on stdout, nothing else")
 ]
@@ -28,3 +30,16 @@ DropLeaks = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace a file made from other data")]
 AtATime = Annotated[int, typer.Option(help="samples at a time", min=1)]
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Of --shots: 1,10,100."""
+    try:
+        numbers = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1:
+        raise SelfsupError(
+            "E201", f"--shots {text!r} is not a list of counts", do="like: --shots 1,10,100"
+        )
+    return numbers

@@ -102,15 +102,15 @@ class Evaluation(Told):
                 if found[PRETRAINED]["labels"] < self._told["split"]["train"]:
                     title += f", {found[PRETRAINED]['labels']} labels"
             if found:
-                rows.append([title, *(_cell(found.get(s), percent) for s in columns), _gain(found)])
+                rows.append([title, *(cell(found.get(s), percent) for s in columns), gained(found)])
         for shots in sorted({r["shots"] for r in self._told["curve"]}):
             found = {r["of"]: r for r in self._told["curve"] if r["shots"] == shots}
             plural = "label" if shots == 1 else "labels"
             rows.append(
                 [
                     f"{shots} {plural} per class",
-                    *(_cell(found.get(s), True) for s in columns),
-                    _gain(found),
+                    *(cell(found.get(s), True) for s in columns),
+                    gained(found),
                 ]
             )
         return rows
@@ -149,7 +149,8 @@ class Evaluation(Told):
         return self._told["scores"] + self._told["curve"]
 
 
-def _cell(row: dict[str, Any] | None, percent: bool) -> str:
+def cell(row: dict[str, Any] | None, percent: bool) -> str:
+    """A value with half of its interval, for a table."""
     if row is None:
         return "-"
     scale = 100 if percent else 1
@@ -160,12 +161,14 @@ def _cell(row: dict[str, Any] | None, percent: bool) -> str:
     return text
 
 
-def _gain(found: dict[str, dict[str, Any]]) -> str:
+def gained(found: dict[str, dict[str, Any]], percent: bool = True) -> str:
+    """By how much the pretrained is better than the better control, and which that is."""
     gain = found.get(PRETRAINED, {}).get("gain")
     if gain is None:
         return ""
-    half = 100 * (gain["high"] - gain["low"]) / 2
-    return f"{100 * gain['value']:+.1f} ± {half:.1f} ({gain['control']})"
+    scale, digits = (100, 1) if percent else (1, 3)
+    half = scale * (gain["high"] - gain["low"]) / 2
+    return f"{scale * gain['value']:+.{digits}f} ± {half:.{digits}f} ({gain['control']})"
 
 
 def keep(run: Any, task: str, found: Told) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..randomness import mix
 from ..stop import stop
-from .linear import scale_of
+from .linear import Scale, scale_of
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 6))
 FOLDS = 3
@@ -29,14 +29,19 @@ def solutions(
 
 
 def ridge(
-    x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], *, seed: int = 0, shuffled: bool = True
+    x: Float[Tensor, "n d"],
+    y: Float[Tensor, "n k"],
+    *,
+    scale: Scale | None = None,
+    seed: int = 0,
+    shuffled: bool = True,
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
     """Weight and bias on plain features.
 
     The strength is the one with the smallest error on three folds, each held out in turn; without
-    `shuffled`, folds are thirds in the order given.
+    `shuffled`, folds are thirds in the order given. `scale` is taken from `x` unless given.
     """
-    scale = scale_of(x)
+    scale = scale or scale_of(x)
     z, y, n = scale(x).double(), y.double(), len(x)
 
     def fits(rows: Tensor, strengths: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:

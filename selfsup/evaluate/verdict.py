@@ -10,6 +10,7 @@ from .controls import behind
 from .interval import Interval
 
 Curve = dict[int, float]  # labels in all -> accuracy
+NOTABLE = 1.15  # times the labels, from which on a sentence speaks of it
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ def judge(
     """
     points, low, high = (100 * v for v in (gain.value, gain.low, gain.high))
     middle = sorted(worths, key=lambda w: w.factor)[len(worths) // 2] if worths else None
-    factor = middle.factor if middle and middle.factor > 1.15 else None
+    factor = middle.factor if middle and middle.factor > NOTABLE else None
     bounded = bool(factor and middle and middle.at_least)
-    many = f"{'at least' if bounded else 'about'} {_times(factor)} times" if factor else ""
+    many = times(factor, bounded) if factor else ""
     others = ", ".join(f"{100 * v:.1f} {k}" for k, v in controls.items())
     scores = f"linear probe {100 * facts.ours:.1f} %; {others}"
     if low > 0:
@@ -217,5 +218,7 @@ def _article(control: str) -> str:
     )
 
 
-def _times(factor: float) -> str:
-    return f"{factor:.0f}" if factor >= 3 else f"{factor:.1f}"
+def times(factor: float, at_least: bool) -> str:
+    """About 4 times."""
+    number = f"{factor:.0f}" if factor >= 3 else f"{factor:.1f}"
+    return f"{'at least' if at_least else 'about'} {number} times"

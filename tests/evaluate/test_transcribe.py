@@ -156,6 +156,39 @@ def test_a_model_of_texts(melodies, encoder, tmp_path, monkeypatch):
     assert selfsup.load_model(found.path).told["answers"]["letters"] == [" ", "a", "b"]
 
 
+def test_a_curve_of_texts(melodies, encoder, tmp_path, monkeypatch):
+    """Letters are those of the texts that are drawn; both sides get the same ones."""
+    from selfsup.transfer import model, transcribe
+    from selfsup.transfer import tasks as transfer
+
+    monkeypatch.setattr(transcribe, "MOST_STEPS", 2)
+    monkeypatch.setattr(transcribe, "LEAST_STEPS", 2)
+    monkeypatch.setattr(model, "compare", lambda *given: (0.0, 0))
+    seen, honest = [], transfer.train
+
+    def train(network, encoder, part, **settings):
+        seen.append((network, part, settings))
+        honest(network, encoder, part, **settings)
+
+    monkeypatch.setattr(transfer, "train", train)
+    found = encoder.finetune(melodies, tmp_path / "m", labels=melodies / "said.tsv", minutes=1000,
+                             shots=(1, 3), seeds=2)  # fmt: skip
+    assert [(row["shots"], row["of"]) for row in found.curve] == [
+        (shots, of) for shots in (1, 3) for of in ("pretrained", "from scratch")
+    ]
+    few = [call for call in seen if len(call[1]) <= 3]
+    assert len(few) == 2 * 2 * 2
+    texts, parts = transcripts(open_source(melodies), melodies / "said.tsv")
+    for (one, ours, a), (other, theirs, b) in zip(few[::2], few[1::2], strict=True):
+        assert a["pretrained"] and not b["pretrained"] and a["steps"] == b["steps"]
+        assert ours.rows.tolist() == theirs.rows.tolist()
+        assert ours.targets == [texts[i] for i in ours.rows]
+        assert {parts[i] for i in ours.rows} == {"train"}
+        assert one.task.letters == other.task.letters == sorted(set("".join(ours.targets)))
+    ours, theirs = found.curve[:2]
+    assert ours["gain"]["value"] == pytest.approx(theirs["value"] - ours["value"])  # of errors
+
+
 def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, tmp_path):
     table = tmp_path / "long.csv"
     table.write_text("file,text\n" + "".join(f"{i}.wav,{'ab' * 40}\n" for i in range(60)))

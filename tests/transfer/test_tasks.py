@@ -10,7 +10,8 @@ from sklearn.metrics import r2_score
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate.ridge import STRENGTHS, ridge
-from selfsup.finetune import _continuous, difference, interval
+from selfsup.finetune import difference, interval
+from selfsup.finetune.asked import _continuous
 from selfsup.transfer.find import TASKS, task_class
 from selfsup.transfer.forecast import Forecast
 from selfsup.transfer.segment import Segment, masks, middle, values_of

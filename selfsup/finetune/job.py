@@ -1,0 +1,229 @@
+"""The steps of one fine-tuning, from what teaches and what tests to the numbers."""
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..console import Console, duration
+from ..data.store import Store
+from ..evaluate import forecast
+from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, awake, classical
+from ..evaluate.features import readable
+from ..evaluate.split import Split, split
+from ..load import LoadedEncoder
+from ..randomness import mix
+from ..stop import stop
+from ..transfer import core, tasks
+from ..transfer.forecast import Forecast, Stretches, level_of
+from ..transfer.segment import Segment, grid_of, values_of
+from ..transfer.tasks import FULL, HEAD, LOW_RANK, Classify, Network, Part, Regress, Task
+from ..transfer.transcribe import Transcribe, fitting, lengths, size_for
+from .asked import Asked
+from .controls import COLOUR, by_colour, of_features, of_values
+from .intervals import difference, interval
+from .lesson import EXACT, Lesson, how_much
+from .result import PROBE, TUNED, conclude
+
+
+class Job:
+    """The steps of one fine-tuning."""
+
+    def __init__(
+        self,
+        encoder: LoadedEncoder,
+        store: Store,
+        asked: Asked,
+        console: Console,
+        seed: int,
+        seconds: float,
+    ):
+        self.encoder, self.store, self.asked, self.console = encoder, store, asked, console
+        self.seed, self.seconds, self.began = seed, seconds, time.monotonic()
+        self.notes: list[str] = [note + "." for note in asked.notes]
+        self.outcomes: dict[str, np.ndarray] = {}
+        self.settings: dict[str, Any] = {}
+
+    def divide(self, drop_leaks: bool) -> None:
+        """What teaches and what tests; the task is made from what teaches."""
+        asked = self.asked
+        classes = asked.classes is not None
+        usable, prints = readable(self.store, self.tell("samples:"))
+        codes = asked.values if classes else np.where(asked.known, 0, -1)
+        self.split: Split = split(
+            asked.source, codes, usable, prints, drop_leaks=drop_leaks, seed=self.seed,
+            least=2 if classes else 1, given=asked.given,
+        )  # fmt: skip
+        train, test = self.split.train, self.split.test
+        self.notes += [f"{self.split.statement}: {len(train)} teach, {len(test)} test.",
+                       *(note + "." for note in self.split.notes)]  # fmt: skip
+        values = asked.values
+        if classes:  # classes are those that teach; another one in the test part is always wrong
+            known = np.unique(values[train])
+            place = np.full(len(asked.classes or ()) + 1, -1)
+            place[known] = np.arange(len(known))
+            self.task: Task = Classify([(asked.classes or [])[i] for i in known])
+            values = place[values]
+        elif asked.task == "regress":
+            self.task = Regress.of(values[train])
+        elif asked.task == "segment":
+            grid = grid_of(self.encoder.encoder)
+            self.task = Segment(values_of(values[train]), grid, self.encoder.size)
+        else:
+            seconds = lengths(self.encoder, self.store, train)
+            size = size_for(self.encoder, max(seconds.values()))
+            self.task = Transcribe(sorted({c for i in train for c in values[i]}), size)
+        whole = Part(self.store, np.arange(len(asked.known)), values)
+        self.train, self.test = whole.take(train), whole.take(test)
+        if isinstance(self.task, Transcribe):
+            fitting(self.task, self.encoder, self.store, self.train)
+
+    def recordings(self, horizon: int) -> None:
+        """What teaches and what tests of recordings: stretches of their first and last parts."""
+        source: Any = self.asked.source
+        judge = forecast.Judge(self.encoder, source, (horizon,), 0, self.console)
+        teaching = np.concatenate(
+            [
+                values[: limits[0]]
+                for values, limits in zip(source.series, source.bounds, strict=True)
+            ]
+        ).astype(np.float64)
+        mean, deviation = np.nanmean(teaching, 0), np.nanstd(teaching, 0)
+        deviation = np.where(deviation > 1e-9, deviation, 1.0)
+        # one scale for all recordings, so that others can be foretold as well
+        judge.series = [((v - mean) / deviation).astype(np.float32) for v in source.series]
+        channels = list(source.columns) or [str(i) for i in range(len(mean))]
+        self.task = Forecast(horizon, channels, mean.tolist(), deviation.tolist(),
+                             judge.instance, judge.context)  # fmt: skip
+
+        def part(number: int) -> Part:
+            origins = judge.origins(number, horizon)
+            level, spread = level_of(list(judge.values(origins, judge.context)), judge.instance)
+            stretches = Stretches(judge.inputs, origins, judge.context)
+            targets = np.concatenate([judge.future(origins, horizon), level, spread], 1)
+            return Part(stretches, np.arange(len(origins)), targets.astype(np.float32))
+
+        self.train, self.test = part(0), part(2)
+        statement = f"stretches of the first {100 * source.bounds[0][0] // len(source.series[0])} %"
+        self.split = Split(self.train.rows, self.test.rows, "made", f"{statement} teach")
+        self.notes.append(
+            f"{len(self.train)} {statement} teach, {len(self.test)} of the last part test; "
+            f"{judge.context} steps before are known. Errors are on scaled values."
+        )
+        self.judge = judge
+
+    # ---- networks ----------------------------------------------------------------------------
+
+    def run(self, how: str | None, with_controls: bool) -> Network:
+        """The network to keep; its outcomes and those of the controls are noted."""
+        n = len(self.train)
+        reason = "asked for"
+        if how is None:
+            how, reason = how_much(self.task, self.encoder, n)
+        self.console.say(f"trained: {how} ({reason})")
+        self.settings = {"trained": how, "reason": reason, "labels": n}
+        if how == LOW_RANK and not core.adaptable(self.encoder.encoder):
+            core.adapt(self.encoder.encoder)  # raises
+        exact = isinstance(self.task, EXACT)
+        untrained = isinstance(self.task, Segment) and with_controls
+        self._clock((how != HEAD) + with_controls + (not exact) * (1 + untrained))
+        self.lesson = Lesson(self.encoder, self.task, self.train, self.effort, self.seed)
+        self.tell(PROBE)("")
+        network = self.lesson.probe(self.tell(PROBE))
+        self.outcomes[PROBE] = tasks.outcomes(network, self.encoder, self.test)
+        if how != HEAD:
+            network = self._trained(TUNED, how, pretrained=True)
+        if with_controls:
+            self._trained(SCRATCH, FULL, pretrained=False)
+            self._classical()
+        return network
+
+    def _clock(self, trainings: int) -> None:
+        self.effort = core.Effort(
+            len(self.train), core.least_steps(len(self.train)), self.task.most_batch
+        )
+        if trainings:
+            each = self.each * trainings * (len(self.task.scratch_rates) + self.task.light + 1)
+            left = self.seconds - (time.monotonic() - self.began)
+            found = self.task.effort(len(self.train), left / each)
+            if found is None:
+                self.notes.append(
+                    "The time given is short: each training is as short as is worth it, and takes "
+                    "longer (minutes)."
+                )
+            self.effort = found or self.effort
+
+    @cached_property
+    def each(self) -> float:
+        """Seconds that training takes for a sample."""
+        some = self.train.take(np.arange(len(self.train))[:: max(1, len(self.train) // 512)])
+        return tasks.seconds_per_sample(self.task, self.encoder, some)
+
+    @cached_property
+    def plain(self) -> Pair:
+        """The modality's own features of what teaches and what tests."""
+        return classical(self.encoder, self.store, self.train.rows, self.test.rows)
+
+    def _trained(self, of: str, how: str, pretrained: bool) -> Network:
+        network = self.lesson.train(how, pretrained, self.tell(of))
+        self.settings[of] = self.lesson.settings(how, pretrained, network)
+        self.outcomes[of] = tasks.outcomes(network, self.encoder, self.test)
+        return network
+
+    def _classical(self) -> None:
+        """What was used before there were encoders, and for masks an untrained one."""
+        task, encoder, train, test = self.task, self.encoder, self.train, self.test
+        if isinstance(task, Transcribe):
+            return
+        if isinstance(task, Forecast):
+            self.outcomes |= of_values(task, self.judge)
+        elif isinstance(task, Segment):
+            tell = self.tell(UNTRAINED)
+            tell("")
+            fresh = awake(encoder.untrained(mix(self.seed, 1)).to(encoder.device))
+            probe = Lesson(fresh, task, train, self.effort, self.seed).probe(tell)
+            self.outcomes[UNTRAINED] = tasks.outcomes(probe, fresh, test)
+            self.outcomes[COLOUR] = by_colour(task, encoder, train, test, self.seed)
+        else:
+            name = encoder.modality.baseline_name
+            self.tell(name)("")
+            self.outcomes[name] = of_features(task, self.plain, train.targets, test, self.seed)
+
+    # ---- numbers -----------------------------------------------------------------------------
+
+    def told(self) -> dict[str, Any]:
+        main = TUNED if TUNED in self.outcomes else PROBE
+        ours = self.outcomes[main]
+        scores, gains = [], []
+        for of, theirs in self.outcomes.items():
+            value, low, high = interval(self.task.summary, theirs, self.seed, self.task.blocks)
+            scores.append({"of": of, "value": value, "low": low, "high": high})
+            if of != main:
+                gain = difference(self.task, ours, theirs, self.seed)
+                gains.append({"over": of, **dict(zip(("value", "low", "high"), gain, strict=True))})
+        scores.sort(key=lambda row: row["of"] != main)
+        return {
+            "format": 1,
+            "task": self.task.name,
+            "reason": self.asked.reason,
+            "metric": self.task.metric,
+            "percent": self.task.percent,
+            "verdict": conclude(self.task, main, scores, gains, self.settings),
+            "scores": scores,
+            "gains": gains,
+            "settings": self.settings,
+            "split": self.split.to_json(),
+            "data": self.store.source.place,
+            "notes": self.notes,
+            "seconds": round(time.monotonic() - self.began, 1),
+        }
+
+    def tell(self, what: str) -> Callable[[str], None]:
+        def tell(detail: str) -> None:
+            stop.check()
+            spent = duration(time.monotonic() - self.began)
+            self.console.progress(f"finetune: {what} {detail}  {spent}")
+
+        return tell
