@@ -483,6 +483,8 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
         choose(f"encoder.{key}", value, why)
     if facts.device == "cpu":
         short = SHORT.get(f"{facts.modality}.{method}") or SHORT.get(method, {})
+        if known.get("train.shard") and short.get("optim.name") == "muon":  # needs whole matrices
+            short = {key: value for key, value in short.items() if not key.startswith("optim.")}
         for key, value in short.items():
             choose(key, value, "suits the few thousand steps that processor cores can do")
 
