@@ -108,13 +108,15 @@ def test_resnet_against_a_slow_reading_of_the_paper(name, side, width):
     with torch.no_grad():
         for key, value in encoder.state_dict().items():  # no gain is 0, no statistics are trivial
             if value.ndim == 1:
-                value.uniform_(0.5, 1.5) if "bias" not in key else value.normal_(0, 0.2)
+                gain = key.endswith(("var", "weight"))
+                value.uniform_(0.5, 1.5) if gain else value.normal_(0, 0.2)
         x = torch.randn(2, 3, side, side, dtype=torch.float64)
         expected = as_in_the_paper(name, encoder.state_dict(), x, large=side > 64)
         torch.testing.assert_close(encoder.features(x), rearrange(expected, "b d h w -> b (h w) d"))
         torch.testing.assert_close(encoder(x), expected.mean((2, 3)))
     assert expected.shape[1] == encoder.dim == width * (512 if name == "resnet18" else 2048)
     assert expected.shape[2:] == encoder.grid
+    assert (expected[0] - expected[1]).abs().mean() > 0.01  # what is shown gets through
 
 
 def test_the_small_stem_is_for_pictures_up_to_64_pixels():
