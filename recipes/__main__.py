@@ -45,7 +45,7 @@ NEEDS = {
     "maskfeat": (("audio", "image"), "has no grid of two axes"),
     "rotation": (("image",), "has no square grid"),
     "relativeposition": (GRIDS, "has no grid"),
-    "colorization": (("image", "series"), "has no channels"),
+    "colorization": (("image", "series", "video"), "has no channels"),
     "inpainting": (GRIDS, "has no grid"),
     "wav2vec2": (GRIDS, "has no patches of numbers"),
     "hubert": (GRIDS, "has no patches of numbers"),

@@ -53,7 +53,8 @@ def demo(
         return Shown(done.result, done.text, done.exit_code)
 
     console.say(f"3. did it help? selfsup evaluate {out} {data} --shots 1,10")
-    left = max(10.0, 49.0 - (time.monotonic() - began))
+    # judging ends at 49 s where pretraining has its usual 17, and otherwise in proportion
+    left = max(0.6 * seconds, 2.9 * seconds - (time.monotonic() - began))
     with stop.installed():
         found = evaluate(out, data, shots=LABELS, seeds=5, minutes=left / 60, console=console)
         page = report(out)

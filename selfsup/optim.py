@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import distributed, schedules
+from .errors import SelfsupError
 
 # Tensors of more than one dimension that are no matrices: learned tokens and positions.
 MUON_MOMENTUM = 0.95
@@ -56,7 +57,12 @@ def build(method: nn.Module, optim: Optim, batch: int, steady: tuple[str, ...] =
         return torch.optim.AdamW(groups, lr=lr, betas=optim.betas, fused=True)
     if optim.name == "muon":
         if any(distributed.spread(p) for p in method.parameters()):
-            raise ValueError("the optimizer is muon, which needs whole matrices: not with --shard")
+            raise SelfsupError(
+                "E201",
+                "the optimizer is muon, with --shard",
+                why="it needs whole matrices, of which each process then holds a part",
+                do="--set optim.name=adamw, or leave --shard out",
+            )
         return Muon(groups, lr=lr, betas=optim.betas, fused=True)
     if optim.name == "sgd":
         # PyTorch has no fused descent for tensors that are spread over ranks

@@ -495,6 +495,10 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
         choose(f"encoder.{key}", value, why)
     if facts.device == "cpu":
         short = SHORT.get(f"{facts.modality}.{method}") or SHORT.get(method, {})
+        name = short.get("optim.name", known.get("optim.name"))
+        shards = known.get("train.shard") and name == "muon"  # which needs whole matrices
+        if shards or known.get("optim.name", name) != name:  # its rates are for no other
+            short = {key: value for key, value in short.items() if not key.startswith("optim.")}
         for key, value in short.items():
             choose(key, value, "suits the few thousand steps that processor cores can do")
 

@@ -545,10 +545,10 @@ def test_rows_of_all_ranks_are_collected():
     assert on_ranks(told_by_all) == [expected, expected]
 
 
-def torchrun(words, **environment):
+def torchrun(words, program=("-m", "selfsup"), **environment):
     """`torchrun --nproc-per-node 2 -m selfsup ...` as a user gives it."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    start += ["--master-addr", "localhost", "--master-port", str(free_port()), "-m", "selfsup"]
+    start += ["--master-addr", "localhost", "--master-port", str(free_port()), *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
         [*start, *words], env=environment, capture_output=True, text=True, timeout=200
@@ -578,13 +578,44 @@ def test_torchrun_then_on_with_one_process(tmp_path, monkeypatch):
     assert cli.main(both) == 0
     assert cli.main([*words, "--out", str(tmp_path / "alone")]) == 0
 
+    sharded = [*words, "--shard", "--out", str(tmp_path / "sharded")]
+    (tmp_path / "told.py").write_text(TELLING_SHARES)
+    done = torchrun(sharded, program=[str(tmp_path / "told.py")])
+    assert done.returncode == 0, done.stderr
+    for rank in range(2):  # each holds half of all weights
+        assert float((tmp_path / f"share-{rank}").read_text()) == pytest.approx(0.5, abs=0.01)
+    assert "shard = true" in (tmp_path / "sharded" / "resolved.toml").read_text()
+
     losses = []
-    for name in ("both", "alone"):
+    for name in ("both", "sharded", "alone"):
         run = Run.open(tmp_path / name)
         losses.append([row["train/loss"] for row in run.metrics.read()])
         counts = run.read_json("data/manifest.json")
         assert (counts["found"], counts["used"], counts["skipped"]) == (25, 24, 1)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[2], rel=1e-3) and len(losses[0]) == 2
+    # its optimizer is another: Muon needs whole matrices
+    assert losses[1][0] == pytest.approx(losses[2][0], rel=1e-3) and len(losses[1]) == 2
+
+
+# `selfsup`, that also writes beside itself which share of the weights its process holds
+TELLING_SHARES = """
+import sys
+from pathlib import Path
+from selfsup import cli, distributed
+
+wrap = distributed.wrap
+
+def telling(method, **settings):
+    model = wrap(method, **settings)
+    weights = list(model.parameters())
+    held = sum(getattr(p, "_local_tensor", p).numel() for p in weights)
+    share = held / sum(p.numel() for p in weights)
+    Path(__file__).with_name(f"share-{distributed.rank()}").write_text(str(share))
+    return model
+
+distributed.wrap = telling
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
 def refused():

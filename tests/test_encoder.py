@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from einops import rearrange
 
-from selfsup.encoder import build, sincos
+from selfsup.encoder import Encoder, build, sincos
 from selfsup.errors import SelfsupError
 from selfsup.stems import Patches
 from selfsup.teacher import Teacher
@@ -60,6 +62,126 @@ def test_other_resolutions_are_encoded(name):
             assert encoder(x).shape == (2, encoder.dim)
     with pytest.raises(SelfsupError, match="do not tile"):
         build("vit_tiny", 32)(torch.randn(1, 3, 30, 30))
+
+
+DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
+
+
+def as_in_the_paper(name: str, state: dict, x: torch.Tensor, large: bool) -> torch.Tensor:
+    """Table 1 and figure 5 of He et al., 2015, layer by layer: the last feature map."""
+
+    def convolved(x, conv, norm, stride, padding):
+        x = torch.nn.functional.conv2d(x, state[f"{conv}.weight"], None, stride, padding)
+        mean, var = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        return torch.nn.functional.batch_norm(
+            x, mean, var, state[f"{norm}.weight"], state[f"{norm}.bias"]
+        )
+
+    x = convolved(x, "conv1", "bn1", 2, 3) if large else convolved(x, "conv1", "bn1", 1, 1)
+    x = x.clamp(min=0)
+    if large:
+        x = torch.nn.functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    for stage, depth in enumerate(DEPTHS[name]):
+        for i in range(depth):
+            at, stride = f"layer{stage + 1}.{i}", 2 if stage > 0 and i == 0 else 1
+            if name == "resnet18":
+                y = convolved(x, f"{at}.conv1", f"{at}.bn1", stride, 1).clamp(min=0)
+                y = convolved(y, f"{at}.conv2", f"{at}.bn2", 1, 1)
+            else:  # the stride in the 3x3, as everybody has it since
+                y = convolved(x, f"{at}.conv1", f"{at}.bn1", 1, 0).clamp(min=0)
+                y = convolved(y, f"{at}.conv2", f"{at}.bn2", stride, 1).clamp(min=0)
+                y = convolved(y, f"{at}.conv3", f"{at}.bn3", 1, 0)
+            if x.shape != y.shape:
+                x = convolved(x, f"{at}.downsample.0", f"{at}.downsample.1", stride, 0)
+            x = (x + y).clamp(min=0)
+    assert f"layer4.{DEPTHS[name][3]}.conv1.weight" not in state
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "width"),
+    [("resnet18", 24, 0.5), ("resnet18", 72, 0.25), ("resnet50", 24, 0.25), ("resnet50", 72, 0.5)],
+)
+def test_resnet_against_a_slow_reading_of_the_paper(name, side, width):
+    torch.manual_seed(0)
+    encoder = build(name, side, width=width).double().eval()
+    with torch.no_grad():
+        for key, value in encoder.state_dict().items():  # no gain is 0, no statistics are trivial
+            if value.ndim == 1:
+                gain = key.endswith(("var", "weight"))
+                value.uniform_(0.5, 1.5) if gain else value.normal_(0, 0.2)
+        x = torch.randn(2, 3, side, side, dtype=torch.float64)
+        expected = as_in_the_paper(name, encoder.state_dict(), x, large=side > 64)
+        torch.testing.assert_close(encoder.features(x), rearrange(expected, "b d h w -> b (h w) d"))
+        torch.testing.assert_close(encoder(x), expected.mean((2, 3)))
+    assert expected.shape[1] == encoder.dim == width * (512 if name == "resnet18" else 2048)
+    assert expected.shape[2:] == encoder.grid
+    assert (expected[0] - expected[1]).abs().mean() > 0.01  # what is shown gets through
+
+
+def test_the_small_stem_is_for_pictures_up_to_64_pixels():
+    for size, kernel, stride, places in ((64, 3, 1, 8), (65, 7, 2, 3), ((32, 65), 7, 2, None)):
+        encoder = build("resnet18", size, width=0.125)
+        assert encoder.conv1.kernel_size == (kernel, kernel)
+        assert encoder.conv1.stride == (stride, stride)
+        if places:
+            found = encoder.eval().features(torch.randn(1, 3, size, size)).shape[1]
+            assert encoder.grid == (places, places) and found == places**2
+
+
+def cubic(before: int, after: int) -> torch.Tensor:
+    """(after, before): Keys' bicubic weights along one axis, a = -3/4, edges repeated."""
+    a, table = -0.75, torch.zeros(after, before)
+    for row in range(after):
+        place = (row + 0.5) * before / after - 0.5
+        for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+            d = abs(place - tap)
+            near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+            table[row, min(max(tap, 0), before - 1)] += near if d <= 1 else far
+    return table
+
+
+@pytest.mark.parametrize("grid", [(8, 5), (6, 9), (3, 4), (2, 12)])
+def test_positions_elsewhere_are_bicubic_in_the_grid(grid):
+    """Also of a grid that is not square, and row by row."""
+    encoder = Encoder(Patches((8, 12), (2, 2), 3, 16), dim=16, depth=1, heads=2)
+    assert encoder.grid == (4, 6)
+    square = rearrange(encoder.positions, "(h w) d -> h w d", h=4)
+    rows, columns = cubic(4, grid[0]), cubic(6, grid[1])
+    expected = torch.einsum("rh,cw,hwd->rcd", rows, columns, square).flatten(0, 1)
+    torch.testing.assert_close(encoder.positions_at(grid), expected, atol=1e-5, rtol=1e-5)
+    assert encoder.positions_at((4, 6)) is encoder.positions
+    x = torch.randn(1, 3, 2 * grid[0], 2 * grid[1])  # and each place gets its own
+    torch.testing.assert_close(
+        encoder.tokens(x) - encoder.embed(x), expected[None], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "cut", "other"),
+    [
+        ((24,), (2,), (30,)),
+        ((8, 12), (2, 2), (7, 9)),
+        ((8, 8, 12), (2, 2, 2), (6, 3, 9)),
+    ],
+)
+def test_a_ramp_of_positions_stays_a_ramp(size, cut, other):
+    """Along its own axis alone, at places that lie where the same pictures have them."""
+    encoder = Encoder(Patches(size, cut, 3, 16), dim=16, depth=1, heads=2)
+    axes = torch.meshgrid(*(torch.arange(g) / g for g in encoder.grid), indexing="ij")
+    with torch.no_grad():
+        for i, axis in enumerate(axes):
+            encoder.positions[:, i] = axis.flatten()
+    found = encoder.positions_at(other).detach()
+    for i, (before, after) in enumerate(zip(encoder.grid, other, strict=True)):
+        line = found[:, i].view(other).movedim(i, 0).reshape(after, -1)
+        assert (line - line[:, :1]).abs().max() < 1e-6  # the same on all other axes
+        line, wanted = line[:, 0], (torch.arange(after) + 0.5) / after - 0.5 / before
+        inside = (wanted >= 1 / before) & (wanted < 1 - 2 / before)
+        # bicubic weights with a = -3/4 are off by up to 5 % of a place between two
+        assert (line - wanted)[inside].abs().max() < (0.06 if len(size) == 2 else 1e-5) / before
+        assert inside.any() and (line.diff() > 0)[1:-1].all()
 
 
 def test_cls_token_registers_and_pooling():

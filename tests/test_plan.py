@@ -43,6 +43,17 @@ def test_everything_is_chosen_with_a_reason():
     assert sum(f"train.{unit}" in found for unit in ("minutes", "epochs", "steps")) == 1
 
 
+def test_rates_are_for_the_optimizer_they_were_tried_with():
+    assert chosen()["optim.name"] == "muon" and chosen({"optim.name": "muon"})["optim.lr"]
+    assert not [key for key in chosen({"optim.name": "adamw"}) if key.startswith("optim.")]
+
+
+def test_shards_go_without_an_optimizer_that_needs_whole_matrices():
+    assert chosen()["optim.name"] == "muon"
+    found = chosen({"train.shard": True})
+    assert not any(key.startswith("optim.") for key in found) and found["method.hidden"] == 512
+
+
 def test_what_is_given_is_never_chosen():
     given = {"method.name": "mae", "encoder.name": "vit_tiny", "encoder.patch": 2}
     given |= {"train.batch": 64, "data.resolution": 24, "train.steps": 7}

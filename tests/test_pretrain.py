@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import selfsup
-from selfsup import cli, modalities, rehearse, settings
+from selfsup import cli, console, modalities, rehearse, settings
 from selfsup.checkpoint import read
 from selfsup.errors import SelfsupError
 from selfsup.pretrain.job import local_size
@@ -105,6 +105,48 @@ def test_run_folder(reference, photos):
     assert reference.done["step"] == 6
     assert (path / "checkpoints" / "latest").read_text().strip() == "step-000006"
     assert selfsup.load(path).dim == 64
+
+
+def test_the_line_of_progress_says_what_the_rows_say(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.0)  # each row a line, not one in 30 s
+    words = [word for word in WORDS if word != "--quiet"]
+    words[words.index("--steps") + 1] = "12"
+    code = cli.main(["pretrain", str(photos), "--out", str(tmp_path / "r"), *words])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    rows = list(Run.open(tmp_path / "r").metrics.read())
+    assert code == 0 and [row["step"] for row in rows] == [1, 10, 12] and len(lines) == 3
+    pace = (rows[1]["time"] - rows[0]["time"]) / 9
+    for line, row in zip(lines, rows, strict=True):
+        parts = line.split("  ")
+        assert parts[0] == f"step {row['step']}/12"
+        assert f"epoch {row['epoch']:.2f}" in parts
+        assert f"{row['speed/samples_per_second']:.0f} samples/s" in parts
+        assert f"data {100 * row['speed/data_wait']:.0f} %" in parts
+        terms = [key for key in row if key.startswith("train/")]
+        terms = set(terms) - {"train/loss", "train/lr", "train/grad_norm"}
+        assert terms and all(f"{t.split('/')[1]} {row[t]:.3f}" in parts for t in terms)
+    assert f"{console.duration(2 * pace)} left" in lines[1].split("  ")
+    assert " left" not in lines[0]  # one step says nothing of the rest
+    assert f"rank {rows[1]['monitor/rank']:.1f}" in lines[1].split("  ")
+    assert "rank" not in lines[0] and f"rank {rows[1]['monitor/rank']:.1f}" in lines[2]
+
+
+def test_tensorboard_gets_the_rows_of_a_run(photos, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [*WORDS, "--set", "log.tensorboard=true"]
+    assert cli.main(["pretrain", str(photos), "--out", str(tmp_path / "r"), *words]) == 0
+    rows = list(Run.open(tmp_path / "r").metrics.read())
+    log = EventAccumulator(str(tmp_path / "r" / "tensorboard")).Reload()
+    found: dict[int, dict[str, float]] = {}
+    for name in log.Tags()["scalars"]:
+        for point in log.Scalars(name):
+            found.setdefault(point.step, {})[name] = point.value
+    for row in rows:
+        numbers = {k: v for k, v in row.items() if "/" in k and isinstance(v, int | float)}
+        assert found.pop(row["step"]) == pytest.approx(numbers)
+    assert not found and len(rows) == 2
 
 
 def test_skipped_files_are_accounted_for(photos, tmp_path, capsys):

@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -222,6 +224,56 @@ def test_out_of_memory_cuts_the_batch_and_changes_nothing_else(monkeypatch, tmp_
     assert asked[1] == [0, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5]  # the third step again, then in two parts
     (event,) = outcome.events
     assert event["kind"] == "memory" and "2 parts of 4" in event["message"]
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_an_allocation_that_really_fails(tmp_path):
+    """A batch needs 200 MiB where 160 may be mapped; half of it does not, once the first try is
+    freed. What was learned is what a run with room enough learns."""
+    code = """
+import json, resource, sys
+import torch
+from tiny import SIZE, Local, Samples
+from selfsup.optim import Optim
+from selfsup.run import Run
+from selfsup.train import train
+torch.set_num_threads(1)
+
+class Wide(Local):
+    optim = Optim("sgd", lr=1e-5, per=256, weight_decay=0.0, warmup=0.0)
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Sequential(
+            torch.nn.Linear(SIZE, 2**16), torch.nn.Tanh(), torch.nn.Linear(2**16, 4)
+        )
+
+def run(batch, **more):
+    torch.manual_seed(0)
+    method, samples, rows = Wide(), Samples(views=1, batch=batch), []
+    told = train(method, samples, batch=batch, steps=2, every=1, precision="fp32",
+                 watch=rows.append, **more)
+    return told, samples.asked, [row["train/loss"] for row in rows]
+
+run(2)  # loads what is loaded late
+mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+resource.setrlimit(resource.RLIMIT_AS, (mapped + 160 * 2**20, hard))
+told, asked, losses = run(256, run=Run(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+print(json.dumps([told.finished, told.events, asked, losses, run(256)[2]]))
+"""
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        capture_output=True, text=True, env=environment, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    finished, events, asked, losses, plenty = json.loads(done.stdout)
+    assert finished and asked == [0, 0, 0, 1, 1]  # the first again, then in two parts
+    assert [event["kind"] for event in events] == ["memory"]
+    assert "2 parts of 128" in events[0]["message"]
+    assert losses == pytest.approx(plenty, rel=1e-5)
 
 
 def test_torch_out_of_memory_counts_too():

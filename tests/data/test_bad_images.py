@@ -13,9 +13,11 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import GifImagePlugin
 from PIL import Image as Pillow
 
-from selfsup.data import Ledger, open_source, open_store
+from selfsup.data import BadSample, Ledger, open_source, open_store
+from selfsup.scan import scan
 from tests.data.pictures import encoded, pixels, write
 
 
@@ -138,6 +140,25 @@ print(json.dumps([used, ledger.counts(), grown, first]))
     np.testing.assert_array_equal(np.array(first).reshape(24, 24, 3), pixels(3))
 
 
+def test_of_ten_thousand_frames_the_first_alone_is_read(tmp_path, image, monkeypatch):
+    still = encoded(1, form="GIF")
+    frame = b"\x21\xf9\x04\0\0\0\0\0" + b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0)
+    frame += b"\x02\x02\x44\x01\0"  # one pixel
+    write(tmp_path / "data", {"many.gif": still[:-1] + 10_000 * frame + b";", "one.gif": still})
+    with Pillow.open(tmp_path / "data" / "many.gif") as picture:
+        picture.seek(3)  # the frames are there
+    looked, real = [], GifImagePlugin.GifImageFile._seek
+
+    def seek(self, number, *rest):
+        looked.append(number)
+        return real(self, number, *rest)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", seek)
+    used, skipped = through(tmp_path / "data", image)
+    assert not skipped and max(looked) <= 1  # whether there is a second one may be asked
+    np.testing.assert_array_equal(used["many.gif"], used["one.gif"])
+
+
 def save(picture, form="PNG", **options):
     file = io.BytesIO()
     picture.save(file, form, **options)
@@ -178,7 +199,7 @@ def test_every_mode_becomes_rgb(tmp_path, image):
 
 
 def test_many_channels_are_decided_by_a_rule_and_counted(tmp_path, image):
-    """TIFF files of 2 and 13 bands: used or skipped with a reason, never a crash."""
+    """TIFF files of 2 and 13 bands are skipped, as are such arrays: docs/modalities/image.md."""
 
     def tiff(bands):
         data = np.zeros((8, 8, bands), np.uint8).tobytes()
@@ -191,7 +212,28 @@ def test_many_channels_are_decided_by_a_rule_and_counted(tmp_path, image):
 
     write(tmp_path / "data", {"a.tiff": tiff(2), "b.tiff": tiff(13), "c.png": encoded(0)})
     used, skipped = through(tmp_path / "data", image)
-    assert "c.png" in used and len(used) + len(skipped) == 3
+    assert set(used) == {"c.png"}
+    assert skipped == {"a.tiff": "not_an_image", "b.tiff": "not_an_image"}
+    for channels in (2, 5, 13):
+        with pytest.raises(BadSample) as bad:
+            image.read(np.zeros((8, 8, channels), np.uint8))
+        assert bad.value.code == "channels" and str(channels) in bad.value.reason
+
+
+def test_mixed_channels_are_brought_to_three_and_told_once(tmp_path, image):
+    rgb = Pillow.fromarray(pixels(1))
+    for name, mode in {"a": "RGB", "b": "L", "c": "RGBA", "d": "L"}.items():
+        write(tmp_path / "data", {f"{name}.png": save(rgb.convert(mode))})
+    found = scan(tmp_path / "data")
+    assert found.modes == {"L": 2, "RGB": 1, "RGBA": 1}
+    assert sum("different modes" in note for note in found.notes) == 1
+    used, skipped = through(tmp_path / "data", image)
+    assert not skipped and {array.shape for array in used.values()} == {(24, 24, 3)}
+    arrays = [pixels(1), pixels(1)[:, :, :1], np.zeros((24, 24, 2), np.uint8), pixels(1)]
+    ledger = Ledger()
+    with open_store(open_source(arrays), image, 24, ledger=ledger) as store:
+        batch = store.fill().batch(np.arange(4))
+    assert batch.indices.tolist() == [0, 1, 3] and ledger.counts() == {"channels": 1}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

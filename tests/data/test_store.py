@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from selfsup.data import Ledger, disk, open_source, open_store
+from selfsup.data import cache as cache_module
 from selfsup.data.cache import make_room, used_bytes
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels, write
@@ -176,6 +178,25 @@ def test_a_cache_that_cannot_be_written(folder, counting, tmp_path):
                 store.batch([3]).pixels[0].permute(1, 2, 0), pixels(int(store.source.name(3)[2:4]))
             )
     assert counting.reads == 20 + 2
+
+
+def test_a_disk_that_is_nearly_full(folder, image, cache, monkeypatch):
+    """What is to be left to others is left, and the run says so."""
+    total = 100 * cache_module.GIB
+    for free, mode in ((cache_module.LEAVE_FREE, "stream"), (2 * cache_module.LEAVE_FREE, "disk")):
+        usage = shutil._ntuple_diskusage(total, total - free, free)
+        monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path, usage=usage: usage)
+        with open_store(open_source(folder), image, 24) as store:
+            assert store.mode == mode, store.notes
+            if mode == "stream":
+                (note,) = store.notes
+                assert "decoded each time" in note and "0 MiB may be used" in note
+                assert os.listdir(cache / "stores") == []
+            same_samples(store.batch(np.arange(20)), by_name(store.source))
+
+
+def by_name(source):
+    return {i: pixels(int(source.name(i)[2:4])) for i in range(len(source))}
 
 
 def test_a_cache_that_may_not_grow(tmp_path, image, monkeypatch):

@@ -60,6 +60,27 @@ def assert_closed(page):
     assert "http://" not in page.content and "https://" not in page.content
 
 
+def test_it_can_be_printed(finished):
+    """All of it, dark on white, whatever was folded or cut off on the screen."""
+    content = report(finished).read_text("utf-8")
+    style = re.sub(r"/\*.*?\*/", "", content.split("<style>")[1].split("</style>")[0], flags=re.S)
+    before, printed = style.split("@media print", 1)
+    rules = dict(re.findall(r"([^{}]+?)\s*\{([^{}]*)\}", printed.split("@media")[0]))
+    rules = {" ".join(name.strip("{ \n").split()): body for name, body in rules.items()}
+    assert "--page: #ffffff" in rules[":root"] and "--ink: #000000" in rules[":root"]
+    opened = rules["details::details-content"]  # what is folded is printed too
+    assert "content-visibility: visible" in opened and "block-size: auto" in opened
+    assert "overflow: visible" in rules[".scroll"]  # wide tables are not cut
+    assert "display: none" in rules["nav, .skip"]
+    assert any("break-inside: avoid" in body for name, body in rules.items() if "figure" in name)
+    # nothing has a height that text could outgrow; pictures and the signs of legends may
+    for name, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
+        if not re.search(r"svg|img", name):
+            assert not re.search(r"(^|[;\s])(max-)?height:", body), name
+            assert "position: fixed" not in body and "position: sticky" not in body, name
+    assert content.count("<details") > 0 and "100vh" not in style and "@media" in before
+
+
 def test_a_finished_run_says_all_that_it_knows(finished):
     path = report(finished)
     assert path == finished / "report.html"
