@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
 from .base import Source
+from .parquet import read_all, schema_of
 from .tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, encode
 
 TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step")
@@ -261,11 +261,8 @@ def is_series(path: str) -> bool:
             head = file.read(HEAD)
         return any(line.lstrip().lower().startswith(b"@") for line in head.splitlines())
     if lower.endswith(".parquet"):
-        try:
-            schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError):
-            return False  # the reader of shards says what is wrong with it
-        return _of_schema(schema) is not None
+        schema = schema_of(path)
+        return schema is not None and _of_schema(schema) is not None
     return _Layout.of(path) is not None
 
 
@@ -496,10 +493,7 @@ def _read(path: str, found: Found) -> None:
         _read_ts(path, found)
         return
     if path.lower().endswith(".parquet"):
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from None
+        table = read_all(path)
         layout = _of_schema(table.schema)
     else:
         laid_out = _Layout.of(path)
