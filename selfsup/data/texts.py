@@ -39,6 +39,7 @@ SHORTEST, LONGEST = 1 << 10, 8 << 10
 TEXT_COLUMNS = ("text", "content", "sentence", "document", "body", "abstract", "review")
 LOOKED_AT = 200  # rows that show which columns hold prose
 LOOKED_BYTES = 1 << 22  # and no more of them than that
+BEGINNING = 1000  # characters of a cell that tell whether it is prose
 LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -362,7 +363,7 @@ def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _is_prose(cells: Sequence[Any], words: float = 3.0) -> bool:
     """Strings of several words, mostly letters, that hardly repeat."""
-    found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    found = [cell[:BEGINNING] for cell in cells if isinstance(cell, str) and cell.strip()]
     if not found or len(found) < 0.5 * len(cells):
         return False
     length = sum(map(len, found))
