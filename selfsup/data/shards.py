@@ -175,6 +175,8 @@ class TarSource(Source):
                     raise _Bomb
                 member = archive.next()
             except _Bomb:
+                if held is not None and held.offset_data + held.size <= most:
+                    self._sample(held, number)
                 self.problems.add(shown, "archive-bomb")
                 break
             except (tarfile.TarError, zlib.error, EOFError, OSError):

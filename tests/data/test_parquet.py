@@ -104,7 +104,7 @@ def test_a_small_file_that_unpacks_to_much(tmp_path, monkeypatch):  # D18: 42.pa
     pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet")
     assert os.path.getsize(tmp_path / "t.parquet") < 1 << 16  # and 6 MB of text
     source = open_source(tmp_path / "t.parquet")
-    with pytest.raises(BadSample, match="too-large.*1 MiB"):
+    with pytest.raises(BadSample, match=r"too-large.*1 MiB"):
         source.read(1)
     numbers = {"date": np.arange(100_000), "a": np.zeros(100_000)}
     pq.write_table(pa.table(numbers), tmp_path / "s.parquet")
