@@ -24,6 +24,7 @@ REASONS = {
     "unsafe-name": "an absolute path or one with '..' in an archive",
     "archive-link": "a link, device or other special member of an archive",
     "archive-cut": "the archive ends too early",
+    "archive-bomb": "the archive unpacks to far more than its size; what came before is read",
     "copy": "byte for byte the same as another sample, which is used",
     "no-partner": "one part of a pair without the other",
     "broken-row": "a row of a table that cannot be read",

@@ -55,3 +55,11 @@ class Names:
 def text(name: bytes) -> str:
     """A name as a string from which the same bytes come back, whatever they are."""
     return name.decode("utf-8", "surrogateescape")
+
+
+def encoded(name: str) -> bytes:
+    """The bytes of such a string; also of one that no file can be called, as JSON may spell it."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogatepass")

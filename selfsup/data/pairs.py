@@ -16,17 +16,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from ..errors import SelfsupError
 from ..stop import stop
 from .base import Pair, Source, stamp_of
 from .files import read_file
 from .kinds import CODES, KINDS, extension, sniff
-from .names import text
+from .names import encoded, text
 from .outcome import BadSample
+from .parquet import each_row, first_rows, one_row, open_parquet
 from .shards import MEDIA, ParquetSource, TarSource, _key
-from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
-from .texts import _is_prose, _reader
+from .tables import LABEL_COLUMNS, LONGEST_LINE, SPLIT_COLUMNS, SPLITS, encode, lines
+from .texts import LOOKED_BYTES, _is_prose, _reader
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "transcript", "transcription",
                    "description", "alt_text", "prompt")  # fmt: skip
@@ -35,6 +36,7 @@ TRIED = 20  # file names that tell where files lie
 WORDS = 2.0  # in a column of texts, on average, where its name does not say that it is one
 HELD_OUT = 10  # every so many-th sample tests where the data name no parts
 FEWEST = 50  # samples for some of them to be held out
+ORPHANS = 0.2  # of all samples without one part: more are told of
 TESTING = SPLITS - {"train", "training"}
 
 
@@ -59,6 +61,12 @@ class PairSource(Source):
         """The parts that the data name."""
         return None
 
+    def _tell_of_orphans(self, lost: int, how: str) -> None:
+        """Say so where much was left out, which hints at a wrong folder or a wrong column."""
+        whole = lost + len(self)
+        if lost > ORPHANS * whole:
+            self.notes.append(f"{lost} of {whole} {how}: is that meant?")
+
     def for_training(self) -> Source:
         """All but what tests: a text that was seen with its picture says nothing when found."""
         numbers, names = self.splits()
@@ -74,7 +82,8 @@ class Part(Source):
         super().__init__(pairs.place)
         self.pairs, self.of = pairs, of
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
-        self.problems, self.ignored, self.sequential = pairs.problems, pairs.ignored, False
+        self.problems, self.ignored, self.notes = pairs.problems, pairs.ignored, pairs.notes
+        self.sequential = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -177,8 +186,7 @@ class PairTable(PairSource):
             if all(key):
                 groups.setdefault(key, []).append(row)
             elif any(key):
-                self.problems.add(next(filter(None, key)).encode("utf-8", "surrogateescape"),
-                                  "no-partner")  # fmt: skip
+                self.problems.add(encoded(next(filter(None, key))), "no-partner")
         self._files: list[tuple[str, ...]] = []
         self._texts: list[list[str]] = []
         self._stats: list[tuple[int, int]] = []
@@ -186,8 +194,8 @@ class PairTable(PairSource):
         for key, same in groups.items():
             try:
                 status = [os.stat(self._path(name)) for name in key]
-            except OSError:
-                self.problems.add(key[0].encode("utf-8", "surrogateescape"), "missing")
+            except (OSError, ValueError):  # the latter: nothing can be called that
+                self.problems.add(encoded(key[0]), "missing")
                 continue
             self._files.append(key)
             self._texts.append(list(dict.fromkeys(t for row in same for t in _told(row, texts))))
@@ -195,6 +203,26 @@ class PairTable(PairSource):
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
         self._given = _column(first, SPLIT_COLUMNS, rows)
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Captions without files, files without captions: a few are usual, many a mistake."""
+        counts = self.problems.counts()
+        absent = counts.get("missing", 0) + counts.get("no-partner", 0)
+        self._tell_of_orphans(absent, "rows are without a file that is there")
+        mute = sum(not texts for texts in self._texts)
+        if mute > ORPHANS * len(self):
+            self.notes.append(f"{mute} of {len(self)} files have no text in the table")
+        named, kinds = {name for key in self._files for name in key}, set(self.parts.values())
+        others = 0
+        for folder in {os.path.dirname(name) for name in named}:
+            with os.scandir(self._path(folder)) as entries:
+                for entry in entries:
+                    name = os.path.join(folder, os.fsdecode(entry.name))
+                    others += _kind(name) in kinds and name not in named
+        if others:
+            self.ignored = {"files without a text": others}
+        self._tell_of_orphans(others, "files beside the table are not in it")
 
     def _path(self, name: str) -> bytes:
         return os.path.join(os.fsencode(self.root), os.fsencode(name))
@@ -242,37 +270,45 @@ class PairTable(PairSource):
 
 def open_table(path: str) -> PairTable | None:
     """A table whose rows name files that are there and hold texts; None for any other."""
-    rows = _rows(path, LOOKED_AT)
+    rows = _first_rows(path)
     media = _media(path, rows)
     if not media:
         return None
     texts = _text_columns(rows, media)
-    return PairTable(path, _rows(path), media, texts) if texts else None
-
-
-def _rows(path: str, most: int | None = None) -> list[dict[str, Any]]:
-    """The first rows, or all. None of what is no table: whoever reads it otherwise says why."""
+    if not texts:
+        return None
     try:
-        return list(islice(_each_row(path), most))
-    except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError, AttributeError):
+        return PairTable(path, list(_each_row(path)), media, texts)
+    except csv.Error as error:
+        told = f"{path} is not a readable table: {error}"
+        raise SelfsupError("E105", told, where=path) from None
+
+
+def _first_rows(path: str) -> list[dict[str, Any]]:
+    """None of what is no table: whoever reads it otherwise says why."""
+    rows, seen = [], 0
+    try:
+        for row in islice(_each_row(path), LOOKED_AT):
+            rows.append(row)
+            seen += sum(len(cell) for cell in row.values() if isinstance(cell, str))
+            if seen > LOOKED_BYTES:
+                break
+    except (OSError, csv.Error):
         return []
+    return rows
 
 
 def _each_row(path: str) -> Iterator[dict[str, Any]]:
     if path.lower().endswith(".parquet"):
-        file = pq.ParquetFile(path)
-        if any(map(_binary, file.schema_arrow)):
-            return  # the files themselves are in there
-        for batch in file.iter_batches(4096):
-            yield from batch.to_pylist()
+        table = open_parquet(path)
+        if not any(map(_binary, table.schema_arrow)):  # else the files themselves are in there
+            yield from each_row(table)
+        return
+    if path.lower().endswith((".jsonl", ".ndjson")):
+        yield from _each_object(path)
         return
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        if path.lower().endswith((".jsonl", ".ndjson")):
-            for line in file:
-                if line.strip():
-                    yield _object(line)
-            return
-        rows = _reader(file, path)
+        rows = _reader(lines(file), path)
         header = next(rows, [])
         for cells in rows:
             stop.check()
@@ -280,11 +316,23 @@ def _each_row(path: str) -> Iterator[dict[str, Any]]:
                 yield dict(zip(header, cells, strict=False))
 
 
-def _object(line: str) -> dict[str, Any]:
-    """A row of JSON lines; empty where it is none."""
+def _each_object(path: str) -> Iterator[dict[str, Any]]:
+    """Rows of JSON lines; empty where they are none, or too long to be held."""
+    with open(path, "rb") as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            stop.check()
+            if len(line) > LONGEST_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(LONGEST_LINE)
+                yield {}
+            elif line.strip():
+                yield _object(line)
+
+
+def _object(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError:
+        row = json.loads(line.decode("utf-8-sig", "surrogateescape"))
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}
 
@@ -309,7 +357,7 @@ def _media(path: str, rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _kind(name: str) -> str:
-    code = CODES.get(extension(os.path.basename(name).encode("utf-8", "surrogateescape")))
+    code = CODES.get(extension(encoded(os.path.basename(name))))
     return KINDS[code] if code in MEDIA else ""
 
 
@@ -400,6 +448,8 @@ class PairTar(TarSource, PairSource):
             else:
                 self.problems.add(self.members[min(group.values())], "no-partner")
         self.json = written == "json"
+        lost = self.problems.counts().get("no-partner", 0)
+        self._tell_of_orphans(lost, "keys have one part without the other")
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -464,7 +514,7 @@ class PairParquet(ParquetSource, PairSource):
 
     def read(self, i: int) -> Pair:
         group, at = self._locate(i)
-        row = self._table(group).slice(at, 1).to_pylist()[0]
+        row = one_row(self._table(group), at)
         found = Pair()
         for part, column in self._media.items():
             value = row[column]
@@ -496,15 +546,11 @@ def open_pair_shards(paths: list[str], place: str) -> PairSource | None:
             except BadSample:
                 return None  # facts about files, and no text among them
         return found
-    try:
-        file = pq.ParquetFile(paths[0])
-    except (pa.ArrowException, OSError):
-        return None
-    rows = next(file.iter_batches(32), None)
-    rows = rows.to_pylist() if rows is not None else []
+    file = open_parquet(paths[0])
+    rows = first_rows(file, paths[0], 32)
     media = {}
     for column in (f.name for f in file.schema_arrow if _binary(f)):
-        cells = [row[column] for row in rows if row[column] is not None]
+        cells = [row[column] for row in rows if row.get(column) is not None]
         heads = [c.get("bytes") if isinstance(c, dict) else c for c in cells]
         kinds = Counter(sniff(head[:512]) for head in heads if head)
         kind = kinds.most_common(1)[0][0] if kinds else None

@@ -24,6 +24,7 @@ from .base import LARGEST, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
+from .parquet import each_row, first_rows, one_row, open_parquet, row_group
 from .tables import (
     HELD_COLUMNS,
     LABEL_COLUMNS,
@@ -39,6 +40,10 @@ from .texts import LOOKED_AT, content_of, joined
 
 MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
 CHUNK = 1 << 16
+HEADER = 1 << 20  # bytes of a long name or of other facts about a member
+FACTS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+         tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+SWOLLEN = 200  # times its size that a compressed archive may unpack to, and any to LARGEST
 
 
 def open_shards(paths: list[str], place: str) -> Source:
@@ -46,6 +51,19 @@ def open_shards(paths: list[str], place: str) -> Source:
     if all(path.lower().endswith(".parquet") for path in paths):
         return ParquetSource(paths, place)
     return TarSource(paths, place)
+
+
+class _Bomb(tarfile.TarError):
+    pass
+
+
+class _Member(tarfile.TarInfo):
+    """Facts about a member are held in memory, as many as its header says: not too many."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in FACTS and self.size > HEADER:
+            raise _Bomb(f"{self.size >> 20} MiB of facts about a member")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class TarSource(Source):
@@ -140,16 +158,27 @@ class TarSource(Source):
             total = self._stamps[-1][0]
         file.seek(0)
         try:
-            archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
+            archive = tarfile.TarFile(
+                fileobj=file, encoding="utf-8", errors="surrogateescape", tarinfo=_Member
+            )
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise SelfsupError(
                 "E106", f"{path} cannot be read as a tar archive", where=path, why=str(error),
                 do="tar and tar.gz are read; make it again with tar -cf or tar -czf",
             ) from None  # fmt: skip
+        most = max(LARGEST, SWOLLEN * self._stamps[-1][0])
         seen, held = 0, None
         while True:
             try:
+                # where the next member begins, by what this one says of itself
+                if total is None and archive.offset > most:
+                    raise _Bomb
                 member = archive.next()
+            except _Bomb:
+                if held is not None and held.offset_data + held.size <= most:
+                    self._sample(held, number)
+                self.problems.add(shown, "archive-bomb")
+                break
             except (tarfile.TarError, zlib.error, EOFError, OSError):
                 # tarfile notices the cut one member late
                 end = total if total is not None else file.reached
@@ -337,14 +366,7 @@ class ParquetSource(Source):
         self._file_first: list[int] = []
         firsts, stamps = [0], []
         for number, path in enumerate(paths):
-            try:
-                file = pq.ParquetFile(path, memory_map=True)
-            except (pa.ArrowException, OSError) as error:
-                raise SelfsupError(
-                    "E106", f"{path} cannot be read as parquet", where=path,
-                    why=str(error).splitlines()[0],
-                    do="write it again, for instance with pyarrow.parquet.write_table",
-                ) from None  # fmt: skip
+            file = open_parquet(path)
             self._files.append(file)
             self._file_first.append(firsts[-1])
             stamps.append(_stamp(os.stat(path)))
@@ -370,7 +392,7 @@ class ParquetSource(Source):
         group, row = self._locate(i)
         table = self._table(group)
         if self.content in ("text", "proteins"):
-            return joined(table.slice(row, 1).to_pylist()[0], self.columns)
+            return joined(one_row(table, row), self.columns)
         value = table.column(0)[row].as_py()
         if isinstance(value, dict):
             value = value.get("bytes")
@@ -400,14 +422,18 @@ class ParquetSource(Source):
 
     def targets(self) -> tuple[np.ndarray, str] | None:
         types = self._files[0].schema_arrow
+        usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
         names = [
-            f.name for f in types if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
+            f.name
+            for f in types
+            if f.name.strip().lower() in usual
+            and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
         ]
         cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
         return number_column(cells, NUMBER_COLUMNS)
 
     def _cells(self, column: str) -> Iterator[Any]:
-        return (v for f in self._files for v in f.read(columns=[column])[column].to_pylist())
+        return (row.get(column) for file in self._files for row in each_row(file, [column]))
 
     def _named(self, columns: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
         names = {name.lower(): name for name in self._files[0].schema_arrow.names}
@@ -432,8 +458,8 @@ class ParquetSource(Source):
                 for field in schema
                 if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
             ]
-            rows = next(self._files[0].iter_batches(LOOKED_AT, columns=strings), None)
-            content, texts = content_of(rows.to_pylist() if rows is not None else [])
+            rows = first_rows(self._files[0], self.paths[0], LOOKED_AT, strings)
+            content, texts = content_of(rows)
             if texts:
                 self.content = content
                 return texts, False
@@ -456,12 +482,7 @@ class ParquetSource(Source):
             if group not in self._recent:
                 number, index = self._groups[group]
                 wanted = [f"{name}.bytes" if self._nested else name for name in self.columns]
-                try:
-                    table = self._files[number].read_row_group(index, columns=wanted)
-                except (pa.ArrowException, OSError) as error:
-                    reason = str(error).splitlines()[0]
-                    raise BadSample("table-damaged", f"its row group: {reason}") from None
-                self._recent[group] = table
+                self._recent[group] = row_group(self._files[number], index, wanted)
                 while len(self._recent) > 2:
                     self._recent.popitem(last=False)
             self._recent.move_to_end(group)

@@ -5,6 +5,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, AnyStr
 
 import numpy as np
 
@@ -18,6 +19,7 @@ SPLIT_COLUMNS = ("split", "part", "subset", "set")
 NUMBER_COLUMNS = ("value", "score", "fitness", "y", "activity", "affinity", "stability")
 HELD_COLUMNS = ("validation",)  # true where a sample of the training part is held out
 
+LONGEST_LINE = 1 << 26  # characters of a cell or a line: more is not held in memory
 FEW = 20  # as many different values are classes, more may be numbers
 
 Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what the numbers mean
@@ -29,8 +31,12 @@ class Table:
     def __init__(self, path: Path):
         self.path = path
         self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        csv.field_size_limit(LONGEST_LINE)
         with self._open() as file:
-            self.header = next(csv.reader(file, delimiter=self.delimiter), [])
+            try:
+                self.header = next(csv.reader(lines(file), delimiter=self.delimiter), [])
+            except csv.Error as error:
+                raise self._broken(error) from None
         known = [name.strip().lower() for name in self.header]
 
         def column(names):
@@ -56,7 +62,7 @@ class Table:
 
         try:
             with self._open() as file:
-                reader = csv.reader(file, delimiter=self.delimiter)
+                reader = csv.reader(lines(file), delimiter=self.delimiter)
                 next(reader, None)
                 for row in reader:
                     if len(row) > names and row[names]:
@@ -67,11 +73,19 @@ class Table:
                             cell(row, self.split_column),
                         )
         except csv.Error as error:
-            raise SelfsupError(
-                "E105",
-                f"{self.path} is not a readable CSV: {error}",
-                where=str(self.path),
-            ) from None
+            raise self._broken(error) from None
+
+    def _broken(self, error: csv.Error) -> SelfsupError:
+        told = f"{self.path} is not a readable CSV: {error}"
+        return SelfsupError("E105", told, where=str(self.path))
+
+
+def lines(file: IO[AnyStr]) -> Iterator[AnyStr]:
+    """Lines of a table. Raises csv.Error at one that is too long, before all of it is read."""
+    while line := file.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise csv.Error(f"a line is longer than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 def encode(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]] | None:
@@ -85,6 +99,8 @@ def encode(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]] | None:
     place[-1] = -1
     for number, name in enumerate(ordered):
         place[names[name]] = number
+    # wrong bytes become \\udcXX, so that every name can be printed and stays another one
+    ordered = [name.encode("utf-8", "backslashreplace").decode() for name in ordered]
     return place[np.frombuffer(codes, np.int64)], ordered
 
 

@@ -23,11 +23,13 @@ from .proteins import sequence_columns
 from .tables import (
     HELD_COLUMNS,
     LABEL_COLUMNS,
+    LONGEST_LINE,
     NUMBER_COLUMNS,
     SPLIT_COLUMNS,
     SPLITS,
     encode,
     held_out,
+    lines,
     number_column,
 )
 
@@ -36,7 +38,8 @@ PIECES = 1024  # a long text is cut into about so many, of 1 to 8 KiB
 SHORTEST, LONGEST = 1 << 10, 8 << 10
 TEXT_COLUMNS = ("text", "content", "sentence", "document", "body", "abstract", "review")
 LOOKED_AT = 200  # rows that show which columns hold prose
-LONGEST_CELL = 1 << 26  # characters
+LOOKED_BYTES = 1 << 22  # and no more of them than that
+BEGINNING = 1000  # characters of a cell that tell whether it is prose
 LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -151,8 +154,9 @@ class RowSource(Source):
                     self._length.append(length)
             except OSError as error:
                 raise SelfsupError("E101", f"{path} cannot be opened", why=error.strerror) from None
-        rows = [row for row in (self._parsed(i) for i in range(min(len(self), LOOKED_AT))) if row]
+        rows = self._looked()
         self.content, self.columns = content_of(rows)
+        self._names = list(dict.fromkeys(name for row in rows for name in row))
 
     @abstractmethod
     def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
@@ -161,6 +165,13 @@ class RowSource(Source):
     @abstractmethod
     def _parse(self, content: bytes) -> dict[str, Any]:
         """Cells by the names of their columns. Raises ValueError."""
+
+    def _looked(self) -> list[dict[str, Any]]:
+        """The rows that show what there is."""
+        lengths = np.array(self._length[:LOOKED_AT])
+        lengths[lengths > LONGEST_LINE] = 0  # not read
+        looked = np.flatnonzero(np.cumsum(lengths) - lengths <= LOOKED_BYTES)
+        return [row for i in looked.tolist() if (row := self._parsed(i))]
 
     def _parsed(self, i: int) -> dict[str, Any] | None:
         try:
@@ -171,7 +182,7 @@ class RowSource(Source):
     def _bytes(self, i: int) -> bytes:
         file = self._file[i]
         size, time = self._stamps[file]
-        if self._length[i] > LONGEST_CELL:
+        if self._length[i] > LONGEST_LINE:
             raise BadSample("too-large", f"a row of {self._length[i] >> 20} MiB")
         return read_file(os.fsencode(self.paths[file]), size, time, self._start[i], self._length[i])
 
@@ -204,18 +215,19 @@ class RowSource(Source):
         return parts or file_splits(self.paths, self._file)
 
     def targets(self) -> tuple[np.ndarray, str] | None:
-        rows = [self._parsed(i) or {} for i in range(len(self))]
-        names = list(dict.fromkeys(n for row in rows[:LOOKED_AT] for n in row))
-        cells = {n: [_cell(row.get(n)) for row in rows] for n in names if n not in self.columns}
-        return number_column(cells, NUMBER_COLUMNS)
+        usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
+        names = [n for n in self._names if n.strip().lower() in usual and n not in self.columns]
+        return number_column({n: list(self._cells(n)) for n in names}, NUMBER_COLUMNS)
+
+    def _cells(self, column: str) -> Iterator[str | None]:
+        return (_cell((self._parsed(i) or {}).get(column)) for i in range(len(self)))
 
     def _named(self, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
-        rows = [self._parsed(i) or {} for i in range(len(self))]
-        known = {name.strip().lower(): name for row in rows[:LOOKED_AT] for name in row}
+        known = {name.strip().lower(): name for name in self._names}
         column = next((known[name] for name in names if name in known), None)
         if column is None or column in self.columns:
             return None
-        return encode(_cell(row.get(column)) for row in rows)
+        return encode(self._cells(column))
 
 
 class JsonLines(RowSource):
@@ -240,7 +252,10 @@ class JsonLines(RowSource):
             yield number, start, begun - start
 
     def _parse(self, content: bytes) -> dict[str, Any]:
-        row = json.loads(content.decode("utf-8-sig"))  # its errors are ValueErrors
+        try:  # wrong bytes are judged by the modality, so that it can replace them
+            row = json.loads(content.decode("utf-8-sig", "surrogateescape"))
+        except RecursionError:
+            raise ValueError("too many brackets within brackets") from None
         if isinstance(row, str):
             return {"text": row}
         if not isinstance(row, dict):
@@ -264,15 +279,15 @@ class TextTable(RowSource):
         place, number = 0, 0
         with open(path, "rb") as file:
 
-            def lines() -> Iterator[str]:
+            def decoded() -> Iterator[str]:
                 nonlocal place
-                for line in file:
+                for line in lines(file):
                     place += len(line)
                     yield line.decode("utf-8-sig" if place == len(line) else "utf-8", "replace")
 
             try:
                 start = 0
-                for cells in _reader(lines(), path):
+                for cells in _reader(decoded(), path):
                     if number == 0:
                         self._note_header(path, cells)
                     elif any(cells):
@@ -296,15 +311,16 @@ class TextTable(RowSource):
             )
 
     def _parse(self, content: bytes) -> dict[str, Any]:
-        cells = next(_reader(iter([content.decode()]), self.paths[0]), [])
+        line = content.decode("utf-8", "surrogateescape")
+        cells = next(_reader(iter([line]), self.paths[0]), [])
         return dict(zip(self._header, cells, strict=False))
 
 
-def _reader(lines: Iterator[str], path: str) -> Iterator[list[str]]:
-    csv.field_size_limit(LONGEST_CELL)
+def _reader(rows: Iterator[str], path: str) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST_LINE)
     if not path.lower().endswith(".tsv"):
-        return csv.reader(lines)
-    plain = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return csv.reader(rows)
+    plain = csv.reader(rows, delimiter="\t", quoting=csv.QUOTE_NONE)
     return ([_unquoted(cell) for cell in cells] for cells in plain)
 
 
@@ -347,7 +363,7 @@ def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _is_prose(cells: Sequence[Any], words: float = 3.0) -> bool:
     """Strings of several words, mostly letters, that hardly repeat."""
-    found = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    found = [cell[:BEGINNING] for cell in cells if isinstance(cell, str) and cell.strip()]
     if not found or len(found) < 0.5 * len(cells):
         return False
     length = sum(map(len, found))
@@ -391,10 +407,12 @@ def open_rows(paths: Sequence[str], place: str) -> RowSource | None:
     if source.columns:
         return source
     if isinstance(source, JsonLines):
+        long = max(source._length, default=0) > LONGEST_LINE
         raise SelfsupError(
             "E105",
             f"{place} has no column of text",
             where=place,
+            why=f"some lines are longer than {LONGEST_LINE >> 20} MiB" if long else "",
             do=f"name one of them {', '.join(TEXT_COLUMNS[:3])}",
         )
     return None

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 from PIL import Image
 
 from .base import Source
 from .files import read_file
 from .names import text
 from .outcome import BadSample
+from .parquet import read_all, schema_of
 from .tables import encode
 
 STRETCH = 32  # steps of a sample
@@ -204,11 +204,12 @@ def _read_npz(path: str, size: int, time: int) -> Fields:
 
 def is_table(path: str) -> bool:
     """Whether a parquet file has a column that names episodes and one of actions."""
-    try:
-        names = pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
-        return False
-    return pick(names, EPISODES) is not None and bool(_columns(names, ACTIONS))
+    schema = schema_of(path)
+    return (
+        schema is not None
+        and pick(schema.names, EPISODES) is not None
+        and bool(_columns(schema.names, ACTIONS))
+    )
 
 
 def open_tables(paths: list[str], place: str) -> Source:
@@ -219,7 +220,7 @@ def open_tables(paths: list[str], place: str) -> Source:
         digest.update(
             f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "replace")
         )
-        table = pq.read_table(path)
+        table = read_all(path)
         order = pick(table.column_names, ORDERS)
         key = pick(table.column_names, EPISODES)
         keys = [(key, "ascending"), *([(order, "ascending")] if order else [])]

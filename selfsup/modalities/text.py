@@ -6,6 +6,7 @@ used that is no text.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ KEPT = 1 << 20  # tokens of a text; what follows is left out
 LOOKED_AT = 64  # texts that tell the usual length
 MOST_TOKENS = {"cpu": 128, "cuda": 512}  # of a view, where nothing else is asked for
 COMPONENTS = 512  # of the baseline's singular value decomposition
+SURROGATE = re.compile("[\ud800-\udfff]")  # no character: what stands for a byte that is not UTF-8
 
 
 class Text(Modality):
@@ -158,6 +160,15 @@ class Text(Modality):
                 ) from None
         if not isinstance(raw, str):
             raise BadSample("not_text", f"{type(raw).__name__} is neither bytes nor a string")
+        try:
+            raw.encode()
+        except UnicodeEncodeError as error:  # from tables: wrong bytes, or JSON's halves of signs
+            if self.errors == "strict":
+                told = f"no character at {error.start}; modality.errors=replace"
+                raise BadSample("not_utf8", told) from None
+            raw = SURROGATE.sub("\ufffd", raw)
+        if "\0" in raw:
+            raise BadSample("not_text", f"a zero character at {raw.index(chr(0))}")
         if not raw.strip():
             raise BadSample("empty", "nothing but blanks" if raw else "no characters")
         return raw.replace("\r\n", "\n").replace("\r", "\n")

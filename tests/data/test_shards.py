@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from selfsup.data import open_source, open_store
+from selfsup.data import open_source, open_store, shards
 from selfsup.data.shards import GzipStream
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels
@@ -99,6 +99,46 @@ def test_a_cut_archive_keeps_what_came(tmp_path, image, ending, mode):
         counts = store.counts()
     assert counts["found"] == counts["used"] + counts["skipped"] == len(source) + 1
     assert counts["used"] >= len(source) - 1
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, place):  # D19
+    """A member that announces far more than the archive's size: what came before is read."""
+    monkeypatch.setattr(shards, "LARGEST", 1 << 18)
+    members = [(f"{i}.png", encoded(i)) for i in range(4)]
+    members.insert(place, ("bomb.png", b"\0" * (8 << 20)))
+    path = make_tar(tmp_path / "x.tar.gz", members, "w:gz")
+    assert os.path.getsize(path) < 1 << 16
+    names = ["0.png", "1.png"][:place]
+    if place:
+        source = open_source(path)
+        assert [source.name(i) for i in range(len(source))] == names
+        assert source.problems.counts() == {"too-large": 1, "archive-bomb": 1}
+    else:
+        with pytest.raises(SelfsupError, match="E102"):
+            open_source(path)
+    monkeypatch.setattr(shards, "SWOLLEN", 10_000)  # an honest archive that packs well
+    assert len(open_source(path)) == 4
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_facts_about_a_member_are_not_held_without_end(tmp_path, mode, place):  # D19
+    path = tmp_path / ("x.tar" if mode == "w" else "x.tar.gz")
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        for i in range(4):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(encoded(i))
+            if i == place:
+                info.pax_headers = {"comment": "x" * (4 << 20)}
+            archive.addfile(info, io.BytesIO(encoded(i)))
+    if place == 0:
+        with pytest.raises(SelfsupError, match="E106"):
+            open_source(path)
+        return
+    source = open_source(path)
+    assert [source.name(i) for i in range(len(source))] == ["0.png", "1.png"]
+    assert source.problems.counts() == {"archive-bomb": 1}
 
 
 def test_something_else_with_the_name_of_an_archive(tmp_path):

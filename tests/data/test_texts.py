@@ -1,13 +1,14 @@
 """Texts from files, lines and tables: nothing lost, nothing twice, faults by name and line."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selfsup.data import open_source
+from selfsup.data import open_source, pairs, tables, texts
 from selfsup.data.outcome import BadSample
 from selfsup.data.texts import Cut, TextFiles, text_columns
 from selfsup.errors import SelfsupError
@@ -168,3 +169,93 @@ def test_copies_of_texts_are_found(tmp_path):
         "t.csv#1",
         "t.csv#3",
     ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_wrong_bytes_in_rows_are_skipped_or_replaced(ending, tmp_path):  # D16
+    """A byte of latin-1 in one text, half a surrogate pair in another, a zero in a third."""
+    texts = [*PROSE, "caf\udce9 au lait in the park", "a zero\0 in the middle of it", *PROSE]
+    head, rows = "label\ttext", [f"l\udce9\t{text}" for text in texts]
+    if ending == "csv":
+        head, rows = head.replace("\t", ","), [row.replace("\t", ",") for row in rows]
+    elif ending == "jsonl":
+        rows = [json.dumps({"label": "l\udce9", "text": t}, ensure_ascii=False) for t in texts]
+        rows = [*rows, '{"label": "x", "text": "half \\ud83d a sign and more words"}', "[" * 10**5]
+    path = tmp_path / f"t.{ending}"
+    lines = rows if ending == "jsonl" else [head, *rows]
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    source = open_source(path)
+    strict, replace = Text(), Text(errors="replace")
+    strict.learn(source)  # does not end in a UnicodeEncodeError
+    found = {}
+    for i in range(len(source)):
+        try:
+            strict.read(source.read(i))
+        except BadSample as bad:
+            found[i] = bad.code
+    wrong = {3: "not_utf8", 4: "not_text"}
+    assert found == wrong | ({8: "not_utf8", 9: "broken-row"} if ending == "jsonl" else {})
+    assert replace.text(source.read(3)) == "caf\ufffd au lait in the park"
+    if ending == "jsonl":
+        assert replace.text(source.read(8)) == "half \ufffd a sign and more words"
+    "".join(source.labels()[1]).encode()  # can be printed
+    assert source.labels()[1][0] == "l\\udce9"
+
+
+def test_a_lonely_surrogate_among_names_and_texts(tmp_path):  # D16, D22
+    rows = ['{"text": "a \\ud800 that is no sign, in the first row"}',
+            '{"text": "and other words in the second row"}']  # fmt: skip
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    source = open_source(tmp_path / "t.jsonl")
+    with pytest.raises(BadSample, match="not_utf8"):
+        Text().read(source.read(0))
+
+
+def peak(call):
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_rows_are_not_held_in_memory(ending, tmp_path):  # D16
+    path, words = tmp_path / f"t.{ending}", "some words of prose, and more of it. " * 540
+    with path.open("w") as file:
+        file.write("label,split,text\n" * (ending == "csv"))
+        for i in range(1000):
+            row = {"label": "ab"[i % 2], "split": "train", "text": f"{i} {words}"}
+            told = f'{row["label"]},train,"{row["text"]}"'
+            file.write((told if ending == "csv" else json.dumps(row)) + "\n")
+    assert path.stat().st_size > 19 << 20
+
+    def use():
+        source = open_source(path)
+        assert len(source) == 1000 and source.labels()[1] == ["a", "b"]
+        assert source.splits()[1] == ["train"] and source.targets() is None
+
+    assert peak(use) < 13 << 20
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_a_line_without_end_is_never_read_whole(ending, tmp_path, monkeypatch):  # D16
+    """Beside other rows of JSON it is one bad row; a table with such a line is none."""
+    for module in (pairs, tables, texts):
+        monkeypatch.setattr(module, "LONGEST_LINE", 1 << 20)
+    path = tmp_path / f"t.{ending}"
+    path.write_text("text\n" * (ending != "jsonl") + "words " * (20 << 20 >> 2))
+
+    def refused():
+        with pytest.raises(SelfsupError, match="E105"):
+            open_source(path)
+
+    assert peak(refused) < 13 << 20
+    if ending == "jsonl":
+        with path.open("a") as file:
+            file.write("".join("\n" + json.dumps({"text": text}) for text in PROSE))
+        source = open_source(path)
+        assert [source.read(i) for i in (1, 2, 3)] == PROSE and source.name(3) == "t.jsonl#4"
+        with pytest.raises(BadSample, match="too-large"):
+            source.read(0)

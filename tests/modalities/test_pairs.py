@@ -136,6 +136,50 @@ def test_faults_of_a_table(home, tmp_path):
         modality.read(b"bytes")
 
 
+def test_captions_that_are_not_utf8(home, tmp_path):  # D16, D22
+    """In latin-1, half a surrogate pair, a name that no file can have: skipped and counted."""
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes((home / "images" / f"{i}.png").read_bytes())
+    rows = [f"{i}.png,a caption of some words {i}" for i in range(6)]
+    rows[2] = "2.png,caf\udce9 au lait"
+    table = tmp_path / "t.csv"
+    table.write_bytes("\n".join(["image,caption", *rows]).encode("utf-8", "surrogateescape"))
+    result = selfsup.scan(table)  # learns a vocabulary, too
+    assert result.reasons == {"not_utf8": 1} and result.used == 5
+    assert result.bad[0]["name"] == "2.png" and result.bad[0]["reason"].startswith("text: ")
+    lines = [json.dumps({"image": f"{i}.png", "caption": f"some words {i}"}) for i in range(6)]
+    lines[3] = '{"image": "3.png", "caption": "half \\ud800 of a sign"}'
+    lines += ['{"image": "\\ud800.png", "caption": "no such file"}', '{"image": "a\\u0000.png"}']
+    (tmp_path / "t.jsonl").write_text("\n".join([*lines, "[" * 10**5]))
+    result = selfsup.scan(tmp_path / "t.jsonl")
+    assert result.reasons == {"missing": 2, "broken-row": 1, "not_utf8": 1}
+    assert result.used == 5 and result.found == 9
+
+
+def test_many_orphans_are_told_of(home, tmp_path):  # D22
+    for i in range(20):
+        (tmp_path / f"{i}.png").write_bytes((home / "images" / f"{i}.png").read_bytes())
+
+    def notes(here, absent, mute):
+        rows = [f"{i}.png,{'' if i < mute else f'caption number {i}'}" for i in range(here)]
+        rows += [f"absent{i}.png,a caption of nothing {i}" for i in range(absent)]
+        (tmp_path / "t.csv").write_text("\n".join(["image,caption", *rows]))
+        source = open_source(tmp_path / "t.csv")
+        assert source.ignored.get("files without a text", 0) == 20 - here
+        return source.notes
+
+    assert notes(20, 5, 4) == []  # a fifth is not more than a fifth
+    assert notes(20, 6, 0) == ["6 of 26 rows are without a file that is there: is that meant?"]
+    assert notes(20, 0, 5) == ["5 of 20 files have no text in the table"]
+    assert notes(14, 0, 0) == ["6 of 20 files beside the table are not in it: is that meant?"]
+    assert "6 of 20 files" in str(selfsup.scan(tmp_path / "t.csv"))
+    members = [(f"{i}.{end}", content) for i, (_, _, content) in enumerate(things(8))
+               for end, content in (("png", content), ("txt", b"a text"))]  # fmt: skip
+    shard(tmp_path / "s.tar", [m for m in members if m[0] not in ("1.txt", "2.txt", "3.txt")])
+    told = open_source(tmp_path / "s.tar").notes
+    assert told == ["3 of 8 keys have one part without the other: is that meant?"]
+
+
 def test_other_tables_are_what_they_were(home, tmp_path):
     (tmp_path / "0.png").write_bytes((home / "images" / "0.png").read_bytes())
     (tmp_path / "1.png").write_bytes((home / "images" / "1.png").read_bytes())
@@ -175,8 +219,8 @@ def test_sounds_with_words_and_three_parts(home, tmp_path):
     assert list(open_source(table).parts) == ["left", "right", "text"]
 
 
-def shard(path, members):
-    with tarfile.open(path, "w") as tar:
+def shard(path, members, mode="w"):
+    with tarfile.open(path, mode) as tar:
         for name, content in members:
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -204,6 +248,21 @@ def test_shards_with_texts(home, tmp_path, written):
     texts = [text.strip("‖") for text in texts]
     assert texts[:2] == ["a red square", "a red bar"]
     assert source.name(1) == "0001.png" and source.size(1) > len(things(2)[1][2])
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_keys_of_a_shard_in_any_order(tmp_path, mode):  # D19
+    made = things(6)
+    pictures = [(f"{i:04}.png", content) for i, (_, _, content) in enumerate(made)]
+    texts = [(f"{i:04}.txt", f"a {c} {s}".encode()) for i, (c, s, _) in enumerate(made)]
+    for order in (pictures + texts, texts[::-1] + pictures, [*zip(pictures, texts[::-1])]):
+        members = [m for pair in order for m in pair] if len(order) == 6 else order
+        shard(tmp_path / "s.tar", members, mode)
+        source = open_source(tmp_path / "s.tar")
+        found = {source.name(i)[:4]: source.read(i) for i in range(6)}
+        for i, (colour, shape, content) in enumerate(made):
+            raw = found[f"{i:04}"]
+            assert raw == {"image": [content], "text": [f"a {colour} {shape}".encode()]}
 
 
 def test_shards_of_pictures_with_facts_are_pictures(tmp_path):

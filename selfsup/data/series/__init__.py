@@ -21,11 +21,10 @@ import re
 from collections.abc import Iterable
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...errors import SelfsupError
 from ..base import Source
+from ..parquet import schema_of
 from .archive import read_ts
 from .cells import moments
 from .columns import HEAD, ID_COLUMNS, Layout, of_schema
@@ -76,11 +75,8 @@ def is_series(path: str) -> bool:
             head = file.read(HEAD)
         return any(line.lstrip().lower().startswith(b"@") for line in head.splitlines())
     if lower.endswith(".parquet"):
-        try:
-            schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError):
-            return False  # the reader of shards says what is wrong with it
-        return of_schema(schema) is not None
+        schema = schema_of(path)
+        return schema is not None and of_schema(schema) is not None
     return Layout.of(path) is not None
 
 

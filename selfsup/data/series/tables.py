@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from ...errors import SelfsupError
+from ..parquet import read_all
 from .cells import MISSING, moments, numbers, word
 from .columns import Columns, Layout, is_list, of_schema
 from .found import Found, side_by_side
@@ -19,10 +19,7 @@ NORMAL = ("0", "false", "no", "normal")  # cells of a column of marks, in small 
 def read_table(path: str, found: Found) -> None:
     """Add the series of a file. Raises E105 where it is no table of numbers over time."""
     if path.lower().endswith(".parquet"):
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(path, error) from None
+        table = read_all(path)
         columns = of_schema(table.schema)
     else:
         layout = Layout.of(path)
