@@ -6,6 +6,7 @@ or after its column where two parts hold the same. One sample may have several t
 """
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -24,6 +25,7 @@ from .files import read_file
 from .kinds import CODES, KINDS, extension, sniff
 from .names import text
 from .outcome import BadSample
+from .packed import opened, suffix
 from .shards import MEDIA, ParquetSource, TarSource, _key
 from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, SPLITS, encode
 from .texts import _is_prose, _reader
@@ -162,7 +164,7 @@ class PairTable(PairSource):
         self, path: str, rows: list[dict[str, Any]], media: dict[str, str], texts: list[str]
     ):
         super().__init__(path)
-        self.kind = os.path.splitext(path)[1].lstrip(".").lower()
+        self.kind = suffix(path)[1:]
         self.root = _root(path, media, rows)
         columns = named(media | dict.fromkeys(texts[:1], "text"))
         self.parts = {columns[c]: kind for c, kind in media.items()}
@@ -266,8 +268,10 @@ def _each_row(path: str) -> Iterator[dict[str, Any]]:
         for batch in file.iter_batches(4096):
             yield from batch.to_pylist()
         return
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        if path.lower().endswith((".jsonl", ".ndjson")):
+    with io.TextIOWrapper(
+        opened(path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as file:
+        if suffix(path) in (".jsonl", ".ndjson"):
             for line in file:
                 if line.strip():
                     yield _object(line)

@@ -1,6 +1,7 @@
 """Classes and parts of samples: from the names of folders or from the columns of a table."""
 
 import csv
+import io
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..errors import SelfsupError
 from .names import Names, text
+from .packed import opened, suffix
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
@@ -24,11 +26,11 @@ Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what 
 
 
 class Table:
-    """A CSV (or TSV) with a header, read row by row."""
+    """A CSV (or TSV, also .gz) with a header, read row by row."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        self.delimiter = "\t" if suffix(str(path)) == ".tsv" else ","
         with self._open() as file:
             self.header = next(csv.reader(file, delimiter=self.delimiter), [])
         known = [name.strip().lower() for name in self.header]
@@ -43,7 +45,9 @@ class Table:
         self.split_column = column(SPLIT_COLUMNS)
 
     def _open(self):
-        return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        return io.TextIOWrapper(
+            opened(str(self.path)), encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
 
     def rows(self) -> Iterator[tuple[bytes, str | None, str | None]]:
         """(path, label, split) of each row; None where a cell is empty or there is no column."""
