@@ -25,11 +25,25 @@ import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
 from .base import Source
-from .tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, encode
+from .names import Names
+from .packed import opened, suffix
+from .tables import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    SPLIT_COLUMNS,
+    Classes,
+    encode,
+    folder_labels,
+    folder_splits,
+)
 
-TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step")
+TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step", "timestep", "time_step",
+                "frame", "frame_id", "frame_index", "frame_number")  # fmt: skip
 ID_COLUMNS = ("id", "unique_id", "series", "series_id", "item_id", "case", "subject", "sample",
-              "sensor", "sample_id", "record", "recording")  # fmt: skip
+              "sensor", "sample_id", "record", "recording", "track", "track_id", "trajectory",
+              "trajectory_id", "agent", "agent_id", "person", "person_id", "pedestrian",
+              "pedestrian_id", "ped_id", "vehicle", "vehicle_id", "object_id", "animal_id",
+              "device_id", "unit_id", "patient", "patient_id", "user_id")  # fmt: skip
 MARK_COLUMNS = ("anomaly", "is_anomaly", "anomalous", "outlier", "is_outlier")
 NORMAL = ("0", "false", "no", "normal")  # cells of such a column, in small letters
 MISSING = ("", "nan", "na", "n/a", "null", "none", "?", "-", "inf", "-inf", "+inf")
@@ -273,21 +287,24 @@ def open_series(path: str) -> Source:
     """The series of one file that `is_series`. Raises E105 where it cannot be read."""
     found = Found()
     _read(path, found)
-    return _source(path, path.rpartition(".")[2].lower(), found)
+    return _source(path, suffix(path)[1:], found)
 
 
 def in_folder(path: str, names: Iterable[str]) -> Source | None:
     """The series of all such files of a folder, or None where there are none.
 
     NAME_TRAIN and NAME_TEST (the archive's names) are the parts of one set; otherwise a file of
-    one series without class has its sub-folder for a class.
+    one series without class has its sub-folder for a class, and train/, test/ ... for its part.
     """
     paths = [name for name in sorted(names) if name.lower().endswith(_ENDINGS)]
     paths = [name for name in paths if is_series(os.path.join(path, name))]
     if not paths:
         return None
-    stems = [re.sub(r"_(train|test)\.\w+$", "", name, flags=re.IGNORECASE) for name in paths]
-    archived = [re.search(r"_(train|test)\.\w+$", name, re.IGNORECASE) for name in paths]
+    ending = re.compile(r"_(train|test)(\.\w+)+$", re.IGNORECASE)
+    stems = [ending.sub("", name) for name in paths]
+    archived = [ending.search(name) for name in paths]
+    folders = Names(os.fsencode(name) for name in paths)
+    parts, classes = folder_splits(folders), folder_labels(folders)
     found = Found()
     if all(archived) and len(set(stems)) > 1:
         raise SelfsupError(
@@ -296,21 +313,26 @@ def in_folder(path: str, names: Iterable[str]) -> Source | None:
             why=f"found {', '.join(sorted(set(stems))[:8])}",
             do=f"give one of them: {os.path.join(path, os.path.dirname(stems[0]) or stems[0])}",
         )
-    for name, part in zip(paths, archived, strict=True):
+    for number, (name, part) in enumerate(zip(paths, archived, strict=True)):
         before = len(found.values)
         _read(os.path.join(path, name), found)
         for i in range(before, len(found.values)):
             found.names[i] = f"{name}#{i - before}" if len(found.values) - before > 1 else name
             if part is not None:
                 found.splits[i] = part.group(1).lower()
-            elif found.labels[i] is None and "/" in name:
-                found.labels[i] = name.split("/")[0]
+                continue
+            found.splits[i] = found.splits[i] or _told(parts, number)
+            found.labels[i] = found.labels[i] or _told(classes, number)
     if len({label for label in found.labels if label is not None}) < 2 and not all(archived):
         found.labels = [None] * len(found.labels)
     return _source(path, "folder", found)
 
 
-_ENDINGS = (".ts", ".csv", ".tsv", ".parquet")
+def _told(found: Classes | None, number: int) -> str | None:
+    return None if found is None or found[0][number] < 0 else found[1][found[0][number]]
+
+
+_ENDINGS = (".ts", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
 
 def _source(place: str, kind: str, found: Found) -> Source:
@@ -368,7 +390,7 @@ class _Layout:
 
     @classmethod
     def of(cls, path: str) -> "_Layout | None":
-        with open(path, "rb") as file:
+        with opened(path) as file:
             head = file.read(HEAD)
         lines = head.decode("utf-8-sig", "replace").splitlines()
         lines = [line for line in (lines[:-1] if len(head) == HEAD else lines) if line.strip()]
@@ -398,7 +420,7 @@ class _Layout:
         layout = _columns(header or [], kinds)
         if layout is None:
             return None
-        if header is None and path.lower().endswith(".tsv") and len(kinds) > NUMBERED:
+        if header is None and suffix(path) == ".tsv" and len(kinds) > NUMBERED:
             layout |= {"by_row": True, "label": 0, "values": list(range(1, len(kinds)))}
         return cls(delimiter, decimal, header, **layout)
 
@@ -523,7 +545,7 @@ def _text_table(path: str, layout: _Layout, found: Found) -> tuple[pa.Table, dic
     def parse(kinds: dict[str, pa.DataType] | None) -> pa.Table:
         skipped[0] = 0
         return pa.csv.read_csv(
-            path,
+            opened(path),
             pa.csv.ReadOptions(
                 column_names=names,
                 autogenerate_column_names=names is None,
