@@ -11,7 +11,8 @@ and scores that are drawn. The latter tell what "point adjustment" is worth (arX
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,18 +147,15 @@ def windows(path: Path, source: Recordings) -> list[Bool[np.ndarray, " t"] | Non
             do='write {"recording.csv": [["start", "end"]]}, or a CSV with the columns start,end',
         )  # fmt: skip
     found: list[np.ndarray | None] = []
-    for i, name in enumerate(source.names):
-        # a file may have been listed with the folders above
-        keys = [key for key in listed if key == name or f"/{key}".endswith(f"/{name}")]
-        keys = [name] if name in keys else keys
-        if list(listed) == [""] and len(source.names) == 1:
-            keys = [""]
-        if len(keys) != 1:
+    alone = list(listed) == [""] and len(source.names) == 1
+    keys = [""] if alone else _keys(listed, source.names)
+    for i, key in enumerate(keys):
+        if key is None:
             found.append(None)
             continue
         marks = np.zeros(len(source.series[i]), bool)
         places = source.found_series.times[i]
-        for start, end in listed[keys[0]]:
+        for start, end in listed[key]:
             low, high = (_place(edge, places is not None, path) for edge in (start, end))
             at = np.arange(len(marks)) if places is None else places
             marks |= (at >= low) & (at <= high)
@@ -168,6 +166,20 @@ def windows(path: Path, source: Recordings) -> list[Bool[np.ndarray, " t"] | Non
             why=f"the data have {source.names[0]}, the file {next(iter(listed), 'nothing')}",
         )  # fmt: skip
     return found
+
+
+def _keys(listed: Iterable[str], names: Sequence[str]) -> list[str | None]:
+    """What the file calls each recording: the same, or the same up to folders above.
+
+    The file may have been written in another folder than the data are given by. None where it
+    calls none so, or where several are called alike.
+    """
+    chosen = []
+    for name in names:
+        fit = [k for k in listed if f"/{k}".endswith(f"/{name}") or f"/{name}".endswith(f"/{k}")]
+        chosen.append(name if name in fit else fit[0] if len(fit) == 1 else None)
+    times = Counter(chosen)
+    return [k if times[k] == 1 or k == n else None for k, n in zip(chosen, names, strict=True)]
 
 
 def _listed(path: Path) -> dict[str, Windows] | None:

@@ -192,6 +192,21 @@ def test_windows_come_from_files_in_three_forms(watched, tmp_path):
             anomaly.windows(tmp_path / name, source)
 
 
+@pytest.mark.parametrize(
+    ("listed", "data", "expected"),
+    [
+        (["x/a.csv", "x/b.csv"], ["a.csv", "b.csv"], ["x/a.csv", "x/b.csv"]),
+        (["x/a.csv", "y/a.csv"], ["data/x/a.csv", "data/y/a.csv"], ["x/a.csv", "y/a.csv"]),
+        (["a.csv"], ["x/a.csv", "y/a.csv"], [None, None]),  # which of them?
+        (["x/a.csv", "y/a.csv"], ["a.csv"], [None]),
+        (["a.csv"], ["a.csv", "x/a.csv"], ["a.csv", None]),
+        (["a.csv"], ["ba.csv"], [None]),
+    ],
+)
+def test_windows_and_recordings_are_named_from_other_folders(listed, data, expected):
+    assert anomaly._keys(listed, data) == expected
+
+
 def test_the_whole_task_beside_its_controls(watched, tmp_path):
     assert tasks.suggested("series", str(watched), None) == "anomaly"
     encoder = encoder_of(watched)
