@@ -11,8 +11,7 @@ and scores that are drawn. The latter tell what "point adjustment" is worth (arX
 import csv
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from ..console import Console, duration
 from ..data import open_source
 from ..data.series import ID_COLUMNS, Recordings, moments
-from ..data.tables import PATH_COLUMNS
+from ..data.tables import PATH_COLUMNS, matched
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..modalities.series import Series
@@ -148,7 +147,7 @@ def windows(path: Path, source: Recordings) -> list[Bool[np.ndarray, " t"] | Non
         )  # fmt: skip
     found: list[np.ndarray | None] = []
     alone = list(listed) == [""] and len(source.names) == 1
-    keys = [""] if alone else _keys(listed, source.names)
+    keys = [""] if alone else matched(source.names, listed)
     for i, key in enumerate(keys):
         if key is None:
             found.append(None)
@@ -166,20 +165,6 @@ def windows(path: Path, source: Recordings) -> list[Bool[np.ndarray, " t"] | Non
             why=f"the data have {source.names[0]}, the file {next(iter(listed), 'nothing')}",
         )  # fmt: skip
     return found
-
-
-def _keys(listed: Iterable[str], names: Sequence[str]) -> list[str | None]:
-    """What the file calls each recording: the same, or the same up to folders above.
-
-    The file may have been written in another folder than the data are given by. None where it
-    calls none so, or where several are called alike.
-    """
-    chosen = []
-    for name in names:
-        fit = [k for k in listed if f"/{k}".endswith(f"/{name}") or f"/{name}".endswith(f"/{k}")]
-        chosen.append(name if name in fit else fit[0] if len(fit) == 1 else None)
-    times = Counter(chosen)
-    return [k if times[k] == 1 or k == n else None for k, n in zip(chosen, names, strict=True)]
 
 
 def _listed(path: Path) -> dict[str, Windows] | None:

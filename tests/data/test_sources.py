@@ -144,6 +144,24 @@ def test_a_table_beside_a_folder_gives_its_labels(folder, prefix):
     }
 
 
+def test_a_table_may_name_files_from_another_folder_and_have_its_own_column(folder, tmp_path):
+    table = tmp_path / "about" / "meta.csv"
+    rows = "".join(f"{i:02d}.png,{i % 3},{i % 5}\n" for i in range(20))
+    write(tmp_path, {"about/meta.csv": b"filename,digit,who\n" + rows.encode()})
+    with pytest.raises(SelfsupError, match=r"meta\.csv:COLUMN"):
+        open_source(folder, labels=table).labels()
+    numbers, classes = open_source(folder, labels=f"{table}:Who").labels()
+    files = [*range(0, 20, 2), *range(1, 20, 2)]  # of a/, then of b/
+    assert classes == list("01234") and numbers.tolist() == [i % 5 for i in files]
+    with pytest.raises(SelfsupError, match="has no column what"):
+        open_source(folder, labels=f"{table}:what").labels()
+    with pytest.raises(SelfsupError, match="no table at"):
+        open_source(folder, labels=f"{table}x:who").labels()
+    odd = table.with_name("meta:who")  # a name of its own
+    odd.write_bytes(b"path,label\na/00.png,x\n")
+    assert open_source(folder, labels=odd).labels()[1] == ["x"]
+
+
 def test_a_table_that_names_nothing_of_the_data_is_an_error(folder):
     table = folder.parent / "labels.csv"
     table.write_text("path,label\nelsewhere.png,7\n")

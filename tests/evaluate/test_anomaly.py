@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from selfsup.data import open_source
+from selfsup.data.tables import matched
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import anomaly, tasks
 from selfsup.load import Card, LoadedEncoder, rebuild
@@ -204,7 +205,7 @@ def test_windows_come_from_files_in_three_forms(watched, tmp_path):
     ],
 )
 def test_windows_and_recordings_are_named_from_other_folders(listed, data, expected):
-    assert anomaly._keys(listed, data) == expected
+    assert matched(data, listed) == expected
 
 
 def test_the_whole_task_beside_its_controls(watched, tmp_path):
