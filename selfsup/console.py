@@ -94,15 +94,22 @@ def printable(text: str, stream: TextIO) -> str:
 
 
 def columns(rows: Iterable[Sequence[str]], *, gap: int = 2, width: int | None = None) -> str:
-    """Rows as aligned text; the last column is wrapped to `width` under itself."""
+    """Rows as aligned text; the last column is wrapped to `width` under itself.
+
+    Where a long cell, such as a path, would leave it little room, that row alone is out of line.
+    """
     rows = [tuple(str(cell) for cell in row) for row in rows]
     if not rows:
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     margin = sum(widths) + gap * len(widths)
+    if width and width - margin < width // 3:
+        short = [[len(r[i]) for r in rows if len(r[i]) <= width // 3] for i in range(len(widths))]
+        widths = [max(lengths, default=0) for lengths in short]
+        margin = sum(widths) + gap * len(widths)
     lines = []
     for row in rows:
-        head = "".join(c.ljust(w + gap) for c, w in zip(row[:-1], widths, strict=True))
+        head = "".join(c.ljust(w) + " " * gap for c, w in zip(row[:-1], widths, strict=True))
         room = max(20, width - margin) if width else 0
         for i, part in enumerate(_wrap(row[-1], room)):
             lines.append(((head if i == 0 else " " * margin) + part).rstrip())

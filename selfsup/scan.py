@@ -80,11 +80,10 @@ class ScanResult:
     def __str__(self) -> str:
         from .console import columns, duration, size
 
-        what = f"{self.content} in a {self.kind}" if self.kind != "folder" else self.content
-        rows = [(self.place, f"{self.found} found = {self.used} used + {self.skipped} skipped")]
-        rows.append(
-            ("what", f"{what}, {size(self.stored_bytes)}, read in {duration(self.seconds)}")
-        )
+        rows = [("data", self.place)]
+        rows.append(("samples", f"{self.found} found = {self.used} used + {self.skipped} skipped"))
+        told = f"{size(self.stored_bytes)}, read in {duration(self.seconds)}"
+        rows.append(("what", f"{self.content} ({self.kind}), {told}"))
         for name, counts in (("formats", self.formats), ("modes", self.modes)):
             rows.append((name, _counted(counts)))
         if self.shorter_side:
@@ -125,17 +124,19 @@ class ScanResult:
         if not self.duplicates and not self.same_pixels:
             return "none"
         thing = "file" if self.unit == "pixels" else "sample"
-        told = f"{self.duplicates} {thing}s are copies of others, byte for byte"
-        if self.duplicates == 1:
-            told = f"1 {thing} is a copy of another, byte for byte"
-        if self.duplicate_groups:
-            told += "; first: {!a} and {!a}".format(*self.duplicate_groups[0][:2])
+        told = []
+        if self.duplicates:
+            some = self.duplicates > 1
+            what = f"{thing}s are copies of others" if some else f"{thing} is a copy of another"
+            told.append(f"{self.duplicates} {what}, byte for byte")
+            told.append("first: {!a} and {!a}".format(*self.duplicate_groups[0][:2]))
         if self.same_pixels:
-            what = "pixels in another file" if self.unit == "pixels" else "content"
-            told += f"; {self.same_pixels} more have the same {what}"
+            what = "pixels in another file" if self.unit == "pixels" else "content as another"
+            told.append(f"{self.same_pixels} more of the same {what}")
         if self.leaks:
-            told += f"; {self.leaks} groups of copies lie in several parts (train, test)"
-        return told
+            what = "groups of copies lie" if self.leaks > 1 else "group of copies lies"
+            told.append(f"{self.leaks} {what} in several parts (train, test)")
+        return "; ".join(told)
 
 
 def scan(

@@ -258,6 +258,16 @@ def test_quiet_still_tells_errors(plain):
     assert out.stream.text == "trouble\n"
 
 
+def test_a_long_cell_takes_no_room_from_the_other_rows():
+    path = "/a/folder/" * 6
+    rows = [("key", "7", "a reason of several words that is wrapped"), ("path", path, "given")]
+    assert console.columns(rows, width=36).splitlines() == [
+        "key   7  a reason of several words",
+        "         that is wrapped",
+        f"path  {path}  given",
+    ]
+
+
 def test_columns_wrap_the_last():
     text = console.columns([("a", "word " * 20), ("long", "x")], width=40)
     lines = text.splitlines()

@@ -48,7 +48,7 @@ def test_counts(mess, tmp_path):
     assert result.shorter_side == {"min": 20, "median": 24, "max": 24}
     assert result.longer_side["max"] == 40 and result.common_size is None
     assert result.one_colour == 1
-    assert result.ignored == {"text": 1}
+    assert result.ignored == {"about the data": 1}
     assert result.classes == {"cat": 9, "dog": 9} and result.parts == {"test": 7, "train": 11}
 
 
@@ -79,7 +79,7 @@ def test_duplicate_groups_against_a_slow_search():
 def test_the_page_and_the_json(mess):
     result = scan(mess)
     page = " ".join(str(result).split())  # long paths leave little room beside them
-    for part in ("18 found = 16 used + 2 skipped", "11 PNG", "4 files are copies", "1 text"):
+    for part in ("18 found = 16 used + 2 skipped", "11 PNG", "4 files are copies", "1 about"):
         assert part in page
     assert json.loads(json.dumps(result.to_json()))["duplicates"] == 4
     assert "sheet_png" not in result.to_json()

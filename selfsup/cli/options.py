@@ -23,7 +23,10 @@ DATA = typer.Argument(
 DataArgument = Annotated[str, DATA]
 RunArgument = Annotated[str, typer.Argument(help="folder of a run", metavar="RUN")]
 Labels = Annotated[
-    str | None, typer.Option("--labels", help="CSV with the columns path,label", metavar="CSV")
+    str | None,
+    typer.Option(
+        "--labels", help="CSV with the columns path,label; CSV:COLUMN for another", metavar="CSV"
+    ),
 ]
 DropLeaks = Annotated[
     bool, typer.Option("--drop-leaks", help="take test samples out of the training part")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import LARGEST, REASONS, Problems, Source, stamp_of
-from .kinds import CODES, KINDS, OTHER, extension, sniff
+from .kinds import ABOUT, CODES, KINDS, OTHER, TEXT, extension, sniff
 from .names import Names, text
 from .outcome import BadSample
 from .tables import folder_labels, folder_splits
@@ -31,7 +31,8 @@ def list_folder(root: bytes, follow_links: bool = False) -> Listing:
 
     Folders are visited once each, told apart by device and inode, so that a loop of links ends.
     A link inside the folder is never a second sample; one that leads out of it is read only with
-    `follow_links`. Names that start with a dot are left alone (.git, .DS_Store, ._copy.jpg).
+    `follow_links`. Names that start with a dot are left alone (.git, .DS_Store, ._copy.jpg), and
+    at the top, where folders part, what only tells about the data (README.md, LICENSE).
     """
     from ..stop import stop
 
@@ -41,7 +42,7 @@ def list_folder(root: bytes, follow_links: bool = False) -> Listing:
     # A stack of sorted entries, not recursion: folders may be nested deeper than Python calls.
     # Sub-folders sort as "name/", which makes the visiting order the byte order of whole names.
     stack = [(b"", *_entries(root, b"", listing))]
-    visited = 0
+    visited, top = 0, b""
     while stack:
         prefix, entries, links = stack[-1]
         if not entries:
@@ -66,11 +67,13 @@ def list_folder(root: bytes, follow_links: bool = False) -> Listing:
         if stat.S_ISDIR(status.st_mode):
             if name in links or _identity(status) not in seen:
                 seen.add(_identity(status))
+                if not entries and visited == relative.count(b"/") + 1:  # nothing beside it so far
+                    top = relative + b"/"
                 stack.append((relative + b"/", *_entries(path, relative + b"/", listing)))
         elif not stat.S_ISREG(status.st_mode):
             listing.problems.add(relative, "not-a-file")
         else:
-            kind = _kind(path, listing)
+            kind = _kind(path, listing, about=prefix == top)
             if kind is not None:
                 listing.names.append(relative)
                 listing.kinds.append(kind)
@@ -117,10 +120,17 @@ def _link(path: bytes, home: bytes, follow_links: bool, seen: set[tuple[int, int
     return None
 
 
-def _kind(path: bytes, listing: Listing) -> int | None:
-    """The kind of a file by its extension, else by its first bytes; None for what is not data."""
-    last = extension(os.path.basename(path))
+def _kind(path: bytes, listing: Listing, about: bool) -> int | None:
+    """The kind of a file by its extension, else by its first bytes; None for what is not data.
+
+    With `about`, what only tells about the data is none either.
+    """
+    name = os.path.basename(path)
+    last = extension(name)
     code = CODES.get(last)
+    if about and code in (None, TEXT) and ABOUT.fullmatch(name):
+        listing.ignored["about the data"] += 1
+        return None
     if code is None and last not in OTHER:
         try:
             kind = sniff(_head(path))

@@ -18,8 +18,9 @@ _EXTENSIONS = {
     "audio": "wav flac ogg oga mp3 opus aif aiff",
     "video": "mp4 avi mov mkv webm m4v mpg mpeg",
     "text": "txt md html htm xml json jsonl ndjson yaml yml toml log py rst tex cls "
-    "c h cc cpp hpp cs java js go rs rb php pl lua r jl m swift kt scala hs sh sql css",
-    "table": "csv tsv parquet ts",
+    "c h cc cpp hpp cs java js go rs rb php pl lua r jl m swift kt scala hs sh sql css "
+    "jsonl.gz ndjson.gz",
+    "table": "csv tsv parquet ts csv.gz tsv.gz",
     "shard": "tar tgz tar.gz",
     "array": "npy npz",
     "sequence": "fasta fa faa fas fsa fasta.gz fa.gz faa.gz",
@@ -51,9 +52,25 @@ OTHER = {
     ]
 }
 
-PACKED = {b"tar", b"fasta", b"fa", b"faa"}  # that are read with .gz behind them
+PACKED = {
+    b"tar",
+    b"fasta",
+    b"fa",
+    b"faa",
+    b"csv",
+    b"tsv",
+    b"jsonl",
+    b"ndjson",
+}  # that are read with .gz behind them
+
+# What a text or a file of no known kind is called that tells about the data around it.
+ABOUT = re.compile(
+    rb"(licen[cs]e|readme)([._-][a-z._-]*)?|(notice|citation|sha256sums|md5sums)(\.[a-z]+)?|.*\.md5",
+    re.IGNORECASE,
+)
 
 IMAGE = KINDS.index("image")
+TEXT = KINDS.index("text")
 FASTA = re.compile(rb"\s*>[^\r\n]*[\r\n]+[A-Za-z*-]{5,}\s")  # a heading, then residues
 
 

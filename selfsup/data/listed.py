@@ -10,7 +10,15 @@ from ..errors import SelfsupError
 from .base import Source
 from .files import ListedFiles
 from .names import text
-from .tables import LABEL_COLUMNS, PATH_COLUMNS, Table, encode, folder_labels, folder_splits
+from .tables import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    Table,
+    encode,
+    folder_labels,
+    folder_splits,
+    matched,
+)
 
 
 class CsvSource(ListedFiles):
@@ -41,11 +49,14 @@ class CsvSource(ListedFiles):
 
 
 class Labelled(Source):
-    """A source whose classes come from a table beside it."""
+    """A source whose classes come from a table beside it, or from its column in TABLE:COLUMN."""
 
     def __init__(self, source: Source, table: Path):
         super().__init__(source.place)
-        self.source, self.table = source, table
+        self.source, self.table, self.column = source, table, None
+        above, colon, column = table.name.rpartition(":")
+        if colon and not table.exists():
+            self.table, self.column = table.with_name(above), column
         self.kind, self.content, self.sequential = (
             source.kind,
             source.content,
@@ -54,8 +65,8 @@ class Labelled(Source):
         self.problems, self.ignored = source.problems, source.ignored
         self.lasting = source.lasting
         self.notes = source.notes
-        if not table.is_file():
-            raise SelfsupError("E101", f"there is no table at {table}")
+        if not self.table.is_file():
+            raise SelfsupError("E101", f"there is no table at {self.table}")
 
     def __len__(self) -> int:
         return len(self.source)
@@ -85,30 +96,35 @@ class Labelled(Source):
         return self._column(2) or self.source.splits()
 
     def _column(self, column: int) -> tuple[np.ndarray, list[str]] | None:
-        table = Table(self.table)
+        table = Table(self.table, self.column)
         if column == 1 and table.label_column is None:
             raise SelfsupError(
                 "E105",
-                f"{self.table} has no column of labels",
+                f"{self.table} has no column {self.column or 'of labels'}",
                 why=f"its columns are {', '.join(table.header)}",
-                do=f"name one of them {', '.join(LABEL_COLUMNS[:3])}",
+                do=f"say which: --labels {self.table}:COLUMN; or name one of them "
+                f"{', '.join(LABEL_COLUMNS[:3])}",
             )
         values: dict[bytes, str | None] = {}
+        rows: dict[str, str | None] = {}
         here = os.path.realpath(os.fsencode(self.table.parent))
         place = os.path.realpath(os.fsencode(self.source.place))
         for row in table.rows():
             # rows may name files from the data's folder or from the table's own
             values[os.path.normpath(row[0])] = row[column]
+            rows[text(os.path.normpath(row[0]))] = row[column]
             if os.path.isdir(place):
                 other = os.path.relpath(os.path.join(here, row[0]), place)
                 values.setdefault(other, row[column])
         names = [os.path.normpath(os.fsencode(self.source.name(i))) for i in range(len(self))]
-        matched = sum(name in values for name in names)
-        if matched == 0 and column == 1:
+        if any(name in values for name in names):
+            return encode(values.get(name) for name in names)
+        called = matched([text(name) for name in names], rows)
+        if not any(called) and column == 1:
             raise SelfsupError(
                 "E105",
                 f"no row of {self.table} names a file of the data",
                 why=f"the data has {text(names[0])}, the table {text(next(iter(values), b''))}",
                 do="write the paths relative to the data's folder or to the table's",
             )
-        return encode(values.get(name) for name in names)
+        return encode(None if name is None else rows[name] for name in called)

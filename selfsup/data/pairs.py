@@ -6,6 +6,7 @@ or after its column where two parts hold the same. One sample may have several t
 """
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -24,6 +25,7 @@ from .files import read_file
 from .kinds import CODES, KINDS, extension, sniff
 from .names import encoded, text
 from .outcome import BadSample
+from .packed import opened, suffix
 from .parquet import each_row, first_rows, one_row, open_parquet
 from .shards import MEDIA, ParquetSource, TarSource, _key
 from .tables import LABEL_COLUMNS, LONGEST_LINE, SPLIT_COLUMNS, SPLITS, encode, lines
@@ -171,7 +173,7 @@ class PairTable(PairSource):
         self, path: str, rows: list[dict[str, Any]], media: dict[str, str], texts: list[str]
     ):
         super().__init__(path)
-        self.kind = os.path.splitext(path)[1].lstrip(".").lower()
+        self.kind = suffix(path)[1:]
         self.root = _root(path, media, rows)
         columns = named(media | dict.fromkeys(texts[:1], "text"))
         self.parts = {columns[c]: kind for c, kind in media.items()}
@@ -304,10 +306,12 @@ def _each_row(path: str) -> Iterator[dict[str, Any]]:
         if not any(map(_binary, table.schema_arrow)):  # else the files themselves are in there
             yield from each_row(table)
         return
-    if path.lower().endswith((".jsonl", ".ndjson")):
+    if suffix(path) in (".jsonl", ".ndjson"):
         yield from _each_object(path)
         return
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(
+        opened(path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as file:
         rows = _reader(lines(file), path)
         header = next(rows, [])
         for cells in rows:
@@ -318,7 +322,7 @@ def _each_row(path: str) -> Iterator[dict[str, Any]]:
 
 def _each_object(path: str) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines; empty where they are none, or too long to be held."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         while line := file.readline(LONGEST_LINE + 1):
             stop.check()
             if len(line) > LONGEST_LINE:

@@ -6,9 +6,9 @@ Directions of double bonds and chirality are read and left out: the graph has no
 """
 
 import hashlib
+import io
 import os
 import re
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from ..errors import SelfsupError
 from .base import LARGEST, Source
 from .outcome import BadSample
+from .packed import opened, suffix
 from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode, number_column
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "smile")
@@ -302,9 +303,10 @@ class SmilesSource(Source):
 
     def __init__(self, path: str):
         super().__init__(path)
-        raw = Path(path).read_bytes()
+        with opened(path) as file:
+            raw = file.read()
         self._digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-        parsing = pacsv.ParseOptions(delimiter="\t" if path.lower().endswith(".tsv") else ",")
+        parsing = pacsv.ParseOptions(delimiter="\t" if suffix(path) == ".tsv" else ",")
         try:
             head = pacsv.open_csv(pa.BufferReader(raw), parse_options=parsing).schema.names
             kinds = pacsv.ConvertOptions(column_types=dict.fromkeys(head, pa.string()))
@@ -356,6 +358,6 @@ def is_table(path: str) -> bool:
     """Whether the head of a CSV names a column of SMILES."""
     if os.path.getsize(path) > LARGEST:
         return False
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="replace") as file:
         head = file.readline(1 << 16).strip().lower()
     return any(word.strip().strip('"') in SMILES_COLUMNS for word in re.split("[,\t]", head))

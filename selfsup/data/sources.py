@@ -21,9 +21,10 @@ from .files import FolderSource, ListedFiles, list_folder
 from .kinds import CODES, KINDS, extension, sniff
 from .listed import CsvSource, Labelled
 from .names import text
+from .packed import suffix
 from .shards import open_shards
 from .tables import Table
-from .texts import open_rows, open_texts
+from .texts import file_splits, open_rows, open_texts
 
 __all__ = ["Source", "open_source"]
 
@@ -104,17 +105,18 @@ def _open(data: Any, follow_links: bool) -> Source:
 
 def _open_file(path: str, follow_links: bool) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
+    plain = last.removesuffix(b".gz")
     if last == b"parquet" and trajectories.is_table(path):
         return trajectories.open_tables([path], path)
-    if last in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
+    if plain in (b"csv", b"tsv", b"parquet", b"ts") and series.is_series(path):
         return series.open_series(path)
-    if last in (b"csv", b"tsv", b"parquet", b"jsonl", b"ndjson"):
+    if plain in (b"csv", b"tsv", b"parquet", b"jsonl", b"ndjson"):
         found = pairs.open_table(path)
         if found is not None:
             return found
     if last in (b"tar", b"tgz", b"tar.gz", b"parquet"):
         return _open_shards([path], path)
-    if last in (b"csv", b"tsv"):
+    if plain in (b"csv", b"tsv"):
         return smiles.SmilesSource(path) if smiles.is_table(path) else _open_table(path)
     if last in (b"npy", b"npz"):
         return (trajectories.open_npz(path) if last == b"npz" else None) or open_array(path)
@@ -129,7 +131,9 @@ def _open_file(path: str, follow_links: bool) -> Source:
         raise SelfsupError(
             "E104",
             f"{path} is not a kind of file that can be read",
-            do="pass a folder, .tar, .tar.gz, .parquet, .csv, .npy or .npz file",
+            do=f"unpack it first: gunzip {os.path.basename(path)}"
+            if last == b"gz"
+            else "pass a folder, .tar, .tar.gz, .parquet, .csv, .npy or .npz file",
         )
     return _open_shards([path], path) if kind == "shard" else ListedFiles([path])
 
@@ -146,6 +150,41 @@ def _open_table(path: str) -> Source:
         if os.path.exists(os.path.join(os.path.dirname(os.fsencode(path)), first)):
             return CsvSource(path)
     return open_rows([path], path) or CsvSource(path)
+
+
+def _tables_of_samples(path: str, names: list[str]) -> dict[str, Source]:
+    """The tables of a folder whose rows are samples, by their paths."""
+    found = {}
+    for table in (os.path.join(path, n) for n in names if suffix(n) in (".csv", ".tsv")):
+        rows = pairs.open_table(table)
+        if rows is None and smiles.is_table(table):
+            rows = smiles.SmilesSource(table)
+        rows = rows or open_rows([table], table)
+        if rows is not None:
+            found[table] = rows
+    return found
+
+
+def _one_of(path: str, tables: dict[str, Source]) -> Source:
+    """The only table, or several that are the parts of one set. Raises E104 for any others."""
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    if file_splits(list(tables), range(len(tables))) is not None:
+        found = open_rows(list(tables), path)
+        if found is not None:
+            return found
+    raise _several(path, list(tables))
+
+
+def _several(path: str, files: list[str]) -> SelfsupError:
+    listed = ", ".join(os.path.relpath(file, path) for file in files[:8])
+    return SelfsupError(
+        "E104",
+        f"{path} holds several files of samples, and they may be the same ones",
+        where=path,
+        why=f"found {listed}" + (f" and {len(files) - 8} more" if len(files) > 8 else ""),
+        do=f"give one of them: {files[0]}",
+    )
 
 
 def _open_folder(path: str, follow_links: bool) -> Source:
@@ -171,7 +210,14 @@ def _open_folder(path: str, follow_links: bool) -> Source:
             found.problems = listing.problems
             found.ignored = {name: n for name, n in listing.ignored.items() if n}
             return found
+        tables = {} if kinds[texts] else _tables_of_samples(path, names)
         if MOSTLY * kinds[KINDS.index("sequence")] >= max(kinds[texts], 1):
+            same = [name for name, rows in tables.items() if rows.content == "proteins"]
+            if same:
+                fasta = [
+                    n for n, k in zip(names, listing.kinds, strict=True) if KINDS[k] == "sequence"
+                ]
+                raise _several(path, [*same, *(os.path.join(path, name) for name in fasta)])
             return proteins.open_folder(path, listing)
         for suffixes in ((".tar", ".tgz", ".tar.gz"), (".parquet",)):
             shards = [os.path.join(path, n) for n in names if n.lower().endswith(suffixes)]
@@ -179,6 +225,10 @@ def _open_folder(path: str, follow_links: bool) -> Source:
                 source = _open_shards(shards, path)
                 break
         else:
+            if tables:
+                source = _one_of(path, tables)
+                source.ignored = {name: n for name, n in listing.ignored.items() if n}
+                return source
             chosen = texts if kinds[texts] else None
             source = FolderSource(path, listing, keep=chosen)
         source.problems = listing.problems

@@ -1,8 +1,10 @@
 """Classes and parts of samples: from the names of folders or from the columns of a table."""
 
 import csv
+import io
 import re
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, AnyStr
@@ -11,6 +13,7 @@ import numpy as np
 
 from ..errors import SelfsupError
 from .names import Names, text
+from .packed import opened, suffix
 
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
@@ -26,11 +29,11 @@ Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what 
 
 
 class Table:
-    """A CSV (or TSV) with a header, read row by row."""
+    """A CSV (or TSV, also .gz) with a header, read row by row; `label` is its column of classes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, label: str | None = None):
         self.path = path
-        self.delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        self.delimiter = "\t" if suffix(str(path)) == ".tsv" else ","
         csv.field_size_limit(LONGEST_LINE)
         with self._open() as file:
             try:
@@ -46,10 +49,14 @@ class Table:
             column(PATH_COLUMNS),
             column(LABEL_COLUMNS),
         )
+        if label is not None:
+            self.label_column = column([label.strip().lower()])
         self.split_column = column(SPLIT_COLUMNS)
 
     def _open(self):
-        return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        return io.TextIOWrapper(
+            opened(str(self.path)), encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
 
     def rows(self) -> Iterator[tuple[bytes, str | None, str | None]]:
         """(path, label, split) of each row; None where a cell is empty or there is no column."""
@@ -125,6 +132,33 @@ def as_numbers(values: Iterable[str | None]) -> np.ndarray | None:
         return np.array([float(v) if v else np.nan for v in values], np.float64)
     except ValueError:
         return None
+
+
+def matched(names: Sequence[str], listed: Iterable[str]) -> list[str | None]:
+    """What a list calls each of these files: the same, or the same but for folders above.
+
+    The list may have been written in another folder than the one that names begin from. None where
+    it calls none so, or several alike.
+
+    >>> matched(["x/a.csv", "x/b.csv", "y/b.csv"], ["a.csv", "all/x/b.csv", "c.csv"])
+    ['a.csv', 'all/x/b.csv', None]
+    """
+    ending = defaultdict(set)
+    for key in listed:
+        for end in _endings(key):
+            ending[end].add(key)
+    keys = {key for found in ending.values() for key in found}
+    chosen = []
+    for name in names:
+        fit = ending.get(name, set()) | keys.intersection(_endings(name))
+        chosen.append(name if name in fit else next(iter(fit)) if len(fit) == 1 else None)
+    times = Counter(chosen)
+    return [k if times[k] == 1 or k == n else None for k, n in zip(chosen, names, strict=True)]
+
+
+def _endings(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def held_out(parts: Classes | None, held: Classes | None) -> Classes | None:

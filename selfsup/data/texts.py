@@ -7,10 +7,11 @@ import csv
 import json
 import os
 import re
+import threading
+import zlib
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..errors import SelfsupError
 from .base import Source
 from .files import FileSource, read_file
 from .outcome import BadSample
+from .packed import is_packed, opened, suffix
 from .proteins import sequence_columns
 from .tables import (
     HELD_COLUMNS,
@@ -138,9 +140,13 @@ class RowSource(Source):
     """
 
     def __init__(self, paths: Sequence[str], place: str):
+        from .shards import GzipStream
+
         super().__init__(place)
         self.paths = [os.path.abspath(path) for path in paths]
         self._stamps: list[tuple[int, int]] = []
+        self._streams: dict[int, Any] = {}
+        self._lock = threading.Lock()
         self._file, self._number = array("i"), array("q")
         self._start, self._length = array("q"), array("q")
         for file, path in enumerate(self.paths):
@@ -152,6 +158,8 @@ class RowSource(Source):
                     self._number.append(number)
                     self._start.append(start)
                     self._length.append(length)
+                if is_packed(path):
+                    self._streams[file] = GzipStream(open(path, "rb"))  # noqa: SIM115
             except OSError as error:
                 raise SelfsupError("E101", f"{path} cannot be opened", why=error.strerror) from None
         rows = self._looked()
@@ -184,7 +192,16 @@ class RowSource(Source):
         size, time = self._stamps[file]
         if self._length[i] > LONGEST_LINE:
             raise BadSample("too-large", f"a row of {self._length[i] >> 20} MiB")
-        return read_file(os.fsencode(self.paths[file]), size, time, self._start[i], self._length[i])
+        path, start, length = os.fsencode(self.paths[file]), self._start[i], self._length[i]
+        if file not in self._streams:
+            return read_file(path, size, time, start, length)
+        read_file(path, size, time, 0, 0)  # still the file that was listed
+        try:
+            with self._lock:
+                self._streams[file].seek(start)
+                return self._streams[file].read(length)
+        except zlib.error as error:
+            raise BadSample("damaged", f"its packed file: {error}") from None
 
     def __len__(self) -> int:
         return len(self._file)
@@ -239,7 +256,7 @@ class JsonLines(RowSource):
         from ..stop import stop
 
         number, start, begun = 1, 0, 0  # of the line, and of the chunk
-        with open(path, "rb") as file:
+        with opened(path) as file:
             while chunk := file.read(1 << 22):
                 stop.check()
                 ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + begun
@@ -277,7 +294,7 @@ class TextTable(RowSource):
         from ..stop import stop
 
         place, number = 0, 0
-        with open(path, "rb") as file:
+        with opened(path) as file:
 
             def decoded() -> Iterator[str]:
                 nonlocal place
@@ -318,7 +335,7 @@ class TextTable(RowSource):
 
 def _reader(rows: Iterator[str], path: str) -> Iterator[list[str]]:
     csv.field_size_limit(LONGEST_LINE)
-    if not path.lower().endswith(".tsv"):
+    if suffix(path) != ".tsv":
         return csv.reader(rows)
     plain = csv.reader(rows, delimiter="\t", quoting=csv.QUOTE_NONE)
     return ([_unquoted(cell) for cell in cells] for cells in plain)
@@ -400,10 +417,10 @@ def open_rows(paths: Sequence[str], place: str) -> RowSource | None:
 
     Raises SelfsupError E105 for JSON lines without a text.
     """
-    suffix = Path(paths[0]).suffix.lower()
-    if suffix not in ROWS or any(Path(path).suffix.lower() != suffix for path in paths):
+    last = suffix(paths[0])
+    if last not in ROWS or any(suffix(path) != last for path in paths):
         return None
-    source = ROWS[suffix](paths, place)
+    source = ROWS[last](paths, place)
     if source.columns:
         return source
     if isinstance(source, JsonLines):
@@ -421,7 +438,7 @@ def open_rows(paths: Sequence[str], place: str) -> RowSource | None:
 def open_texts(files: FileSource) -> Source:
     """Files of text as they are, or the rows of those that hold one text a line."""
     rows = [os.fsdecode(files.path(i)) for i in range(len(files))]
-    if rows and all(Path(path).suffix.lower() in (".jsonl", ".ndjson") for path in rows):
+    if rows and all(suffix(path) in (".jsonl", ".ndjson") for path in rows):
         found = open_rows(rows, files.place)
         assert found is not None
         return found

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +19,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from PIL import Image
 
+from ..errors import SelfsupError
 from .base import Source
 from .files import read_file
-from .names import text
+from .names import Names, text
 from .outcome import BadSample
 from .parquet import read_all, schema_of
-from .tables import encode
+from .tables import folder_labels, folder_splits
 
 STRETCH = 32  # steps of a sample
 KEPT = 8  # episodes in memory: the stretches of one are often asked for together
@@ -87,10 +89,15 @@ class Trajectories(Source):
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         """The sub-folders that episodes lie in."""
-        folders = [e.name.split("/")[0] if "/" in e.name else None for e in self.episodes]
-        if len({f for f in folders if f is not None}) < 2:
-            return None
-        return encode(folders[number] for number in self.owner)
+        found = folder_labels(self._names())
+        return None if found is None or len(found[1]) < 2 else (found[0][self.owner], found[1])
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        found = folder_splits(self._names())
+        return None if found is None else (found[0][self.owner], found[1])
+
+    def _names(self) -> Names:
+        return Names(os.fsencode(episode.name) for episode in self.episodes)
 
 
 def whole(arrays: Fields) -> Fields:
@@ -156,6 +163,7 @@ def in_folder(path: str, names: Iterable[str]) -> Source | None:
 def _from_npz(root: str, names: list[str], place: str) -> Source | None:
     """Taken for episodes where the first that can be opened is one."""
     episodes, digest, known = [], hashlib.blake2b(b"episodes", digest_size=16), False
+    sizes = defaultdict(list)  # of the episodes of each folder
     for name in names:
         path = os.path.join(root, name)
         heads = _heads(path)
@@ -164,14 +172,40 @@ def _from_npz(root: str, names: list[str], place: str) -> Source | None:
                 return None
             known = True
         status = os.stat(path)
-        seen = pick(heads or {}, OBSERVATIONS)
+        seen, done = pick(heads or {}, OBSERVATIONS), pick(heads or {}, ACTIONS)
+        if heads and seen and done:
+            sizes[os.path.dirname(name)].append((heads[seen][1:], heads[done][1:]))
         steps = heads[seen][0] if heads and seen and heads[seen] else 0
         read = functools.partial(_read_npz, path, status.st_size, status.st_mtime_ns)
         episodes.append(Episode(name, steps, read))
         digest.update(
             f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "replace")
         )
-    return Trajectories(place, "folder", episodes, digest.hexdigest()) if known else None
+    if not known:
+        return None
+    _one_size(place, sizes)
+    return Trajectories(place, "folder", episodes, digest.hexdigest())
+
+
+def _one_size(place: str, sizes: dict[str, list[tuple]]) -> None:
+    """Raises SelfsupError E104 where each folder has episodes of its own size.
+
+    A single episode of another size is a fault of that episode, and skipped when it is read.
+    """
+    each = {folder: found[0] for folder, found in sizes.items() if len(found) > 1}
+    if len(set(each.values())) > 1 and all(len(set(sizes[folder])) == 1 for folder in each):
+        told = [f"{folder} ({_size(x)} seen, {_size(u)} done)" for folder, (x, u) in each.items()]
+        raise SelfsupError(
+            "E104",
+            f"{place} holds episodes of several sizes",
+            where=place,
+            why=f"found {', '.join(told[:8])}",
+            do=f"give one of the folders: {os.path.join(place, min(each))}",
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "1"
 
 
 def _heads(path: str) -> dict[str, tuple[int, ...]] | None:

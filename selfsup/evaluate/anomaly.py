@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from ..console import Console, duration
 from ..data import open_source
 from ..data.series import ID_COLUMNS, Recordings, moments
-from ..data.tables import PATH_COLUMNS
+from ..data.tables import PATH_COLUMNS, matched
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..modalities.series import Series
@@ -146,18 +146,15 @@ def windows(path: Path, source: Recordings) -> list[Bool[np.ndarray, " t"] | Non
             do='write {"recording.csv": [["start", "end"]]}, or a CSV with the columns start,end',
         )  # fmt: skip
     found: list[np.ndarray | None] = []
-    for i, name in enumerate(source.names):
-        # a file may have been listed with the folders above
-        keys = [key for key in listed if key == name or f"/{key}".endswith(f"/{name}")]
-        keys = [name] if name in keys else keys
-        if list(listed) == [""] and len(source.names) == 1:
-            keys = [""]
-        if len(keys) != 1:
+    alone = list(listed) == [""] and len(source.names) == 1
+    keys = [""] if alone else matched(source.names, listed)
+    for i, key in enumerate(keys):
+        if key is None:
             found.append(None)
             continue
         marks = np.zeros(len(source.series[i]), bool)
         places = source.found_series.times[i]
-        for start, end in listed[keys[0]]:
+        for start, end in listed[key]:
             low, high = (_place(edge, places is not None, path) for edge in (start, end))
             at = np.arange(len(marks)) if places is None else places
             marks |= (at >= low) & (at <= high)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..console import Console, columns, duration
 from ..data import open_source
 from ..data.outcome import BadSample
+from ..data.packed import suffix
 from ..data.series import Recordings, is_series
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -70,7 +71,7 @@ class Forecast(Told):
 def suits(modality: str, data: Any, labels: Any) -> bool:
     """One recording without classes is to be foretold."""
     path = str(data)
-    table = path.endswith((".csv", ".tsv", ".parquet")) and Path(path).is_file()
+    table = suffix(path) in (".csv", ".tsv", ".parquet") and Path(path).is_file()
     if labels is not None or modality != "series" or not table or not is_series(path):
         return False
     return isinstance(open_source(path), Recordings)

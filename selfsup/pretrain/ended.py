@@ -66,7 +66,7 @@ def account(
     lines.append(f"{outcome.verdict}: {outcome.message}" if said else outcome.verdict)
     lines.append(f"{status} at step {outcome.step} of {outcome.steps} ({epochs:.3g} epochs)")
     if status == "finished":
-        lines += ["", "next:", f"  selfsup evaluate {run.path} LABELLED_FOLDER"]
+        lines += ["", "next:", f"  selfsup evaluate {run.path} LABELLED_DATA"]
         lines += [f"  selfsup report {run.path}"]
     elif status == "stopped":
         lines += ["", f"saved; to continue: selfsup pretrain --out {run.path}"]

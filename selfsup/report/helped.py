@@ -29,7 +29,7 @@ def evaluation(folder: Folder) -> Markup:
             why = "evaluation.json is there, but holds no scores that this version reads."
         what = "scores on labelled data, each beside its controls."
         return section(
-            "evaluation", title, missing(what, folder.command("evaluate", "LABELLED_FOLDER"), why)
+            "evaluation", title, missing(what, folder.command("evaluate", "LABELLED_DATA"), why)
         )
     pictures = []
     compared = [s for p in COMPARED for s in whole if s.protocol == p]

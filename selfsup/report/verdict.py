@@ -49,7 +49,7 @@ def verdict(folder: Folder) -> Markup:
         more.append(
             missing(
                 "a comparison with the untrained encoder and with raw pixels, on labelled data.",
-                folder.command("evaluate", "LABELLED_FOLDER"),
+                folder.command("evaluate", "LABELLED_DATA"),
             )
         )
     if folder.done is None and folder.failed is None and (path := folder.setting("data.path")):

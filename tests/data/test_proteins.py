@@ -49,6 +49,21 @@ def test_records(tmp_path, monkeypatch, chunk, ends, packed):
     assert marks(str(path)) == {f"p{i}": c for i, c in enumerate(CHAINS)}
 
 
+def test_a_folder_with_tables_of_proteins(tmp_path, fasta):
+    table = "sequence,target\n" + "".join(f"{c},{i}\n" for i, c in enumerate(CHAINS))
+    for folder, names in {"one": ["a.csv"], "parts": ["a_train.csv", "a_test.csv"]}.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_text(table)
+        source = open_source(tmp_path / folder)
+        assert source.content == "proteins" and len(source) == 12 * len(names)
+    (tmp_path / "one" / "wild.fasta").write_text(fasta.read_text())
+    with pytest.raises(SelfsupError, match=r"a.csv, wild.fasta"):
+        open_source(tmp_path / "one")
+    (tmp_path / "one" / "a.csv").write_text("name,kind\np1,enzyme\n")
+    assert isinstance(open_source(tmp_path / "one"), Fasta)
+
+
 def test_recognised_by_content(tmp_path, fasta):
     for name in ("a.txt", "a", "a.dat"):
         (tmp_path / name).write_text(fasta.read_text())

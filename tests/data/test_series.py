@@ -95,6 +95,32 @@ def test_long_form_has_a_series_for_each_id(tmp_path):
     assert all(np.array_equal(other.read(i), source.read(i)) for i in range(20))
 
 
+@pytest.mark.parametrize("who", ["pedestrian", "track_id", "agent", "Person"])
+def test_each_that_moves_through_frames_is_a_series(who, tmp_path):
+    lines = [f"frame,{who},x_m,y_m"]
+    lines += [f"{10 * f},{w},{w + f / 4},{-w}" for f in range(30) for w in range(20) if f >= w]
+    for part in ("train/a", "train/b", "test/a"):
+        (tmp_path / f"{part}.csv").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{part}.csv").write_text("\n".join(lines))
+    (tmp_path / "LICENSE.txt").write_text("free")
+    source = open_source(str(tmp_path))
+    assert len(source) == 60 and source.columns == ["x_m", "y_m"] and source.notes == []
+    numbers, parts = source.splits()
+    assert parts == ["test", "train"] and np.bincount(numbers).tolist() == [20, 40]
+    assert source.labels() is None
+    np.testing.assert_array_equal(source.read(3)[:, 0], 3 + np.arange(3, 30) / 4)
+    assert len(open_source(str(tmp_path / "test" / "a.csv"))) == 20
+
+
+def test_classes_below_parts_and_below_a_folder_of_all(tmp_path):
+    for part in ("train", "test"):
+        for kind in ("calm", "storm"):
+            (tmp_path / "data" / part / kind).mkdir(parents=True)
+            wide(tmp_path / "data" / part / kind / "a.csv", [(h, h, 1) for h in range(20)])
+    source = open_source(str(tmp_path))
+    assert source.labels()[1] == ["calm", "storm"] and source.splits()[1] == ["test", "train"]
+
+
 def test_a_row_is_a_series_where_columns_are_numbered(tmp_path):
     path = tmp_path / "rows.csv"
     header = "label," + ",".join(f"t{i}" for i in range(12))

@@ -58,6 +58,50 @@ def test_train_and_test_are_parts_and_not_classes(tmp_path):
     assert [part_names[p] for p in parts] == ["test", "train", "train"]
 
 
+ABOUT = ("LICENSE_NOTE.txt", "README.md", "Licence", "NOTICE.txt", "CITATION.bib", "a.txt.md5",
+         "SHA256SUMS", "readme")  # fmt: skip
+
+
+@pytest.mark.parametrize("above", ["", "corpus/", "corpus/all/"])
+def test_what_tells_about_the_data_is_no_sample(above, tmp_path):
+    names = ["train/a.txt", "train/README.md", "test/b.txt", *ABOUT]
+    source = open_source(write(tmp_path, {above + name: b"some words" for name in names}))
+    assert [source.name(i).removeprefix(above) for i in range(len(source))] == [
+        "test/b.txt",
+        "train/README.md",  # in a folder of samples it is one
+        "train/a.txt",
+    ]
+    assert source.splits()[1] == ["test", "train"] and source.labels() is None
+    assert source.ignored == {"about the data": len(ABOUT)}
+
+
+def test_samples_with_such_names_stay_samples(tmp_path):
+    names = ("license_0001.txt", "notice-12.txt", "citations.txt", "readme2.txt")
+    assert len(open_source(write(tmp_path / "texts", dict.fromkeys(names, b"some words")))) == 4
+    pictures = {"LICENSE.png": encoded(0), "readme.jpg": encoded(1, form="JPEG")}
+    assert len(open_source(write(tmp_path / "pictures", pictures))) == 2
+    with pytest.raises(SelfsupError, match="1 about the data"):
+        open_source(write(tmp_path / "none", {"README.md": b"nothing here"}))
+
+
+def test_a_folder_of_tables(tmp_path):
+    rows = b"text,label\n" + b"".join(b"these are some words %d,1\n" % i for i in range(12))
+    write(tmp_path / "one", {"LICENSE": b"", "a.csv": rows, "other.csv": b"a,b\nx,y\n"})
+    assert len(open_source(tmp_path / "one")) == 12
+    write(tmp_path / "parts", {"reviews_train.csv": rows, "reviews_test.csv": rows})
+    source = open_source(tmp_path / "parts")
+    assert len(source) == 24 and source.splits()[1] == ["test", "train"]
+    write(tmp_path / "several", {"a.csv": rows, "b.csv": rows})
+    with pytest.raises(SelfsupError, match=r"found a.csv, b.csv") as caught:
+        open_source(tmp_path / "several")
+    assert caught.value.code == "E104" and "give one of them" in str(caught.value)
+    molecules = b"smiles,label\nCCO,1\nCC,0\n"
+    write(tmp_path / "molecules", {"a.csv": molecules, "b.csv": molecules})
+    with pytest.raises(SelfsupError, match="give one of them"):
+        open_source(tmp_path / "molecules")
+    assert len(open_source(tmp_path / "molecules" / "a.csv")) == 2
+
+
 def test_a_flat_folder_has_no_labels(tmp_path):
     assert open_source(write(tmp_path, {"1.png": encoded(1)})).labels() is None
 
@@ -98,6 +142,24 @@ def test_a_table_beside_a_folder_gives_its_labels(folder, prefix):
         "a/00.png": "7",
         "b/01.png": "10",
     }
+
+
+def test_a_table_may_name_files_from_another_folder_and_have_its_own_column(folder, tmp_path):
+    table = tmp_path / "about" / "meta.csv"
+    rows = "".join(f"{i:02d}.png,{i % 3},{i % 5}\n" for i in range(20))
+    write(tmp_path, {"about/meta.csv": b"filename,digit,who\n" + rows.encode()})
+    with pytest.raises(SelfsupError, match=r"meta\.csv:COLUMN"):
+        open_source(folder, labels=table).labels()
+    numbers, classes = open_source(folder, labels=f"{table}:Who").labels()
+    files = [*range(0, 20, 2), *range(1, 20, 2)]  # of a/, then of b/
+    assert classes == list("01234") and numbers.tolist() == [i % 5 for i in files]
+    with pytest.raises(SelfsupError, match="has no column what"):
+        open_source(folder, labels=f"{table}:what").labels()
+    with pytest.raises(SelfsupError, match="no table at"):
+        open_source(folder, labels=f"{table}x:who").labels()
+    odd = table.with_name("meta:who")  # a name of its own
+    odd.write_bytes(b"path,label\na/00.png,x\n")
+    assert open_source(folder, labels=odd).labels()[1] == ["x"]
 
 
 def test_a_table_that_names_nothing_of_the_data_is_an_error(folder):

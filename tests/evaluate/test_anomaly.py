@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from selfsup.data import open_source
+from selfsup.data.tables import matched
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import anomaly, tasks
 from selfsup.load import Card, LoadedEncoder, rebuild
@@ -190,6 +191,21 @@ def test_windows_come_from_files_in_three_forms(watched, tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(SelfsupError, match="E105"):
             anomaly.windows(tmp_path / name, source)
+
+
+@pytest.mark.parametrize(
+    ("listed", "data", "expected"),
+    [
+        (["x/a.csv", "x/b.csv"], ["a.csv", "b.csv"], ["x/a.csv", "x/b.csv"]),
+        (["x/a.csv", "y/a.csv"], ["data/x/a.csv", "data/y/a.csv"], ["x/a.csv", "y/a.csv"]),
+        (["a.csv"], ["x/a.csv", "y/a.csv"], [None, None]),  # which of them?
+        (["x/a.csv", "y/a.csv"], ["a.csv"], [None]),
+        (["a.csv"], ["a.csv", "x/a.csv"], ["a.csv", None]),
+        (["a.csv"], ["ba.csv"], [None]),
+    ],
+)
+def test_windows_and_recordings_are_named_from_other_folders(listed, data, expected):
+    assert matched(data, listed) == expected
 
 
 def test_the_whole_task_beside_its_controls(watched, tmp_path):

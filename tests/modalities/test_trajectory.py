@@ -10,6 +10,7 @@ from PIL import Image
 from selfsup.data import open_source, open_store
 from selfsup.data.outcome import BadSample
 from selfsup.data.trajectories import STRETCH
+from selfsup.errors import SelfsupError
 from selfsup.method import Views
 from selfsup.modalities import find, of_content
 from selfsup.randomness import Draws
@@ -60,6 +61,26 @@ def test_folder_of_episodes_is_recognised_and_cut_into_stretches(tmp_path):
     assert source.name(1) == f"0.npz@{STRETCH}"
     whole = np.concatenate([source.read(0)["observation"], source.read(1)["observation"]])
     assert (whole == episode(70)["observation"]).all()
+
+
+def test_folders_of_several_sizes_are_named_and_one_odd_episode_is_not(tmp_path):
+    folder_of(tmp_path / "walker", [episode(40), episode(40)])
+    wide = episode(40)
+    wide["observation"] = np.concatenate([wide["observation"]] * 2, 1)
+    folder_of(tmp_path / "ant", [wide, wide])
+    with pytest.raises(SelfsupError, match=r"ant \(6 seen, 2 done\), walker \(3 seen, 2 done\)"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "ant")) == 2
+    (tmp_path / "ant" / "1.npz").unlink()
+    source = open_source(tmp_path)  # what is left of it is a fault among the others
+    assert len(source) == 3 and source.labels()[1] == ["ant", "walker"]
+
+
+def test_parts_of_episodes_are_no_classes(tmp_path):
+    for part in ("train", "test"):
+        folder_of(tmp_path / part, [episode(40)])
+    source = open_source(tmp_path)
+    assert source.splits()[1] == ["test", "train"] and source.labels() is None
 
 
 def test_one_file_other_names_and_a_last_observation_without_action(tmp_path):

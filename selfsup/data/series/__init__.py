@@ -24,7 +24,10 @@ import numpy as np
 
 from ...errors import SelfsupError
 from ..base import Source
+from ..names import Names
+from ..packed import suffix
 from ..parquet import schema_of
+from ..tables import Classes, folder_labels, folder_splits
 from .archive import read_ts
 from .cells import moments
 from .columns import HEAD, ID_COLUMNS, Layout, of_schema
@@ -57,8 +60,8 @@ __all__ = [
     "timed",
 ]
 
-ENDINGS = (".ts", ".csv", ".tsv", ".parquet")
-ARCHIVED = re.compile(r"_(train|test)\.\w+$", re.IGNORECASE)  # how the archive names its parts
+ENDINGS = (".ts", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+ARCHIVED = re.compile(r"_(train|test)(\.\w+)+$", re.IGNORECASE)  # how the archive names its parts
 LONG, FEW = 2048, 16  # a series this long, or fewer series without classes, are recordings
 LARGEST = 1 << 32  # bytes of all values
 
@@ -84,14 +87,14 @@ def open_series(path: str) -> Source:
     """The series of one file that `is_series`. Raises E105 where it cannot be read."""
     found = Found()
     _read(path, found)
-    return _source(path, path.rpartition(".")[2].lower(), found)
+    return _source(path, suffix(path)[1:], found)
 
 
 def in_folder(path: str, names: Iterable[str]) -> Source | None:
     """The series of all such files of a folder, or None where there are none.
 
     NAME_TRAIN and NAME_TEST (the archive's names) are the parts of one set; otherwise a file of
-    one series without class has its sub-folder for a class.
+    one series without class has its sub-folder for a class, and train/, test/ ... for its part.
     """
     paths = [name for name in sorted(names) if name.lower().endswith(ENDINGS)]
     paths = [name for name in paths if is_series(os.path.join(path, name))]
@@ -99,6 +102,8 @@ def in_folder(path: str, names: Iterable[str]) -> Source | None:
         return None
     stems = [ARCHIVED.sub("", name) for name in paths]
     archived = [ARCHIVED.search(name) for name in paths]
+    folders = Names(os.fsencode(name) for name in paths)
+    parts, classes = folder_splits(folders), folder_labels(folders)
     found = Found()
     if all(archived) and len(set(stems)) > 1:
         raise SelfsupError(
@@ -107,18 +112,23 @@ def in_folder(path: str, names: Iterable[str]) -> Source | None:
             why=f"found {', '.join(sorted(set(stems))[:8])}",
             do=f"give one of them: {os.path.join(path, os.path.dirname(stems[0]) or stems[0])}",
         )
-    for name, part in zip(paths, archived, strict=True):
+    for number, (name, part) in enumerate(zip(paths, archived, strict=True)):
         before = len(found.values)
         _read(os.path.join(path, name), found)
         for i in range(before, len(found.values)):
             found.names[i] = f"{name}#{i - before}" if len(found.values) - before > 1 else name
             if part is not None:
                 found.splits[i] = part.group(1).lower()
-            elif found.labels[i] is None and "/" in name:
-                found.labels[i] = name.split("/")[0]
+                continue
+            found.splits[i] = found.splits[i] or _told(parts, number)
+            found.labels[i] = found.labels[i] or _told(classes, number)
     if len({label for label in found.labels if label is not None}) < 2 and not all(archived):
         found.labels = [None] * len(found.labels)
     return _source(path, "folder", found)
+
+
+def _told(found: Classes | None, number: int) -> str | None:
+    return None if found is None or found[0][number] < 0 else found[1][found[0][number]]
 
 
 def _read(path: str, found: Found) -> None:

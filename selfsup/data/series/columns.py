@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ..packed import opened, suffix
 from ..tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS
 from .cells import absent, is_number, moments
 
-TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step")
+TIME_COLUMNS = ("date", "time", "timestamp", "datetime", "ds", "t", "step", "timestep", "time_step",
+                "frame", "frame_id", "frame_index", "frame_number")  # fmt: skip
 ID_COLUMNS = ("id", "unique_id", "series", "series_id", "item_id", "case", "subject", "sample",
-              "sensor", "sample_id", "record", "recording")  # fmt: skip
+              "sensor", "sample_id", "record", "recording", "track", "track_id", "trajectory",
+              "trajectory_id", "agent", "agent_id", "person", "person_id", "pedestrian",
+              "pedestrian_id", "ped_id", "vehicle", "vehicle_id", "object_id", "animal_id",
+              "device_id", "unit_id", "patient", "patient_id", "user_id")  # fmt: skip
 MARK_COLUMNS = ("anomaly", "is_anomaly", "anomalous", "outlier", "is_outlier")
 HEAD = 1 << 16  # bytes of a table that tell what it is
 NUMBERED = 8  # columns named 0, 1, 2 ... from which on a row is a series
@@ -42,7 +47,7 @@ class Layout:
 
     @classmethod
     def of(cls, path: str) -> "Layout | None":
-        with open(path, "rb") as file:
+        with opened(path) as file:
             head = file.read(HEAD)
         lines = head.decode("utf-8-sig", "replace").splitlines()
         lines = [line for line in (lines[:-1] if len(head) == HEAD else lines) if line.strip()]
@@ -72,7 +77,7 @@ class Layout:
         columns = _columns(header or [], kinds)
         if columns is None:
             return None
-        if header is None and path.lower().endswith(".tsv") and len(kinds) > NUMBERED:
+        if header is None and suffix(path) == ".tsv" and len(kinds) > NUMBERED:
             columns.by_row, columns.label = True, 0
             columns.values = list(range(1, len(kinds)))
         return cls(delimiter, decimal, header, columns)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ...errors import SelfsupError
+from ..packed import opened
 from ..parquet import read_all
 from .cells import MISSING, moments, numbers, word
 from .columns import Columns, Layout, is_list, of_schema
@@ -44,7 +45,7 @@ def _text_table(path: str, layout: Layout, found: Found) -> pa.Table:
     def parse(kinds: dict[str, pa.DataType] | None) -> pa.Table:
         skipped[0] = 0
         return pa.csv.read_csv(
-            path,
+            opened(path),
             pa.csv.ReadOptions(
                 column_names=names,
                 autogenerate_column_names=names is None,
