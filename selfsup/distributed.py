@@ -44,6 +44,17 @@ def gather(x: Tensor) -> Tensor:
     return rows.reshape(-1, *x.shape[1:])
 
 
+def gather_ragged(x: Tensor) -> tuple[Tensor, slice]:
+    """As `gather`, where ranks have different numbers of rows; and which rows are this rank's."""
+    if not running():
+        return x, slice(0, len(x))
+    sizes = gather(torch.tensor([len(x)], device=x.device)).tolist()
+    longest, first = max(sizes), sum(sizes[: rank()])
+    rows = gather(torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])]))
+    parts = [part[:size] for part, size in zip(rows.split(longest), sizes, strict=True)]
+    return torch.cat(parts), slice(first, first + len(x))
+
+
 def own(x: Tensor, rows: int) -> Tensor:
     """This rank's rows, so many, of what was gathered."""
     return x[rank() * rows : (rank() + 1) * rows]

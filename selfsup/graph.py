@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import distributed
 from .errors import SelfsupError
-from .randomness import _hash
+from .randomness import Draws, _hash
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 
@@ -129,6 +130,17 @@ class Graphs:
         return torch.arange(self.nodes, device=self.device).repeat_interleave(self.lengths)
 
     @cached_property
+    def sizes(self) -> Int64[Tensor, " count"]:
+        """How many nodes a graph has."""
+        return torch.bincount(self.graph, minlength=self.count)
+
+    @cached_property
+    def place(self) -> Int64[Tensor, " n"]:
+        """Places of nodes in their graphs."""
+        first = self.sizes.cumsum(0) - self.sizes
+        return torch.arange(self.nodes, device=self.device) - first[self.graph]
+
+    @cached_property
     def links(self) -> Links:
         n, itself = self.nodes, torch.arange(self.nodes, device=self.device)
         source, target = torch.cat([self.edges, itself.expand(2, -1)], 1)
@@ -185,6 +197,23 @@ def _ranges(starts: Int64[Tensor, " n"], lengths: Int64[Tensor, " n"]) -> Int64[
     before = lengths.cumsum(0) - lengths
     shift = (starts - before).repeat_interleave(lengths)
     return shift + torch.arange(len(shift), device=starts.device)
+
+
+# ------------------------------------------------------------------------------ chance
+
+
+def numbers(x: Graphs) -> Float[Tensor, " n"]:
+    """A number in [0, 1) for each node, whatever rank its graph is on."""
+    seed = int(torch.randint(1 << 62, ()))  # the same on all ranks
+    first = distributed.rank() * x.count
+    graphs = torch.arange(first, first + x.count, device=x.device)
+    return Draws(seed, graphs).each(x.graph, x.place)
+
+
+def shuffled(x: Graphs) -> tuple[Int64[Tensor, " n"], int]:
+    """The turn of each node in a random order of the nodes of all ranks, and how many those are."""
+    everyone, own = distributed.gather_ragged(numbers(x))
+    return everyone.argsort(stable=True).argsort()[own], len(everyone)
 
 
 # ------------------------------------------------------------------------------ sums over links
@@ -470,10 +499,8 @@ class Network(nn.Module):
         h = self.nodes(x)
         if x.rows is not None:
             return h[x.rows][:, None]
-        sizes = torch.bincount(x.graph, minlength=x.count)
-        place = torch.arange(x.nodes, device=x.device) - (sizes.cumsum(0) - sizes)[x.graph]
-        out = h.new_zeros(x.count, max(1, int(sizes.max())), h.shape[1])
-        return out.index_put((x.graph, place), h)
+        out = h.new_zeros(x.count, max(1, int(x.sizes.max())), h.shape[1])
+        return out.index_put((x.graph, x.place), h)
 
     def forward(self, x: Graphs) -> Float[Tensor, "b d"]:
         h = self.nodes(x)

@@ -18,7 +18,7 @@ from test_graph import WIDTH, graphs
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import chunks, cli, distributed, machine, methods, released
+from selfsup import chunks, cli, distributed, machine, methods, pretrain, released
 from selfsup.distributed import GlobalBatchNorm
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
@@ -149,7 +149,7 @@ TOKENS = {
     "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
-NODES = ("DGI", "BGRL")
+NODES = ("DGI", "BGRL", "GraphMAE", "GRACE", "GRACE thinned")
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE", "Data2Vec text")
 
 
@@ -163,7 +163,10 @@ def make(name: str):
         encoder = resnet("resnet18", 8, width=0.125)
         return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
     if name in NODES:
-        return getattr(methods, name)(network("gcn", WIDTH, dim=8, norm=True, act="relu"))
+        encoder = network("gcn", WIDTH, dim=8, norm=True, act="relu")
+        if name == "GRACE thinned":
+            return methods.GRACE(encoder, hidden=16, dim=8, most=20)
+        return getattr(methods, name)(encoder)
     if name in WORDS:
         causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
         text = Language(16, 23, dim=16, depth=2, heads=2, causal=causal, dropout=drop)
@@ -629,6 +632,46 @@ def refused():
 def test_a_batch_that_ranks_cannot_share():
     for error in on_ranks(refused):
         assert error["code"] == "E801" and "--batch 6" in error["do"]
+
+
+def one_network(folder):
+    try:
+        pretrain(f"{folder}/graph", steps=1, out=f"{folder}/run", quiet=True)
+    except SelfsupError as error:
+        return error.to_json()
+    return {}
+
+
+def test_one_network_is_not_for_several_processes(tmp_path):
+    """Each would compute the whole of it: that is said, and one process does it."""
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "edges.csv").write_text("a,b\n0,1\n1,2\n2,3\n3,4\n4,5\n")
+    np.save(tmp_path / "graph" / "features.npy", np.eye(6, dtype=np.float32))
+    for error in on_ranks(one_network, folder=str(tmp_path)):
+        assert error["code"] == "E801" and "without torchrun" in error["do"]
+    assert not (tmp_path / "run").exists()
+    assert one_network(tmp_path) == {} and Run(tmp_path / "run").done["step"] == 1
+
+
+def ragged_rows():
+    """More rows on the second rank, and none at all on the first in the end."""
+    rank, world, found = distributed.rank(), distributed.world(), []
+    for sizes in ((1, 4), (0, 3)):
+        mine = range(sum(sizes)) if world == 1 else range(sizes[rank])
+        first = sum(sizes[:rank])
+        x = torch.tensor([[float(first + i), 1.0] for i in mine]).reshape(-1, 2).requires_grad_()
+        rows, own = distributed.gather_ragged(x)
+        assert torch.equal(rows[own], x)
+        (rows[:, :1] * torch.arange(len(rows))[:, None]).sum().backward()
+        found += [rows.detach(), x.grad / world]
+    return found
+
+
+def test_rows_are_gathered_from_ranks_that_have_more_or_fewer():
+    expected, (first, second) = ragged_rows(), on_ranks(ragged_rows)
+    for i in (0, 2):
+        assert torch.equal(first[i], expected[i]) and torch.equal(second[i], expected[i])
+        assert torch.equal(torch.cat([first[i + 1], second[i + 1]]), expected[i + 1])
 
 
 def test_everything_is_the_identity_on_one_process():

@@ -41,6 +41,7 @@ BLOCKS = 20  # in which neighbouring test stretches are resampled together
 NETWORKS = 2  # untrained ones
 BATCH = 64
 SEED = 0  # of the stretches that are drawn
+SHOWN = 3  # test stretches that are kept with their forecasts
 FORMAT = 1
 
 
@@ -127,6 +128,7 @@ class Judge:
         self.context, self.bounds = encoder.size, source.bounds
         self.instance = isinstance(encoder.modality, Series) and encoder.modality.instance
         self.inputs = inputs(encoder, source)
+        self.channel = [*source.columns, "0"][0]
         self.series = []
         for values, limits in zip(source.series, source.bounds, strict=True):
             teaching = values[: limits[0]].astype(np.float64)
@@ -162,7 +164,7 @@ class Judge:
         return [(number, t) for number, t, end in drawn if t + horizon <= end]
 
     def found(self) -> dict[str, Any]:
-        scores, gains = [], []
+        scores, gains, cases = [], [], []
         cache: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}
         networks = [(PRETRAINED, self.encoder)]
         for i in range(self.networks):
@@ -177,9 +179,13 @@ class Judge:
                 level = [self.level(o) for o in parts] if self.instance else None
                 guess = regress(features, futures, level)
                 errors.setdefault(of, []).append(wrong(guess, futures[2]))
+                if of == PRETRAINED:
+                    ours = guess
             errors[LINEAR] = [wrong(self.linear(parts, futures), futures[2])]
             last = np.repeat(self.values(parts[2], 1), horizon, 1)
             errors[LAST] = [wrong(np.nan_to_num(last), futures[2])]
+            if horizon == self.horizons[0]:
+                cases = self.cases(parts[2], futures[2], {PRETRAINED: ours, LAST: last})
             for of, pairs in errors.items():
                 mse, mae = (float(np.mean([np.nanmean(p[k]) for p in pairs])) for k in (0, 1))
                 scores.append({"horizon": horizon, "of": of, "mse": mse, "mae": mae})
@@ -192,6 +198,7 @@ class Judge:
             "horizons": list(self.horizons),
             "scores": scores,
             "gains": gains,
+            "cases": cases,
             "origins": dict(zip(("train", "val", "test"), counts, strict=True)),
             "data": {"place": self.source.place, "bounds": self.source.bounds},
             "notes": [
@@ -213,6 +220,21 @@ class Judge:
             "value": gain.value, "low": gain.low, "high": gain.high, "control": control,
             "over_untrained": {"value": own.value, "low": own.low, "high": own.high},
         }  # fmt: skip
+
+    def cases(
+        self, origins: list[tuple[int, int]], futures: np.ndarray, guesses: dict[str, np.ndarray]
+    ) -> list[dict[str, Any]]:
+        """The first channel of a few test stretches, scaled, for people to look at."""
+        made, horizon = [], futures.shape[1]
+        for i in np.linspace(0, len(origins) - 1, SHOWN).round().astype(int).tolist():
+            recording, step = origins[i]
+            past = self.series[recording][max(0, step - 2 * horizon) : step, 0]
+            said = [{"of": of, "values": plain(y[i, :, 0])} for of, y in guesses.items()]
+            made.append(
+                {"recording": self.source.names[recording], "channel": self.channel, "step": step,
+                 "past": plain(past), "future": plain(futures[i, :, 0]), "guesses": said}
+            )  # fmt: skip
+        return made
 
     # ---- stretches and what follows them ------------------------------------------------------
 
@@ -309,6 +331,11 @@ def wrong(guess: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     known = np.isfinite(off).sum((1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nansum(off**2, (1, 2)) / known, np.nansum(np.abs(off), (1, 2)) / known
+
+
+def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:
+    """As JSON has it: missing values as null."""
+    return [round(float(v), 4) if np.isfinite(v) else None for v in x]
 
 
 def _over_blocks(gain: np.ndarray) -> Interval:

@@ -45,6 +45,7 @@ TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
 
 AMOUNTS = (1.0, 5.0, 20.0)  # minutes that are transcribed
 RESAMPLES = 1000
+HEARD = 8  # recordings whose texts are kept
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Transcription(Told):
                 for key in ("cer", "wer")
             ]
             rows.append((f"{row['minutes']:g} min", row["of"], *rates))
-        heard = [f"  said   {a}\n  heard  {b}" for a, b in self._told["heard"]]
+        heard = [f"  said   {a}\n  heard  {b}" for a, b in self._told["heard"][:3]]
         notes = [self._told["statement"], *self._told["notes"]]
         table = columns(rows, width=100)
         return "\n".join([self.verdict, "", table, "", *heard, "", *notes])
@@ -254,7 +255,7 @@ class Recogniser:
                     found = self.hear(network, self.test)
                     wrong.append(np.array([errors(a, b) for a, b in zip(said, found, strict=True)]))
                     if pretrained and amount == amounts[-1]:
-                        heard = list(zip(said, found, strict=True))[:3]
+                        heard = list(zip(said, found, strict=True))[:HEARD]
                 counts[of, amount] = np.mean(wrong, 0)  # (test, 4): errors, letters, errors, words
                 cer, wer = (rates(counts[of, amount][:, k : k + 2]) for k in (0, 2))
                 rows.append({"minutes": amount, "of": of, "cer": vars(cer), "wer": vars(wer),

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from .. import distributed, needs
-from ..graph import Graphs, pool
+from ..graph import Graphs, numbers, pool
 from ..method import Method, Views
 from ..optim import Optim
-from ..randomness import Draws
 
 
 class DGI(Method):
@@ -45,12 +44,7 @@ class DGI(Method):
 
 def corruption(x: Graphs) -> Int64[Tensor, " n"]:
     """The nodes of each graph in another order: "row-wise shuffling", section 4.2."""
-    first = 0 if x.rows is not None else distributed.rank() * x.count
-    seed = int(torch.randint(1 << 62, ()))  # the same on all ranks
-    graphs = torch.arange(first, first + x.count, device=x.device)
-    sizes = torch.bincount(x.graph, minlength=x.count)
-    place = torch.arange(x.nodes, device=x.device) - (sizes.cumsum(0) - sizes)[x.graph]
-    order = Draws(seed, graphs).each(x.graph, place).argsort()
+    order = numbers(x).argsort()
     return order[x.graph[order].argsort(stable=True)]  # graph by graph, as the nodes are
 
 

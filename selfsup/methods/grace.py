@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .. import needs
-from ..distributed import gather
+from ..distributed import gather_ragged
+from ..graph import shuffled
 from ..heads import mlp
 from ..method import Method, Views
 from ..optim import Optim
@@ -45,11 +46,11 @@ class GRACE(Method):
     def loss(self, views, progress):
         h = self.encoder.nodes(torch.cat(views))
         u, v = h.chunk(2)
-        if len(u) > self.most:  # the cost grows with the square: so many nodes of a batch
-            some = torch.randperm(len(u), device=u.device)[: self.most]
-            u, v = u[some], v[some]
+        turn, n = shuffled(views[0])
+        if n > self.most:  # the cost grows with the square: so many nodes of a batch, on all ranks
+            u, v = u[turn < self.most], v[turn < self.most]
         u, v = self.projector(torch.cat([u, v])).float().chunk(2)
-        u, v = gather(u), gather(v)
+        u, v = gather_ragged(torch.cat([u, v], 1))[0].chunk(2, 1)
         self.watch = {"embedding": h.detach()}
         self.chance = {"contrast": math.log(2 * len(u) - 1)}
         return {"contrast": contrast(u, v, self.temperature)}

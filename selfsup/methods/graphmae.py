@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import needs
+from .. import distributed, needs
+from ..graph import numbers, shuffled
 from ..method import Method, Views
 from ..optim import Optim
 
@@ -38,26 +39,24 @@ class GraphMAE(Method):
         similarity = self.decoder.cosine(again, x)[hidden]
         self.watch = {"embedding": h.detach()}
         self.chance = {"reconstruction": 1.0}  # of directions that have nothing in common
-        return {"reconstruction": scaled_cosine(similarity, self.sharpness)}
+        # by the mean over ranks, which hide more or fewer: every node counts the same
+        count = distributed.mean(hidden.sum().float())
+        return {"reconstruction": scaled_cosine(similarity, self.sharpness).sum() / count}
 
     def mask(self, x):
         """Who is hidden (n,); who of them shows the token; the others show another node's values.
 
-        At least one node is hidden and one is not.
+        At least one node of the batch is hidden and one is not. Departure: another node of the same
+        graph. Authors' code: of any in the batch, which may be on another rank.
         """
-        n, device = x.nodes, x.device
-        order = torch.rand(n, device=device).argsort()
+        turn, n = shuffled(x)
         count = min(max(1, int(self.ratio * n)), max(1, n - 1))
-        noisy = int(self.noise * count)
-        hidden = torch.zeros(n, dtype=torch.bool, device=device)
-        blank = hidden.clone()
-        hidden[order[:count]] = True
-        blank[order[noisy:count]] = True
-        instead = torch.arange(n, device=device)
-        instead[order[:noisy]] = torch.randint(n, (noisy,), device=device)
-        return hidden, blank, x.exchanged(instead) if noisy else x
+        hidden, noisy = turn < count, turn < int(self.noise * count)
+        itself = torch.arange(x.nodes, device=x.device)
+        another = itself - x.place + (numbers(x) * x.sizes[x.graph]).long()
+        return hidden, hidden & ~noisy, x.exchanged(torch.where(noisy, another, itself))
 
 
-def scaled_cosine(similarity: Float[Tensor, " n"], sharpness: float) -> Tensor:
-    """Equation 2: the mean of (1 - cos(x, z)) ** sharpness."""
-    return (1 - similarity.float()).pow(sharpness).mean()
+def scaled_cosine(similarity: Float[Tensor, " n"], sharpness: float) -> Float[Tensor, " n"]:
+    """Equation 2 for each node: (1 - cos(x, z)) ** sharpness."""
+    return (1 - similarity.float()).pow(sharpness)

@@ -4,7 +4,8 @@ From a part of a sample foretell what a slow teacher, which sees all of it, make
 values but latents. A narrow predictor is told where, and what it foretells needs no disturbed view.
 Any modality whose stem gives tokens on a grid: on three axes the blocks go all along the first one,
 as in V-JEPA (https://arxiv.org/abs/2404.08471). With mask="next" it foretells what comes next on
-the first axis from all that came before.
+the first axis from all that came before, and the teacher, too, sees nothing of what follows. The
+encoder looks both ways within what came before: its attention is not causal.
 """
 
 from typing import Any, Literal
@@ -43,9 +44,10 @@ class JEPA(Method):
     ):
         super().__init__(encoder)
         needs.tokens("JEPA", encoder)
-        self.mask = masks.multiblock(blocks, scale, aspect, context)
-        if mask == "next":
-            self.mask = masks.following()
+        self.next = mask == "next"
+        self.mask = (
+            masks.following() if self.next else masks.multiblock(blocks, scale, aspect, context)
+        )
         self.teacher = Teacher(encoder)
         self.predictor = Predictor(encoder, predictor_dim, predictor_depth, predictor_heads)
         self.momentum = schedules.linear(momentum, 1.0)
@@ -57,13 +59,23 @@ class JEPA(Method):
     def loss(self, views, progress):
         (x,) = views
         seen, foretold = self.mask(len(x), self.encoder.grid, x.device)
-        with torch.no_grad():
-            latents = self.teacher.slow.features(x).float()  # (b, n, d)
-            target = masks.take(layer_norm(latents, latents.shape[-1:]), foretold)
+        latents, target = self.targets(x, seen, foretold)
         z = self.encoder.trunk(masks.take(self.encoder.tokens(x), seen))
         predicted = self.predictor(z, seen, foretold)
         self.watch = {"embedding": latents.mean(1)}
         return {"prediction": smooth_l1_loss(predicted.float(), target)}
+
+    @torch.no_grad()
+    def targets(self, x, seen, foretold):
+        """What the teacher makes of all that it sees, and of what is to be foretold, normalised."""
+        slow = self.teacher.slow
+        if self.next:
+            known = seen | foretold  # or what follows would be in the target
+            latents = slow.trunk(masks.take(slow.tokens(x), known)).float()
+            foretold = foretold[known].view(len(x), -1)
+        else:
+            latents = slow.features(x).float()  # (b, n, d)
+        return latents, masks.take(layer_norm(latents, latents.shape[-1:]), foretold)
 
     @torch.no_grad()
     def after_step(self, progress):

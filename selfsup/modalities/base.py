@@ -39,6 +39,7 @@ class Modality(ABC):
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
+    divisible: ClassVar[bool] = True  # processes can share a batch, each with views of its part
     operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
 
     rules: str = ""

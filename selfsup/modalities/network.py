@@ -41,6 +41,7 @@ class Network(Modality):
     default_method = "graphmae"
     encoders = ("gcn", "gat", "gin")
     mean, std = (0.0,), (1.0,)
+    divisible = False  # each view is of the whole graph
 
     def __init__(self, *, normalise: bool = True):
         self.normalise = normalise

@@ -13,11 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from .. import distributed
+from .. import distributed, modalities
 from .. import settings as schema
 from ..console import Console, columns
 from ..data import Ledger, Source
 from ..data.sources import keep_apart
+from ..errors import SelfsupError
 from ..load import CARD, Card
 from ..logs import Row, open_sink
 from ..run import Run
@@ -133,6 +134,7 @@ def start(
         schema.check(given, partial=True)
         source = source_of(given, before, data)
         settings = before or choose(given, source, console)
+        _check_divisible(settings["modality.name"])
         text = text or settings.to_toml()
         if print_config:
             rows = [(k, v, s if not why else f"{s}: {why}") for k, v, s, why in settings.rows()]
@@ -220,6 +222,17 @@ def _train(
         finally:
             job.close()
         return account(run, settings, job, outcome, told, time.monotonic() - began)
+
+
+def _check_divisible(name: str) -> None:
+    """Raises E801 where several processes would all compute the same."""
+    if distributed.world() > 1 and not modalities.find(name).divisible:
+        raise SelfsupError(
+            "E801",
+            f"{distributed.world()} processes cannot share {name} data",
+            why="each step needs the whole of them: every process would compute the same",
+            do="start one process, without torchrun: it uses all cores, or one graphics card",
+        )
 
 
 def _show(settings: Settings, source: Source, again: bool, console: Console) -> None:

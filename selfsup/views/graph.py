@@ -28,15 +28,8 @@ def one_each(draws: Draws, x: Graphs) -> Float[Tensor, " count"]:
 
 def edge_lanes(x: Graphs) -> Int64[Tensor, " e"]:
     """The same number for both directions of an edge, whatever batch its graph is in."""
-    sizes = torch.bincount(x.graph, minlength=x.count)
-    local = x.edges - (sizes.cumsum(0) - sizes)[x.graph[x.edges[1]]]
+    local = x.place[x.edges]
     return local.amin(0) * (1 << 31) + local.amax(0)
-
-
-def node_lanes(x: Graphs) -> Int64[Tensor, " n"]:
-    """Places of nodes in their graphs."""
-    sizes = torch.bincount(x.graph, minlength=x.count)
-    return torch.arange(x.nodes, device=x.device) - (sizes.cumsum(0) - sizes)[x.graph]
 
 
 def fewer_edges(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
@@ -55,18 +48,18 @@ def fewer_columns(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Gr
 
 def fewer_known(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
     """Nothing is known any more of some nodes."""
-    keep = drawn(draws, x, x.graph, node_lanes(x)) < share[x.graph]
+    keep = drawn(draws, x, x.graph, x.place) < share[x.graph]
     return replace(x, values=x.values * keep[x.owner])
 
 
 def scattered(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Bool[Tensor, " n"]:
     """Nodes drawn one by one, at least one of a graph."""
-    return _first(x, drawn(draws, x, x.graph, node_lanes(x)), share)
+    return _first(x, drawn(draws, x, x.graph, x.place), share)
 
 
 def connected(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Bool[Tensor, " n"]:
     """The nodes around one of them, nearest first: a part that hangs together."""
-    number = drawn(draws, x, x.graph, node_lanes(x))
+    number = drawn(draws, x, x.graph, x.place)
     first = _first(x, number, torch.zeros_like(share))
     far = torch.where(first, 0, ROUNDS)
     source, target = x.edges
@@ -84,10 +77,9 @@ def _first(
     """The share of each graph's nodes with the lowest scores, at least one."""
     by_score = score.argsort(stable=True)
     order = by_score[x.graph[by_score].argsort(stable=True)]  # by graph, then by score
-    sizes = torch.bincount(x.graph, minlength=x.count)
-    wanted = (share * sizes).ceil().clamp(min=1)
+    wanted = (share * x.sizes).ceil().clamp(min=1)
     rank = torch.empty_like(order)
-    rank[order] = node_lanes(x)  # graphs are ascending, so places in them are too
+    rank[order] = x.place  # graphs are ascending, so places in them are too
     return rank < wanted[x.graph]
 
 

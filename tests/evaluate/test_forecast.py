@@ -76,7 +76,15 @@ def test_errors_are_on_values_scaled_by_the_training_part(waves, monkeypatch):
     assert noise == pytest.approx(2.0, abs=0.7) and wave == pytest.approx(2.0, abs=0.4)
     assert found.error(24, "untrained") < 0.75  # even untrained features hold the phase
     assert found.error(24) < 0.75 and "MSE" in found.verdict and "24" in str(found)
-    json.dumps(found.to_json())
+    cases = json.loads(json.dumps(found.to_json()))["cases"]
+    for case in cases:
+        past, future = case["past"], case["future"]
+        shown = judge.series[0][case["step"] - 24 : case["step"] + 12, 0]
+        np.testing.assert_allclose([*past, *future], shown, atol=1e-4)
+        ours, last = (row["values"] for row in case["guesses"])
+        assert last == [past[-1]] * 12 and np.abs(np.subtract(ours, future)).mean() < 0.3
+    assert [case["channel"] for case in cases] == ["wave"] * 3
+    assert cases[0]["step"] < cases[1]["step"] < cases[2]["step"]
 
 
 def test_level_and_deviation_before_an_origin_are_given_back():

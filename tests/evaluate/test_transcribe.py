@@ -132,6 +132,7 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
     assert (encoder.path / "evaluation-transcribe.json").exists()
     for row in told["curve"]:
         assert row["cer"]["low"] <= row["cer"]["value"] <= row["cer"]["high"]
+    assert len(told["heard"]) == 8 and all(len(pair) == 2 for pair in told["heard"])
     assert tasks.suggested("audio", melodies, melodies / "said.tsv") == "transcribe"
     assert tasks.suggested("audio", melodies, None) == "classify"
 

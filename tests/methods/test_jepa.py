@@ -134,6 +134,31 @@ def test_the_next_slice_is_foretold_from_all_before_it():
     assert foretold.sum() == 2 and seen[0].sum() == foretold[0].int().argmax()
 
 
+def test_what_comes_next_is_foretold_without_what_follows_it():
+    torch.manual_seed(0)
+    encoder = Encoder(Patches((6, 8, 8), (2, 4, 4), 3, 24), dim=24, depth=2, heads=2)
+    method = methods.JEPA(
+        encoder, mask="next", predictor_dim=24, predictor_depth=1, predictor_heads=2
+    )
+    torch.nn.init.normal_(method.teacher.slow.positions)
+    x, stem = torch.randn(2, 3, 6, 8, 8), encoder.stem
+    place = torch.arange(12).expand(2, -1) // 4
+    seen, foretold = place < 1, place == 1
+    fixed(method, seen, foretold)
+    loss = method([x], 0.0)["prediction"]
+    for changed, same in ((place > 1, True), (foretold, False), (seen, False)):
+        other = stem.patches(x)
+        other[changed] += 1.0
+        found = method([stem.unpatch(other)], 0.0)["prediction"]
+        assert torch.equal(found, loss) == same
+    latents, target = method.targets(x, seen, foretold)  # of a clip that ends with its target
+    slow = method.teacher.slow
+    tokens = (slow.embed(x) + slow.positions)[:, :8]
+    expected = slow.trunk(tokens)
+    torch.testing.assert_close(latents, expected)
+    torch.testing.assert_close(target, torch.nn.functional.layer_norm(expected[:, 4:], (24,)))
+
+
 def test_next_learns_and_small_grids_are_refused():
     torch.manual_seed(0)
     encoder = Encoder(Patches((6, 4, 4), (2, 4, 4), 3, 24), dim=24, depth=1, heads=2)

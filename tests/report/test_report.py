@@ -5,6 +5,7 @@ import re
 import resource
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -327,3 +328,34 @@ def test_a_part_of_a_monitor_is_called_like_the_whole(finished):
                         for i in range(3))  # fmt: skip
     text = Page(report(finished)).text
     assert "Effective rank: image" in text and "monitor/rank_image" not in text
+
+
+def test_forecasts_are_drawn_and_transcripts_stand_side_by_side(finished, hostile):
+    case = {"channel": hostile, "step": 300, "past": [0.5, None, 1.5], "future": [2.0, 2.5],
+            "guesses": [{"of": "pretrained", "values": [1.9, 2.4]},
+                        {"of": "last value", "values": [1.5, 1.5]}]}  # fmt: skip
+    told = {"text": "MSE 0.3", "cases": [case, {"past": "x", "guesses": [3]}, 7]}
+    (finished / "evaluation-forecast.json").write_text(json.dumps(told))
+    heard = [["one two", "one too"], [hostile, ""], "x", [1, 2, 3]]
+    (finished / "evaluation-transcribe.json").write_text(
+        json.dumps({"text": "12 % of characters", "heard": heard})
+    )
+    page = Page(report(finished))
+    assert_closed(page)
+    (drawing,) = [svg for svg in page.all("svg") if "after step 300" in svg.get("aria-label", "")]
+    for said in ("values: 0.5 at -2, 2.5 at 2", "pretrained: 1.9 at 1, 2.4 at 2",
+                 "last value: 1.5 at 1"):  # fmt: skip
+        assert said in drawing["aria-label"], drawing["aria-label"]
+    assert "saidheardone twoone too" in page.text
+    for name in ("forecast", "transcribe"):
+        (finished / f"evaluation-{name}.json").write_text('{"text": "odd", "cases": 1, "heard": 2}')
+    assert "odd" in Page(report(finished)).text
+
+
+def test_the_table_of_the_docs_has_every_section():
+    root = Path(__file__).parents[2]
+    written = "".join(path.read_text() for path in (root / "selfsup" / "report").glob("*.py"))
+    titles = {title for _, title in re.findall(r'(?<!\w)\("(\w+)", "([A-Z][^"]+)", ', written)}
+    assert {"Partners", "Planning", "Other tasks", "Views", "Did it help?"} <= titles
+    page = (root / "docs" / "report.md").read_text()
+    assert not [title for title in sorted(titles) if f"\n| {title} |" not in page]

@@ -1,0 +1,92 @@
+"""What a report shows of sounds and of clips: pictures in which a person sees what was heard."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+import selfsup
+from selfsup.report import report
+
+METHOD = {"name": "mae", "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
+TINY = {"dim": 16, "depth": 1, "heads": 2}
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The page of a run of two steps."""
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+
+    def make(encoder, modality, size):
+        run = selfsup.pretrain(
+            tmp_path / "data", method=METHOD, encoder={"name": encoder, **TINY},
+            modality=modality, steps=2, batch=8, resolution=size, out=tmp_path / "run", quiet=True,
+        )  # fmt: skip
+        return report(run).read_text()
+
+    return make
+
+
+def pictures(page, words):
+    """Those whose name fits, as numbers (h, w, 3)."""
+    found = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]*)"', page)
+    return [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), float)
+        for data, alt in found
+        if re.search(words, alt)
+    ]
+
+
+SECTIONS = ("Map of the data", "Nearest neighbours", "What the network saw", "Reconstructions")
+
+
+def test_sounds_are_seen_as_spectrograms(made, tmp_path):
+    """A low tone is a line near the bottom, a high one near the top; what is hidden is gone."""
+    t = np.arange(8000) / 16_000
+    for i in range(12):
+        name, hertz = ("low", 300 + 10 * i) if i % 2 else ("high", 4000 + 10 * i)
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        noise = 0.001 * np.random.default_rng(i).normal(size=len(t))
+        sound = 0.3 * np.sin(2 * np.pi * hertz * t) + noise
+        soundfile.write(tmp_path / "data" / name / f"{i}.wav", sound, 16_000)
+    page = made("mel_tiny", {"name": "audio", "mels": 32}, 32)
+    for said in (*SECTIONS, "Original", "What the encoder sees", "low/", "high/"):
+        assert said in page, said
+
+    def height(picture):
+        return picture.sum(2).mean(1).argmax() / len(picture)
+
+    low, high = (pictures(page, rf"{name}/\d+\.wav: whole") for name in ("low", "high"))
+    assert low and high
+    assert min(map(height, low)) > 0.6 and max(map(height, high)) < 0.4
+    (seen, whole) = (
+        pictures(page, rf"wav: {what}") for what in ("What the encoder sees", "Original")
+    )
+    assert len(seen) == len(whole) >= 4
+    assert all(a.std() < b.std() for a, b in zip(seen, whole, strict=True))
+
+
+def test_clips_are_seen_as_moments(made, tmp_path):
+    """Four moments like lines of text: a clip that grows brighter does so on the page."""
+    for i in range(10):
+        folder = tmp_path / "data" / f"clip{i}"
+        folder.mkdir(parents=True)
+        for frame in range(8):
+            level = 30 + 25 * frame + i
+            pixels = np.full((16, 16, 3), level, np.uint8)
+            Image.fromarray(pixels).save(folder / f"frame_{frame}.png")
+    page = made("vit_tiny", {"name": "video", "frames": 8, "mirror": False}, 16)
+    for said in (*SECTIONS, "Original", "What the encoder sees", "clip3"):
+        assert said in page, said
+    whole = pictures(page, r"clip\d+: whole")
+    assert len(whole) >= 4
+    for picture in whole:
+        side = len(picture) // 2
+        moments = [picture[a : a + side, b : b + side].mean() for a in (0, side) for b in (0, side)]
+        assert moments == sorted(moments) and moments[3] - moments[0] > 60
+    (seen,) = (pictures(page, r"clip\d+: What the encoder sees"),)
+    assert seen and all(picture.std() > 1 for picture in seen)
