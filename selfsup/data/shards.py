@@ -27,6 +27,7 @@ from .outcome import BadSample
 from .tables import (
     HELD_COLUMNS,
     LABEL_COLUMNS,
+    NAME_COLUMNS,
     NUMBER_COLUMNS,
     SPLIT_COLUMNS,
     encode,
@@ -401,7 +402,11 @@ class ParquetSource(Source):
     def targets(self) -> tuple[np.ndarray, str] | None:
         types = self._files[0].schema_arrow
         names = [
-            f.name for f in types if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)
+            f.name
+            for f in types
+            if pa.types.is_floating(f.type)
+            or pa.types.is_integer(f.type)
+            or f.name.strip().lower() in NAME_COLUMNS
         ]
         cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
         return number_column(cells, NUMBER_COLUMNS)
