@@ -28,6 +28,7 @@ from .parquet import each_row, first_rows, one_row, open_parquet, row_group
 from .tables import (
     HELD_COLUMNS,
     LABEL_COLUMNS,
+    NAME_COLUMNS,
     NUMBER_COLUMNS,
     SPLIT_COLUMNS,
     encode,
@@ -426,8 +427,14 @@ class ParquetSource(Source):
         names = [
             f.name
             for f in types
+<<<<<<< HEAD
             if f.name.strip().lower() in usual
             and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+=======
+            if pa.types.is_floating(f.type)
+            or pa.types.is_integer(f.type)
+            or f.name.strip().lower() in NAME_COLUMNS
+>>>>>>> wt-pack
         ]
         cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
         return number_column(cells, NUMBER_COLUMNS)

@@ -18,6 +18,7 @@ from .packed import opened, suffix
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_name", "cls")
+NAME_COLUMNS = ("label_name", "class_name")  # what the numbers in another column mean
 SPLIT_COLUMNS = ("split", "part", "subset", "set")
 NUMBER_COLUMNS = ("value", "score", "fitness", "y", "activity", "affinity", "stability")
 HELD_COLUMNS = ("validation",)  # true where a sample of the training part is held out
@@ -116,8 +117,11 @@ def number_column(
 ) -> tuple[np.ndarray, str] | None:
     """The column of numbers that is to be foretold, (n,) float64 with NaN for none, and its name.
 
-    A column of labels where there is one, else one of these names.
+    A column of labels where there is one, else one of these names. Labels that have names in a
+    column beside them are classes, however many there are.
     """
+    if any(name.strip().lower() in NAME_COLUMNS for name in columns):
+        return None
     usual = [name for name in columns if name.strip().lower() in LABEL_COLUMNS]
     for name in usual or [name for name in columns if name.strip().lower() in names]:
         values = as_numbers(columns[name])

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from selfsup.data import open_source, pairs, tables, texts
 from selfsup.data.outcome import BadSample
@@ -114,6 +115,20 @@ def test_several_tables_are_the_split_that_their_names_say(tmp_path):
     (tmp_path / "ag_val.csv").write_text("other,text\n1,two\n")
     with pytest.raises(SelfsupError, match="E105"):
         open_source(str(tmp_path / "ag_*.csv"))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_numbers_with_names_beside_them_are_classes(form, tmp_path):
+    rows = [(f"these are some words {i}", i % 30, f"kind {i % 30}") for i in range(90)]
+    table = pa.table(
+        dict(zip(("text", "label", "label_name"), zip(*rows, strict=True), strict=True))
+    )
+    write = pq.write_table if form == "parquet" else csv.write_csv
+    for names, given in (("with", table), ("without", table.drop_columns(["label_name"]))):
+        write(given, tmp_path / f"{names}.{form}")
+    assert open_source(tmp_path / f"with.{form}").targets() is None
+    assert len(open_source(tmp_path / f"with.{form}").labels()[1]) == 30
+    assert open_source(tmp_path / f"without.{form}").targets()[1] == "label"
 
 
 def test_a_parquet_column_of_text(tmp_path):
