@@ -427,14 +427,9 @@ class ParquetSource(Source):
         names = [
             f.name
             for f in types
-<<<<<<< HEAD
-            if f.name.strip().lower() in usual
+            if f.name.strip().lower() in NAME_COLUMNS
+            or f.name.strip().lower() in usual
             and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
-=======
-            if pa.types.is_floating(f.type)
-            or pa.types.is_integer(f.type)
-            or f.name.strip().lower() in NAME_COLUMNS
->>>>>>> wt-pack
         ]
         cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
         return number_column(cells, NUMBER_COLUMNS)
