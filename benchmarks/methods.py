@@ -56,6 +56,7 @@ class Set(NamedTuple):
     all methods."""
 
     ready: Callable[[], tuple[Path | str, Path | str, Path | str]]
+    modality: str
     encoders: tuple[dict[str, Any], ...]
     settings: dict[str, Any]
 
@@ -99,6 +100,7 @@ def cora() -> tuple[Path, Path, Path]:
 SETS = {
     "cifar10": Set(
         partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10", 17_000),
+        "image",
         (
             {"name": "resnet18", "width": 0.25, "stem": 2},
             {"name": "vit_tiny", "depth": 4, "patch": 4},
@@ -108,6 +110,7 @@ SETS = {
     ),
     "imagenette": Set(
         partial(pictures, "images/imagenette128.tar.gz", "imagenette128", 4_200),
+        "image",
         (
             {"name": "resnet18", "width": 0.25, "stem": 4},
             {"name": "vit_tiny", "depth": 4, "patch": 16},
@@ -117,6 +120,7 @@ SETS = {
     ),
     "fsdd": Set(
         digits,
+        "audio",
         (
             {"name": "mel_tiny", "depth": 4},
             {"name": "mel_tiny", "depth": 4, "causal": True},
@@ -125,6 +129,7 @@ SETS = {
     ),
     "ag_news": Set(
         news,
+        "text",
         (
             {"name": "bert_micro", "depth": 2},
             {"name": "bert_micro", "depth": 2, "dropout": 0.5},
@@ -134,10 +139,11 @@ SETS = {
     ),
     "basicmotions": Set(
         partial(series, "BasicMotions"),
+        "series",
         ({"name": "dilated_small"}, {"name": "vit_tiny", "depth": 3}),
         {},
     ),
-    "cora": Set(cora, ({"name": "gcn", "hidden": 512, "dim": 256}, {"name": "gat"}), {}),
+    "cora": Set(cora, "network", ({"name": "gcn", "hidden": 512, "dim": 256}, {"name": "gat"}), {}),
 }
 
 

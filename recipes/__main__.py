@@ -21,8 +21,10 @@ HEAD = """# Methods, and on which data they were shown to learn
 Written by `python -m recipes` from `recipes/results.json`, where each recipe puts what it
 measured. All figures are of the final step, in percent, with half the width of a 95 % interval; the
 controls are the same encoder untrained (several initialisations) and the classical features of the
-kind of data, judged by the same probe on the same split. "runs" says that the contract test trains
-the method on such data, and that no record is there yet.
+kind of data, judged by the same probe on the same split. In the table stand recipes and, as "DATA
+in BUDGET", runs of all methods under one budget (below), bold where the linear probe is ahead of
+both controls by more than half of its interval. "runs" says that the contract test trains the
+method on such data, and that no record is there yet.
 
 """
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
@@ -73,6 +75,7 @@ def page() -> str:
         cells = []
         for kind in kinds:
             found = {r["recipe"] for r in rows if (r["method"], r["modality"]) == (name, kind)}
+            found |= beside(name, kind)
             where, lack = NEEDS.get(name, (kinds, ""))
             none = "runs" if kind in where else lack
             cells.append(", ".join(sorted(found)) or none)
@@ -95,6 +98,25 @@ def page() -> str:
     lines += ["", "Verdicts, word for word:", ""]
     lines += [f"- {row['recipe']}, seed {row['seed']}: {row['verdict']}" for row in rows]
     return HEAD + "\n".join(lines + side_by_side()) + "\n"
+
+
+def beside(method: str, modality: str) -> set[str]:
+    """Data on which the method ran under the same budget as others; bold where it was ahead of both
+    controls by more than half of its interval, with every seed."""
+    found = set()
+    mine = [r for r in budgets.rows() if r["method"] == method]
+    for name, budget in {(r["set"], r["budget"]) for r in mine}:
+        if budgets.SETS[name].modality == modality:
+            seeds = [r["linear"] for r in mine if (r["set"], r["budget"]) == (name, budget)]
+            told = f"{name} in {budget}"
+            found.add(f"**{told}**" if all(map(ahead, seeds)) else told)
+    return found
+
+
+def ahead(linear: dict[str, list[float]]) -> bool:
+    value, low, high = linear["pretrained"]
+    controls = [numbers[0] for of, numbers in linear.items() if of != "pretrained"]
+    return value - max(controls) > (high - low) / 2
 
 
 def _head(row: dict) -> list[Any]:

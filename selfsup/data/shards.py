@@ -428,8 +428,10 @@ class ParquetSource(Source):
             f.name
             for f in types
             if f.name.strip().lower() in NAME_COLUMNS
-            or f.name.strip().lower() in usual
-            and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+            or (
+                f.name.strip().lower() in usual
+                and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+            )
         ]
         cells = {n: [None if v is None else str(v) for v in self._cells(n)] for n in names}
         return number_column(cells, NUMBER_COLUMNS)
