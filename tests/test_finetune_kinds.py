@@ -151,3 +151,29 @@ def test_labels_become_a_file_of_answers(kind, tmp_path, monkeypatch):
     assert len(np.unique(shares[:, 0].round(6))) > 2  # each sample has an answer of its own
     again = found.model.predict(data)
     np.testing.assert_allclose(again["p_a"], shares[:, 0], atol=1e-5)
+
+
+def test_one_tower_learns_from_labelled_pictures_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(core, "MOST_STEPS", 2)
+    monkeypatch.setattr(core, "LEAST_STEPS", 2)
+    monkeypatch.setattr(model, "compare", lambda *given: (0.0, 0))
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    table = pairs(tmp_path)
+    _, name, size, shape, options = KINDS["pairs"]
+    modality = find("pairs")(**options)
+    modality.learn(open_source(table))
+    card = Card("pairs", name, size, shape, modality.mean, modality.std, state=modality.state,
+                options=options)  # fmt: skip
+    towers = LoadedEncoder(rebuild(card, modality, 0), card, modality)
+    for i in range(SAMPLES):
+        folder = tmp_path / "labelled" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(folder / f"{i}.png", 100 * (i % 2))
+    found = selfsup.finetune(
+        towers, tmp_path / "labelled", tmp_path / "m", train="head", minutes=0.001
+    )
+    assert found.model.encoder.modality.name == "image"
+    answers = found.model.predict(tmp_path / "labelled")
+    assert len(answers["p_a"]) == SAMPLES
+    again = found.model.predict(table)  # of the pairs, the pictures
+    assert len(again["p_a"]) == SAMPLES

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..console import Console
-from ..data import open_store
+from ..data import open_source, open_store
 from ..data.outcome import Ledger
 from ..data.sources import keep_apart
 from ..errors import SelfsupError
@@ -83,6 +83,7 @@ def finetune(
         raise SelfsupError("E201", f"shots is {tuple(shots)}, seeds {seeds}", do="count from 1")
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        encoder = encoder.seeing(open_source(data, follow_links=follow_links).content, shared=False)
         asked = ask(encoder, data, labels, task, follow_links)
         if test is not None:
             own = labels if asked.task == "segment" else None  # one folder has all masks

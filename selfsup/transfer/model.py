@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .. import machine
 from ..checkpoint import check, write_tensors
 from ..data import Source, open_source
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..export import compare, manifest, pictures, place
 from ..inference import Bad, decoded
@@ -81,7 +82,7 @@ class Model(nn.Module):
         missing; `selfsup.predict` lists such samples and goes on.
         """
         source = data if isinstance(data, Source) else open_source(data)
-        source = self.task.samples(source)
+        source = self.task.samples(seen_as(source, self.encoder.modality.contents))
         found: dict[str, list[np.ndarray]] = {}
         for _, columns, bad in self.answers(
             source, batch=batch, workers=workers, precision=precision
