@@ -270,9 +270,11 @@ print(json.dumps([told.finished, told.events, asked, losses, run(256)[2]]))
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     finished, events, asked, losses, plenty = json.loads(done.stdout)
-    assert finished and asked == [0, 0, 0, 1, 1]  # the first again, then in two parts
-    assert [event["kind"] for event in events] == ["memory"]
-    assert "2 parts of 128" in events[0]["message"]
+    # the first again, in two parts or, where the machine has mapped more by then, in four or eight
+    parts = 2 ** len(events)
+    assert finished and asked.count(1) == parts and asked.count(0) > parts
+    assert {event["kind"] for event in events} == {"memory"}
+    assert f"{parts} parts of {256 // parts}" in events[-1]["message"]
     assert losses == pytest.approx(plenty, rel=1e-5)
 
 

@@ -41,7 +41,7 @@ def test_loss_against_a_slow_reading():
 def test_what_is_said_of_a_token_depends_on_all_before_and_on_nothing_else(kind):
     method, (x,) = build("IGPT", kind)
     size, patch = GRIDS[kind]
-    stem = Patches(size, patch, 3, 24)
+    stem = Patches(size, patch, x.shape[1], 24)
     encoder = Encoder(stem, dim=24, depth=2, heads=2, cls=True, registers=1, causal=True)
     method = METHODS["IGPT"](encoder)
     x.requires_grad_()
