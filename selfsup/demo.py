@@ -53,8 +53,9 @@ def demo(
         return Shown(done.result, done.text, done.exit_code)
 
     console.say(f"3. did it help? selfsup evaluate {out} {data} --shots 1,10")
-    # judging ends at 49 s where pretraining has its usual 17, and otherwise in proportion
-    left = max(0.6 * seconds, 2.9 * seconds - (time.monotonic() - began))
+    # trainings on labels end at 41 s where pretraining has its usual 17, and otherwise in
+    # proportion; frozen features and the report come to some 9 s more
+    left = max(0.5 * seconds, 2.4 * seconds - (time.monotonic() - began))
     with stop.installed():
         found = evaluate(out, data, shots=LABELS, seeds=5, minutes=left / 60, console=console)
         page = report(out)
