@@ -170,7 +170,8 @@ def judge(
 
 def likely_cause(gain: Interval, control: str, facts: Facts) -> tuple[str, str]:
     """Why there is no gain and what to do about it, the surest sign first."""
-    if facts.rank < max(2.0, 0.02 * facts.dim):
+    # few directions are no collapse where the network had no more of them before training
+    if facts.rank < min(max(2.0, 0.02 * facts.dim), facts.untrained_rank):
         return (
             f"the embedding has collapsed: it uses {facts.rank:.1f} of {facts.dim} directions",
             "another method or a lower learning rate; events.jsonl of the run says when it began",

@@ -60,6 +60,7 @@ def test_an_interval_that_holds_zero_is_no_gain():
     ("more", "word"),
     [
         ({"rank": 1.1}, "collapsed"),
+        ({"rank": 1.2, "untrained_rank": 1.1, "epochs": 0.4}, "too short"),
         ({"ours": 0.99}, "solved"),
         ({"epochs": 2.0}, "too short"),
         ({"samples": 200}, "only 200 samples"),
