@@ -61,6 +61,17 @@ def classes(n=120):
     return {"images": DIGITS[:n], "labels": FOUND.target[:n] % 2}
 
 
+def test_short_time_trains_a_linear_layer_alone(home, tmp_path):
+    found = selfsup.finetune(home / "vit", classes(400), tmp_path / "m", minutes=1e-6).to_json()
+    assert found["settings"]["trained"] == "head" and "time" in found["settings"]["reason"]
+    assert "from scratch" not in {row["of"] for row in found["scores"]}
+    assert any("from scratch is left out" in note for note in found["notes"])
+    asked = selfsup.finetune(
+        home / "vit", classes(400), tmp_path / "n", train="lora", minutes=1e-6
+    ).to_json()
+    assert asked["settings"]["trained"] == "lora"  # what was asked for is done, however long
+
+
 def test_a_model_answers_the_same_in_a_clean_process(home, tmp_path):
     found = selfsup.finetune(home / "vit", home / "photos", tmp_path / "m", train="lora",
                              minutes=0.01)  # fmt: skip

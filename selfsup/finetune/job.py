@@ -119,28 +119,41 @@ class Job:
     def run(self, how: str | None, with_controls: bool) -> Network:
         """The network to keep; its outcomes and those of the controls are noted."""
         n = len(self.train)
-        reason = "asked for"
+        free, reason = how is None, "asked for"
         if how is None:
             how, reason = how_much(self.task, self.encoder, n)
-        self.console.say(f"trained: {how} ({reason})")
-        self.settings = {"trained": how, "reason": reason, "labels": n}
         if how == LOW_RANK and not core.adaptable(self.encoder.encoder):
             core.adapt(self.encoder.encoder)  # raises
         exact = isinstance(self.task, EXACT)
         untrained = isinstance(self.task, Segment) and with_controls
-        self._clock((how != HEAD) + with_controls + (not exact) * (1 + untrained))
+        enough = self._clock((how != HEAD) + with_controls + (not exact) * (1 + untrained))
+        scratch = with_controls and (enough or not (free and exact))
+        if not enough and free and exact:
+            how, reason = HEAD, "the time given trains no more than a linear layer"
+            if with_controls:
+                self.notes.append("Training from scratch is left out: it would take longer than "
+                                  "the time given (minutes).")  # fmt: skip
+        elif not enough:
+            self.notes.append(
+                "The time given is short: each training is as short as is worth it, and takes "
+                "longer (minutes)."
+            )
+        self.console.say(f"trained: {how} ({reason})")
+        self.settings = {"trained": how, "reason": reason, "labels": n}
         self.lesson = Lesson(self.encoder, self.task, self.train, self.effort, self.seed)
         self.tell(PROBE)("")
         network = self.lesson.probe(self.tell(PROBE))
         self.outcomes[PROBE] = tasks.outcomes(network, self.encoder, self.test)
         if how != HEAD:
             network = self._trained(TUNED, how, pretrained=True)
-        if with_controls:
+        if scratch:
             self._trained(SCRATCH, FULL, pretrained=False)
+        if with_controls:
             self._classical()
         return network
 
-    def _clock(self, trainings: int) -> None:
+    def _clock(self, trainings: int) -> bool:
+        """Share out the time; whether it is enough."""
         self.effort = core.Effort(
             len(self.train), core.least_steps(len(self.train)), self.task.most_batch
         )
@@ -148,12 +161,9 @@ class Job:
             each = self.each * trainings * (len(self.task.scratch_rates) + self.task.light + 1)
             left = self.seconds - (time.monotonic() - self.began)
             found = self.task.effort(len(self.train), left / each)
-            if found is None:
-                self.notes.append(
-                    "The time given is short: each training is as short as is worth it, and takes "
-                    "longer (minutes)."
-                )
             self.effort = found or self.effort
+            return found is not None
+        return True
 
     @cached_property
     def each(self) -> float:

@@ -272,7 +272,9 @@ def test_a_long_list_of_names_is_quick_and_small(tmp_path, image):
         ):
             for step in range(3):
                 loader.batch(step)
-                assert set(psutil.Process().children()) <= before  # which would have lists of their own
+                assert (
+                    set(psutil.Process().children()) <= before
+                )  # which would have lists of their own
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < source.names.nbytes / 2
