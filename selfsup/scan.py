@@ -158,8 +158,9 @@ def scan(
     and compared by later ones. Raises SelfsupError where there is nothing to read (E101, E102).
     """
     began = time.monotonic()
-    for written in filter(None, (out, skipped)):
-        keep_apart(written, data)
+    for written in (out, skipped):
+        if written is not None:
+            keep_apart(written, data)
     with _whole(skipped) if skipped is not None else nullcontext() as list_of_bad:
         source, modality, good, result = _look(
             data, labels, follow_links, modality, list_of_bad, hashes, workers, progress
