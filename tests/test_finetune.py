@@ -61,7 +61,7 @@ def classes(n=120):
     return {"images": DIGITS[:n], "labels": FOUND.target[:n] % 2}
 
 
-def test_short_time_trains_a_linear_layer_alone(home, tmp_path):
+def test_short_time_trains_a_linear_layer_alone(home, tmp_path, unproved):
     found = selfsup.finetune(home / "vit", classes(400), tmp_path / "m", minutes=1e-6).to_json()
     assert found["settings"]["trained"] == "head" and "time" in found["settings"]["reason"]
     assert "from scratch" not in {row["of"] for row in found["scores"]}
