@@ -27,6 +27,7 @@ both controls by more than half of its interval. "runs" says that the contract t
 method on such data, and that no record is there yet.
 
 """
+TOLD_APART = 8  # curves in a figure
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
 GRIDS = ("audio", "image", "series", "video")
 # Methods that ask for more than views: where they run, and what others lack
@@ -180,18 +181,33 @@ def _place(of: str) -> int:
 
 
 def drawing() -> str:
-    """Online kNN over seconds of training, a curve for each method, seed 0."""
+    """Online kNN over seconds of training, seed 0; best first, as many curves as can be told apart
+    in a figure."""
     figures = []
     for name, budget in sorted({(r["set"], r["budget"]) for r in budgets.rows()}):
-        series = [
-            plots.Series(r["method"], *np.array(r["knn_over_seconds"]).T / [[1], [100]], colour=i)
-            for i, r in enumerate(budgets.rows())
+        rows = [
+            r
+            for r in budgets.rows()
             if (r["set"], r["budget"], r["seed"]) == (name, budget, 0) and r["knn_over_seconds"]
         ]
-        title = f"{name}, {budget}: kNN accuracy"
-        figures.append(
-            plots.lines(title, series, x_label="seconds", percent=True, width=900, height=560)
-        )
+        rows.sort(key=lambda r: -r["knn_over_seconds"][-1][1])
+        for first in range(0, len(rows), TOLD_APART):
+            some = rows[first : first + TOLD_APART]
+            series = [
+                plots.Series(r["method"], *np.array(r["knn_over_seconds"]).T / [[1], [100]])
+                for r in some
+            ]
+            places = f"places {first + 1} to {first + len(some)} of {len(rows)}"
+            figures.append(
+                plots.lines(
+                    f"{name}, {budget}: kNN accuracy, {places}",
+                    series,
+                    x_label="seconds",
+                    percent=True,
+                    width=900,
+                    height=360,
+                )
+            )
     body = tag("main", section("time", "Accuracy over time", figures))
     return document("selfsup methods", body, generator=f"selfsup {__version__}")
 
