@@ -6,15 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import methods as budgets
 from recipes import RESULTS
 from recipes.__main__ import PAGE, page
-from selfsup import listing, modalities
+from selfsup import listing, modalities, plan
 
 SAMPLES = 2000
 
 
 def test_the_page_is_what_the_records_say():
     assert PAGE.read_text() == page(), "run: python -m recipes"
+
+
+def test_the_default_for_pictures_is_the_first_under_one_budget():
+    rows = [r for r in budgets.rows() if (r["set"], r["budget"]) == ("cifar10", "2 minutes")]
+    best = max(rows, key=lambda r: r["linear"]["pretrained"][0])["method"]
+    default = modalities.find("image").default_method
+    reason = plan._method(default, plan.Facts(samples=1000, size=32))[1]
+    assert best == default
+    assert f"first of {len({r['method'] for r in rows})} methods" in reason
 
 
 def test_every_record_stands_beside_its_controls():
