@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 import selfsup
-from recipes import data, fsdd_simclr
+from recipes import as_given, data, fsdd_simclr
 from selfsup import listing
 from selfsup.data import open_source, open_store
 from selfsup.data.seen import seen_as
@@ -87,7 +87,7 @@ def series(name: str) -> tuple[Path, Path, Path]:
 
 
 def news() -> tuple[Path, str, Path]:
-    folder = Path(os.environ["SELFSUP_DATA"]) / "text"
+    folder = as_given("text")
     train = folder / "ag_news_train.csv"
     return train, f"{folder}/ag_news_*.csv", train
 

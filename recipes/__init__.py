@@ -21,14 +21,19 @@ from selfsup.evaluate.result import Told
 RESULTS = Path(__file__).parent / "results.json"
 
 
+def as_given(path: str) -> Path:
+    """A file or folder under SELFSUP_DATA, such as text/ag_news_train.csv."""
+    if "SELFSUP_DATA" not in os.environ:
+        raise SystemExit("set SELFSUP_DATA to the folder that holds images/, text/ ...")
+    return Path(os.environ["SELFSUP_DATA"]) / path
+
+
 def data(archive: str, folder: str) -> Path:
     """The unpacked `folder` of an archive under SELFSUP_DATA, such as images/cifar10_jpg.tar.gz."""
     home = user_cache_path("selfsup") / "recipes"
     if not (home / folder).exists():
-        if "SELFSUP_DATA" not in os.environ:
-            raise SystemExit("set SELFSUP_DATA to the folder that holds images/")
         unpacking = home / f".{folder}.{os.getpid()}"
-        with tarfile.open(Path(os.environ["SELFSUP_DATA"]) / archive) as tar:
+        with tarfile.open(as_given(archive)) as tar:
             tar.extractall(unpacking, filter="data")
         os.replace(unpacking / folder, home / folder)
     return home / folder

@@ -27,6 +27,10 @@ both controls by more than half of its interval. "runs" says that the contract t
 method on such data, and that no record is there yet.
 
 """
+LEAD = (
+    "Each of at most 2,000 labelled samples by its neighbours among the others, while training "
+    "goes on: not the published parts that the final figures of methods.md are of."
+)
 TOLD_APART = 8  # curves in a figure
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
 GRIDS = ("audio", "image", "series", "video")
@@ -155,7 +159,8 @@ def side_by_side() -> list[str]:
         rows.sort(key=lambda r: -r["linear"]["pretrained"][0])
         lines += ["", f"## {name}, {budget} of training each", ""]
         lines += [
-            "`python -m benchmarks.methods`; drawn over time in [methods.html](methods.html).",
+            "`python -m benchmarks.methods`; drawn over time in [methods.html](methods.html). "
+            "Programs of low priority ran beside some runs: compare passes before accuracies.",
             "",
         ]
         head = ["method", "seed", "encoder", "linear probe", "untrained", "classical", "kNN",
@@ -208,7 +213,7 @@ def drawing() -> str:
                     height=360,
                 )
             )
-    body = tag("main", section("time", "Accuracy over time", figures))
+    body = tag("main", section("time", "Accuracy over time", figures, lead=LEAD))
     return document("selfsup methods", body, generator=f"selfsup {__version__}")
 
 

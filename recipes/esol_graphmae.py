@@ -12,19 +12,16 @@ GRACE for as long: 0.897, RMSE 0.93. On FreeSolv (642 molecules, 64 test) the en
 molecule is; believed to be missing: a larger pool of molecules, and hours.
 """
 
-import os
 import sys
 from pathlib import Path
 
 import selfsup
 from selfsup.evaluate import regress
 
-from . import judged
+from . import as_given, judged
 
 if __name__ == "__main__":
-    if "SELFSUP_DATA" not in os.environ:
-        raise SystemExit("set SELFSUP_DATA to the folder that holds molecules/")
-    table = Path(os.environ["SELFSUP_DATA"]) / "molecules" / "esol.csv"
+    table = as_given("molecules/esol.csv")
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
         out = Path("runs") / f"esol-graphmae-{seed}"
         run = selfsup.pretrain(table, minutes=0.6, seed=seed, out=out)

@@ -17,17 +17,16 @@ test part; this file itself has not been run. Better than untrained at every hor
 than linear at every horizon and seed.
 """
 
-import os
 import sys
 from pathlib import Path
 
 import selfsup
 from selfsup.evaluate import forecast
 
-from . import judged
+from . import as_given, judged
 
 if __name__ == "__main__":
-    etth1 = Path(os.environ["SELFSUP_DATA"]) / "timeseries" / "ETTh1.csv"
+    etth1 = as_given("timeseries/ETTh1.csv")
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
         run = selfsup.pretrain(
             etth1,

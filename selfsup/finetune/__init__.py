@@ -83,7 +83,9 @@ def finetune(
         raise SelfsupError("E201", f"shots is {tuple(shots)}, seeds {seeds}", do="count from 1")
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        encoder = encoder.seeing(open_source(data, follow_links=follow_links).content, shared=False)
+        if hasattr(encoder.modality, "of_content"):  # towers, of which one may be for these data
+            content = open_source(data, follow_links=follow_links).content
+            encoder = encoder.seeing(content, shared=False)
         asked = ask(encoder, data, labels, task, follow_links)
         if test is not None:
             own = labels if asked.task == "segment" else None  # one folder has all masks
