@@ -1,5 +1,6 @@
 """Ranks. On one process every function here is the identity."""
 
+import gc
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -88,6 +89,9 @@ def process_group() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or running():
         yield
         return
+    # imported after the start of the group, it would hold the group, and its threads, for ever
+    import torch.distributed.nn.functional  # noqa: F401
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(
@@ -96,6 +100,8 @@ def process_group() -> Iterator[None]:
     try:
         yield
     finally:
+        # a thread of the group that frees its last tensor while Python is ending aborts the process
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -548,10 +548,10 @@ def test_rows_of_all_ranks_are_collected():
     assert on_ranks(told_by_all) == [expected, expected]
 
 
-def torchrun(words, program=("-m", "selfsup"), **environment):
-    """`torchrun --nproc-per-node 2 -m selfsup ...` as a user gives it."""
+def torchrun(words, program, **environment):
+    """`torchrun --nproc-per-node 2 PROGRAM ...`, as a user gives it."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    start += ["--master-addr", "localhost", "--master-port", str(free_port()), *program]
+    start += ["--master-addr", "localhost", "--master-port", str(free_port()), program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(
         [*start, *words], env=environment, capture_output=True, text=True, timeout=200
@@ -572,18 +572,21 @@ def test_torchrun_then_on_with_one_process(tmp_path, monkeypatch):
     sets = ("encoder.width=0.125", "method.hidden=32", "method.dim=16", "train.precision=fp32")
     words += [word for setting in sets for word in ("--set", setting)]
 
+    (tmp_path / "told.py").write_text(TELLING)
+    program = str(tmp_path / "told.py")
     both = [*words, "--out", str(tmp_path / "both")]
-    done = torchrun(both, SELFSUP_FAULT="train.step:terminate:4")
+    done = torchrun(both, program, SELFSUP_FAULT="train.step:terminate:4")
     assert done.returncode != 0 and "exitcode  : 143" in done.stderr, done.stderr
     assert done.stdout.count("stopped at step 4 of 6") == 1  # the first process speaks for all
+    for rank in range(2):  # one that still runs while Python ends may abort the process
+        assert "gloo" not in (tmp_path / f"threads-{rank}").read_text()
     run = Run.open(tmp_path / "both")
     assert run.checkpoint.name == "step-000004" and run.status == "stopped at step 1"
     assert cli.main(both) == 0
     assert cli.main([*words, "--out", str(tmp_path / "alone")]) == 0
 
     sharded = [*words, "--shard", "--out", str(tmp_path / "sharded")]
-    (tmp_path / "told.py").write_text(TELLING_SHARES)
-    done = torchrun(sharded, program=[str(tmp_path / "told.py")])
+    done = torchrun(sharded, program)
     assert done.returncode == 0, done.stderr
     for rank in range(2):  # each holds half of all weights
         assert float((tmp_path / f"share-{rank}").read_text()) == pytest.approx(0.5, abs=0.01)
@@ -600,8 +603,10 @@ def test_torchrun_then_on_with_one_process(tmp_path, monkeypatch):
     assert losses[1][0] == pytest.approx(losses[2][0], rel=1e-3) and len(losses[1]) == 2
 
 
-# `selfsup`, that also writes beside itself which share of the weights its process holds
-TELLING_SHARES = """
+# `selfsup`, that also writes beside itself which share of the weights its process holds, and the
+# names of the threads that its end has left
+TELLING = """
+import os
 import sys
 from pathlib import Path
 from selfsup import cli, distributed
@@ -613,11 +618,15 @@ def telling(method, **settings):
     weights = list(model.parameters())
     held = sum(getattr(p, "_local_tensor", p).numel() for p in weights)
     share = held / sum(p.numel() for p in weights)
-    Path(__file__).with_name(f"share-{distributed.rank()}").write_text(str(share))
+    here.with_name(f"share-{distributed.rank()}").write_text(str(share))
     return model
 
 distributed.wrap = telling
-sys.exit(cli.main(sys.argv[1:]))
+here = Path(__file__)
+code = cli.main(sys.argv[1:])
+names = [(task / "comm").read_text() for task in Path("/proc/self/task").glob("*")]
+here.with_name(f"threads-{os.environ['RANK']}").write_text("".join(names))
+sys.exit(code)
 """
 
 
