@@ -90,7 +90,7 @@ def process_group() -> Iterator[None]:
         yield
         return
     # imported after the start of the group, it would hold the group, and its threads, for ever
-    import torch.distributed.nn.functional  # noqa: F401
+    import torch.distributed.nn.functional
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
