@@ -272,25 +272,28 @@ class PairTable(PairSource):
 
 def open_table(path: str) -> PairTable | None:
     """A table whose rows name files that are there and hold texts; None for any other."""
-    rows = _first_rows(path)
-    media = _media(path, rows)
-    if not media:
-        return None
-    texts = _text_columns(rows, media)
+    media, texts = columns_of(path)
     if not texts:
         return None
     try:
-        return PairTable(path, list(_each_row(path)), media, texts)
+        return PairTable(path, list(rows_of(path)), media, texts)
     except csv.Error as error:
         told = f"{path} is not a readable table: {error}"
         raise SelfsupError("E105", told, where=path) from None
+
+
+def columns_of(path: str) -> tuple[dict[str, str], list[str]]:
+    """The columns of a table that name files, with what those files are, and those of texts."""
+    rows = _first_rows(path)
+    media = _media(path, rows)
+    return media, _text_columns(rows, media) if media else []
 
 
 def _first_rows(path: str) -> list[dict[str, Any]]:
     """None of what is no table: whoever reads it otherwise says why."""
     rows, seen = [], 0
     try:
-        for row in islice(_each_row(path), LOOKED_AT):
+        for row in islice(rows_of(path), LOOKED_AT):
             rows.append(row)
             seen += sum(len(cell) for cell in row.values() if isinstance(cell, str))
             if seen > LOOKED_BYTES:
@@ -300,7 +303,7 @@ def _first_rows(path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _each_row(path: str) -> Iterator[dict[str, Any]]:
+def rows_of(path: str) -> Iterator[dict[str, Any]]:
     if path.lower().endswith(".parquet"):
         table = open_parquet(path)
         if not any(map(_binary, table.schema_arrow)):  # else the files themselves are in there

@@ -4,10 +4,12 @@ A source lists its samples once, in an order that depends on their names alone, 
 of them by number. It never writes, never extracts an archive, and opens regular files only.
 """
 
+import csv
 import glob
 import os
 import re
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from .listed import CsvSource, Labelled
 from .names import text
 from .packed import suffix
 from .shards import open_shards
-from .tables import Table
+from .tables import SPLIT_COLUMNS, Table
 from .texts import file_splits, open_rows, open_texts
 
 __all__ = ["Source", "open_source"]
 
+ROWS, CLASSES = 10_000, 30  # so many rows of a table tell which columns have so few values
 MOSTLY = 4  # times as many texts as pictures in a folder make it one of texts
 
 
@@ -242,7 +245,44 @@ def _open_folder(path: str, follow_links: bool) -> Source:
     for code, n in kinds.items():
         if code != chosen and source.kind == "folder":
             source.ignored[KINDS[code]] = source.ignored.get(KINDS[code], 0) + n
+    source.notes = [*source.notes, *_told_beside(path)]
     return source
+
+
+def _told_beside(path: str) -> list[str]:
+    """What tables at the top of a folder tell of the files in it."""
+    notes = []
+    for name in sorted(os.listdir(path)):
+        table = os.path.join(path, name)
+        if suffix(name) not in (".csv", ".tsv") or not os.path.isfile(table):
+            continue
+        media, texts = pairs.columns_of(table)
+        if not media:
+            continue
+        if texts:
+            notes.append(f"{name} has texts for these files: to learn from both, give {table}")
+        found = Table(Path(table))
+        labels = f"--labels {table}"
+        if found.label_column is not None:
+            notes.append(f"{name} has classes of these files: evaluate with {labels}")
+        elif classes := _classes(table, next(iter(media))):
+            kinds = ", ".join(classes)
+            notes.append(f"{name} tells {kinds} of these files: evaluate with {labels}:COLUMN")
+    return notes
+
+
+def _classes(table: str, key: str) -> list[str]:
+    """Columns with few values, which are the same in all rows of a file."""
+    try:
+        rows, found = list(islice(pairs.rows_of(table), ROWS)), []
+    except csv.Error:  # it is not this table that was asked for
+        return []
+    for column in (c for c in rows[0] if c.lower() not in SPLIT_COLUMNS):
+        cells = {(row.get(key), row.get(column)) for row in rows}
+        values = {value for _, value in cells}
+        if len({file for file, _ in cells}) == len(cells) and 1 < len(values) <= min(CLASSES, len(cells) / 2):
+            found.append(column)
+    return found
 
 
 def _braces(pattern: str) -> list[str]:

@@ -35,6 +35,26 @@ def test_only_files_of_the_main_kind_are_samples(tmp_path):
     assert source.ignored == {"hidden": 2, "no extension": 1, "text": 1, "table": 1}
 
 
+def test_tables_beside_files_are_pointed_to(tmp_path):
+    """Neither is taken unasked: captions make pairs of pictures, and labels are for judging."""
+    rows = [f"{i % 6}.png,a dog number {i} runs on the grass,{i // 6},train" for i in range(12)]
+    captions = "\n".join(["image,caption,number,split", *rows]).encode()
+    shapes = "\n".join(["file,shape,size", *(f"{i}.png,{'ab'[i % 2]},{i}" for i in range(6))])
+    labels = "\n".join(["file,label", *(f"{i}.png,{i % 2}" for i in range(6))])
+    files = {f"{i}.png": encoded(i) for i in range(6)}
+    files |= {"a.csv": captions, "b.csv": shapes.encode(), "c.csv": labels.encode()}
+    files |= {"d.csv": b"when,what\n1,2\n", "e.csv": b"", "f.csv": b"file,x\n0.png,\xff\x00"}
+    source = open_source(write(tmp_path, files))
+    assert len(source) == 6 and source.content == "image"
+    assert source.notes == [
+        f"a.csv has texts for these files: to learn from both, give {tmp_path}/a.csv",
+        f"b.csv tells shape of these files: evaluate with --labels {tmp_path}/b.csv:COLUMN",
+        f"c.csv has classes of these files: evaluate with --labels {tmp_path}/c.csv",
+    ]
+    assert open_source(tmp_path / "a.csv").content == "pairs"
+    assert open_source(tmp_path, labels=f"{tmp_path}/b.csv:shape").labels()[1] == ["a", "b"]
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_a_file_without_extension_is_known_by_its_first_bytes(tmp_path, form):
     source = open_source(write(tmp_path, {"download": encoded(1, form=form)}))
