@@ -22,7 +22,15 @@ from selfsup.evaluate.perplexity import evaluate_task
 
 from . import as_given, judged
 
-CONTEXT = 64
+CONTEXT, STEPS = 64, 300
+SETTINGS = {
+    "method": "clm",
+    "modality": {"name": "text", "tokens": "characters"},
+    "encoder": "gpt_micro",
+    "resolution": CONTEXT + 1,  # the last of them is only named
+    "batch": 32,
+    "optim": {"name": "muon", "lr": 8e-3, "per": 32, "final": 0.0},
+}
 
 
 def parts() -> tuple[Path, Path]:
@@ -39,18 +47,8 @@ def parts() -> tuple[Path, Path]:
 def main() -> None:
     train, new = parts()
     for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1]:
-        run = selfsup.pretrain(
-            train,
-            method="clm",
-            modality={"name": "text", "tokens": "characters"},
-            encoder="gpt_micro",
-            resolution=CONTEXT + 1,  # the last of them is only named
-            batch=32,
-            steps=300,
-            optim={"name": "muon", "lr": 8e-3, "per": 32, "final": 0.0},
-            seed=seed,
-            out=Path("runs") / f"tinyshakespeare-{seed}",
-        )
+        out = Path("runs") / f"tinyshakespeare-{seed}"
+        run = selfsup.pretrain(train, **SETTINGS, steps=STEPS, seed=seed, out=out)
         judged("tinyshakespeare-clm", seed, run, evaluate_task(run.path, new, seed=seed))
 
 

@@ -13,6 +13,7 @@ from .names import text
 from .tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
+    Classes,
     Table,
     encode,
     folder_labels,
@@ -35,17 +36,21 @@ class CsvSource(ListedFiles):
                 why=f"its columns are {', '.join(table.header)}",
                 do=f"name one of them {', '.join(PATH_COLUMNS[:3])}",
             )
-        rows = {name: (label, split) for name, label, split in table.rows()}
+        rows = {row.path: row for row in table.rows()}
         root = os.fsencode(os.path.dirname(path))
         super().__init__([os.fsdecode(name) for name in rows], root, place=path)
-        self._labels = encode(rows[name][0] for name in self.names)
-        self._splits = encode(rows[name][1] for name in self.names)
+        self._labels = encode(rows[name].label for name in self.names)
+        self._splits = encode(rows[name].split for name in self.names)
+        self._folds = encode(rows[name].fold for name in self.names)
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         return self._labels or folder_labels(self.names)
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return self._splits or folder_splits(self.names)
+
+    def folds(self) -> list[np.ndarray]:
+        return tested(self._folds)
 
 
 class Labelled(Source):
@@ -95,6 +100,9 @@ class Labelled(Source):
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return self._column(2) or self.source.splits()
 
+    def folds(self) -> list[np.ndarray]:
+        return tested(self._column(3)) or getattr(self.source, "folds", list)()
+
     def _column(self, column: int) -> tuple[np.ndarray, list[str]] | None:
         table = Table(self.table, self.column)
         if column == 1 and table.label_column is None:
@@ -111,10 +119,10 @@ class Labelled(Source):
         place = os.path.realpath(os.fsencode(self.source.place))
         for row in table.rows():
             # rows may name files from the data's folder or from the table's own
-            values[os.path.normpath(row[0])] = row[column]
-            rows[text(os.path.normpath(row[0]))] = row[column]
+            values[os.path.normpath(row.path)] = row[column]
+            rows[text(os.path.normpath(row.path))] = row[column]
             if os.path.isdir(place):
-                other = os.path.relpath(os.path.join(here, row[0]), place)
+                other = os.path.relpath(os.path.join(here, row.path), place)
                 values.setdefault(other, row[column])
         names = [os.path.normpath(os.fsencode(self.source.name(i))) for i in range(len(self))]
         if any(name in values for name in names):
@@ -128,3 +136,10 @@ class Labelled(Source):
                 do="write the paths relative to the data's folder or to the table's",
             )
         return encode(None if name is None else rows[name] for name in called)
+
+
+def tested(folds: Classes | None) -> list[np.ndarray]:
+    """The samples that test in each fold, if the data name more than one."""
+    if folds is None or len(folds[1]) < 2:
+        return []
+    return [np.flatnonzero(folds[0] == k) for k in range(len(folds[1]))]

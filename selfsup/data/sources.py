@@ -280,7 +280,9 @@ def _classes(table: str, key: str) -> list[str]:
     for column in (c for c in rows[0] if c.lower() not in SPLIT_COLUMNS):
         cells = {(row.get(key), row.get(column)) for row in rows}
         values = {value for _, value in cells}
-        if len({file for file, _ in cells}) == len(cells) and 1 < len(values) <= min(CLASSES, len(cells) / 2):
+        if len({file for file, _ in cells}) == len(cells) and 1 < len(values) <= min(
+            CLASSES, len(cells) / 2
+        ):
             found.append(column)
     return found
 

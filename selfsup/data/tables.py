@@ -7,7 +7,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, AnyStr
+from typing import IO, AnyStr, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "n
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_name", "cls")
 NAME_COLUMNS = ("label_name", "class_name")  # what the numbers in another column mean
 SPLIT_COLUMNS = ("split", "part", "subset", "set")
+FOLD_COLUMNS = ("fold", "folds")
 NUMBER_COLUMNS = ("value", "score", "fitness", "y", "activity", "affinity", "stability")
 HELD_COLUMNS = ("validation",)  # true where a sample of the training part is held out
 
@@ -27,6 +28,15 @@ LONGEST_LINE = 1 << 26  # characters of a cell or a line: more is not held in me
 FEW = 20  # as many different values are classes, more may be numbers
 
 Classes = tuple[np.ndarray, list[str]]  # (n,) int64 with -1 for none, and what the numbers mean
+
+
+class Row(NamedTuple):
+    """None where a cell is empty or there is no such column."""
+
+    path: bytes
+    label: str | None
+    split: str | None
+    fold: str | None
 
 
 class Table:
@@ -52,15 +62,14 @@ class Table:
         )
         if label is not None:
             self.label_column = column([label.strip().lower()])
-        self.split_column = column(SPLIT_COLUMNS)
+        self.split_column, self.fold_column = column(SPLIT_COLUMNS), column(FOLD_COLUMNS)
 
     def _open(self):
         return io.TextIOWrapper(
             opened(str(self.path)), encoding="utf-8-sig", errors="surrogateescape", newline=""
         )
 
-    def rows(self) -> Iterator[tuple[bytes, str | None, str | None]]:
-        """(path, label, split) of each row; None where a cell is empty or there is no column."""
+    def rows(self) -> Iterator[Row]:
         names = self.path_column or 0
 
         def cell(row, column):
@@ -74,11 +83,11 @@ class Table:
                 next(reader, None)
                 for row in reader:
                     if len(row) > names and row[names]:
-                        name = row[names].encode("utf-8", "surrogateescape")
-                        yield (
-                            name,
+                        yield Row(
+                            row[names].encode("utf-8", "surrogateescape"),
                             cell(row, self.label_column),
                             cell(row, self.split_column),
+                            cell(row, self.fold_column),
                         )
         except csv.Error as error:
             raise self._broken(error) from None

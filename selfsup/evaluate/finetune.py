@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -29,7 +30,7 @@ __all__ = [
     "choose",
     "effort",
     "fresh",
-    "outcome",
+    "logits",
     "plain_head",
     "seconds_per_sample",
     "train",
@@ -44,9 +45,16 @@ def plain_head(
     return weight, plane.bias.double() - scale.mean.double() @ weight
 
 
+class Scored(Classify):
+    """Notes of a sample how sure of each class the network is."""
+
+    def outcome(self, out: Tensor, y: Tensor) -> np.ndarray:
+        return out.cpu().numpy()
+
+
 def fresh(encoder: LoadedEncoder, classes: int, *, pretrained: bool, seed: int) -> Network:
     """A network to train: a copy of the pretrained encoder, or one with weights from `seed`."""
-    task = Classify([str(i) for i in range(classes)])
+    task = Scored([str(i) for i in range(classes)])
     return tasks.fresh(task, encoder, pretrained=pretrained, seed=seed)
 
 
@@ -62,16 +70,16 @@ def train(
     tasks.train(network, encoder, Part(store, rows, labels), **settings)
 
 
-def outcome(
+def logits(
     network: Network,
     encoder: LoadedEncoder,
     store: Store,
     rows: Int64[np.ndarray, " n"],
     labels: Int64[np.ndarray, " n"],
     precision: str = "auto",
-) -> np.ndarray:
-    """1 for each sample that is classified correctly, else 0: (n,) float."""
-    return tasks.outcomes(network, encoder, Part(store, rows, labels), precision)
+) -> Float[Tensor, "n classes"]:
+    """What a network of `fresh` says of each sample."""
+    return torch.from_numpy(tasks.outcomes(network, encoder, Part(store, rows, labels), precision))
 
 
 def seconds_per_sample(

@@ -28,11 +28,12 @@ FOLDS, NETWORKS = 10, 3
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
-    """Published folds are to be used."""
-    if not isinstance(data, str | Path) or not (Path(data) / "10fold_idx").is_dir():
-        return False
-    folds = getattr(open_source(data), "folds", None)
-    return folds is not None and bool(folds())
+    """The data name folds, and no other parts."""
+    try:
+        source = open_source(data, labels=labels)
+        return source.splits() is None and bool(getattr(source, "folds", list)())
+    except SelfsupError:
+        return False  # what is wrong is said when the data are read for the task
 
 
 def evaluate_task(

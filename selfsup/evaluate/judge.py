@@ -23,6 +23,7 @@ from .board import Board
 from .controls import PRETRAINED, SCRATCH, UNTRAINED, Pair
 from .features import extract, readable
 from .interval import Interval
+from .measure import measure_for
 from .result import FORMAT
 from .split import Split, split
 
@@ -77,6 +78,12 @@ class Judge:
         self.names = [self.class_names[i] for i in known]
         self.y = torch.from_numpy(place[self.all_labels[self.split.train]])
         self.y_test = torch.from_numpy(place[self.all_labels[self.split.test]])
+        self.measure = measure_for(self.y_test, self.classes)
+        self.linear = f"linear{self.measure.suffix}"  # the score that the verdict is about
+        if self.measure.rare:
+            self.notes.append(
+                "one class is rare: verdict and curve are about the area under the ROC curve"
+            )
         self.board = Board(len(self.y), self.seed)
         unknown = int((self.y_test < 0).sum())
         if unknown:
@@ -108,7 +115,7 @@ class Judge:
             self._linear(of, pairs)
             self._retrieval(of, pairs)
             self._structure(of, pairs)
-        for protocol in ("knn", "linear", "retrieval_recall_1"):
+        for protocol in dict.fromkeys(("knn", "linear", self.linear, "retrieval_recall_1")):
             self.board.compare(protocol)
 
     def _neighbours(self, of: str, pairs: list[Pair], k: int, temperature: float) -> None:
@@ -122,14 +129,16 @@ class Judge:
         self._took("knn")
 
     def _linear(self, of: str, pairs: list[Pair]) -> None:
-        outcomes, strengths, balanced = [], [], []
+        outcomes, ranked, strengths, balanced = [], [], [], []
         self.planes[of] = []
         for train, test in pairs:
             self._tell("linear probe")(of)
             scale = linear.scale_of(train, common=of == self.baseline)
             plane, _ = self._probe(train, self.y, scale)
             self.planes[of].append((plane, scale))
-            outcomes.append(self._right(plane(scale(test)).argmax(1)))
+            logits = plane(scale(test))
+            outcomes.append(self._right(logits.argmax(1)))
+            ranked.append(self.measure(logits, self.y_test))
             strengths.append(plane.strength)
             balanced.append(self._balanced(outcomes[-1]))
         settings = {
@@ -138,6 +147,8 @@ class Judge:
             "standardised": True,
         }
         self.board.add("linear", of, np.stack(outcomes), settings=settings)
+        if self.measure.rare:
+            self.board.add(self.linear, of, np.stack(ranked), settings=settings)
         counts = torch.bincount(self.y_test.clamp(min=0), minlength=self.classes)
         if counts.max() > 1.5 * counts.min().clamp(min=1):
             self.board.add_values("linear_balanced", of, balanced, len(self.y))
@@ -238,10 +249,10 @@ class Judge:
                     values.append(
                         shots.few_labels(
                             train, self.y, test, self.y_test, self.classes, count,
-                            mix(self.seed, i), scale,
+                            mix(self.seed, i), scale, self.measure,
                         )
                     )  # fmt: skip
-                self.board.add_point(count, labels, of, "linear", values)
+                self.board.add_point(count, labels, of, self.linear, values)
             self.board.compare_point(count)
         self._took("few labels")
 
@@ -332,6 +343,7 @@ class Judge:
             keep = torch.from_numpy(picks[part])
             return self._probe(x[keep], self.y[keep], scale)
 
+        tuned = f"finetune{self.measure.suffix}"
         for of, pretrained in ((PRETRAINED, True), (SCRATCH, False)):
             tell = self._tell(f"fine-tuning, {of},")
             tell("choosing learning rate and views")
@@ -351,7 +363,7 @@ class Judge:
             settings = _trained(choice, effort)
             settings["layer_decay"] = finetune.LAYER_DECAY if pretrained else 1.0
             outcome = self._outcome(network)[None]
-            self.board.add("finetune", of, outcome, settings=settings, labels=n)
+            self.board.add(tuned, of, outcome, settings=settings, labels=n)
         # A network from scratch that is behind plain pixels is no control to boast of: the frozen
         # controls stand beside it, with the same labels
         keep = torch.from_numpy(picks)
@@ -359,31 +371,32 @@ class Judge:
             outcomes = []
             for (x, test), (_, scale) in zip(self.vectors[of], self.planes[of], strict=True):
                 plane, _ = self._probe(x[keep], self.y[keep], scale)
-                outcomes.append(self._right(plane(scale(test)).argmax(1)))
-            self.board.add("finetune_frozen", of, np.stack(outcomes), labels=n)
-            self.board.stand_in("finetune", of, "finetune_frozen")
-        gain, control = self.board.compare("finetune")
+                outcomes.append(self.measure(plane(scale(test)), self.y_test))
+            frozen = f"finetune_frozen{self.measure.suffix}"
+            self.board.add(frozen, of, np.stack(outcomes), labels=n)
+            self.board.stand_in(tuned, of, frozen)
+        gain, control = self.board.compare(tuned)
         self.finetuned = gain, control, n
 
     def _outcome(self, network: finetune.Network) -> np.ndarray:
-        return finetune.outcome(
-            network, self.encoder, self.store, self.split.test, self.y_test.numpy()
-        )
+        rows = self.split.test
+        logits = finetune.logits(network, self.encoder, self.store, rows, self.y_test.numpy())
+        return self.measure(logits, self.y_test)
 
     # ---- the verdict --------------------------------------------------------------------------
 
     def conclude(self, home: Path | None) -> dict[str, Any]:
         scores, curve = self.board.scores, self.board.curve
-        linear_scores = {r["of"]: r["value"] for r in scores if r["protocol"] == "linear"}
+        linear_scores = {r["of"]: r["value"] for r in scores if r["protocol"] == self.linear}
         ours = linear_scores.pop(PRETRAINED)
-        gain, control = self.board.compare("linear")
+        gain, control = self.board.compare(self.linear)
         curves: dict[str, verdict.Curve] = {}
         for row in curve:
             curves.setdefault(row["of"], {})[row["labels"]] = row["value"]
         for of, value in {**linear_scores, PRETRAINED: ours}.items():
             curves.setdefault(of, {})[len(self.y)] = value
         for row in scores:
-            if row["protocol"] == "finetune" and row["of"] == SCRATCH:
+            if row["protocol"].startswith("finetune") and row["of"] == SCRATCH:
                 curves.setdefault(SCRATCH, {})[row["labels"]] = row["value"]
         worths = verdict.worth(
             curves[PRETRAINED], [c for of, c in curves.items() if of != PRETRAINED]
@@ -391,6 +404,7 @@ class Judge:
         ranks = {r["of"]: r["value"] for r in scores if r["protocol"] == "effective_rank"}
         facts = verdict.Facts(
             ours=ours,
+            score=self.measure.title,
             rank=ranks[PRETRAINED],
             untrained_rank=ranks[UNTRAINED],
             dim=self.encoder.dim,

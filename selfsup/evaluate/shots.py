@@ -1,4 +1,4 @@
-"""How few labels are enough: accuracy over the number of labelled samples per class."""
+"""How few labels are enough: the score over the number of labelled samples per class."""
 
 import numpy as np
 import torch
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..randomness import mix, order
 from .linear import Scale, probe
+from .measure import ACCURACY, Measure
 
 
 def draw(labels: Int64[np.ndarray, " n"], shots: int, seed: int) -> Int64[np.ndarray, " m"]:
@@ -44,11 +45,12 @@ def few_labels(
     shots: int,
     seed: int,
     scale: Scale,
+    measure: Measure = ACCURACY,
 ) -> float:
-    """Accuracy of a linear probe with few labels.
+    """How good a linear probe is with few labels.
 
     `scale` comes from all training samples: that needs no label, and few samples know it badly.
     """
     rows = torch.from_numpy(draw(labels.numpy(), shots, seed))
     plane, _ = probe(train[rows], labels[rows], classes, scale=scale, seed=seed)
-    return (plane(scale(test)).argmax(1) == test_labels).float().mean().item()
+    return float(measure(plane(scale(test)), test_labels).mean())

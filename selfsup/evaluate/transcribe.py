@@ -129,8 +129,8 @@ def transcripts(source: Any, path: Path) -> tuple[list[str | None], list[str]]:
         if column is not None:
             table.label_column = column
             texts = {
-                name.decode("utf-8", "surrogateescape"): (text, (part or "").lower())
-                for name, text, part in table.rows()
+                row.path.decode("utf-8", "surrogateescape"): (row.label, (row.split or "").lower())
+                for row in table.rows()
             }
     names = [source.name(i) for i in range(len(source))]
     found = [texts.get(name) or texts.get(name.rpartition("/")[2], (None, "")) for name in names]

@@ -88,7 +88,7 @@ def worth(ours: Curve, controls: list[Curve]) -> list[Worth]:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a cause of no gain is sought in. Accuracies and shares in [0, 1]."""
+    """What a cause of no gain is sought in. Scores and shares in [0, 1]."""
 
     ours: float
     rank: float
@@ -98,6 +98,7 @@ class Facts:
     epochs: float | None = None
     samples: int = 0
     size: int = 0
+    score: str = "linear probe"  # what `ours` is
     notes: list[str] = field(default_factory=list)
 
 
@@ -121,7 +122,7 @@ def judge(
     bounded = bool(factor and middle and middle.at_least)
     many = times(factor, bounded) if factor else ""
     others = ", ".join(f"{100 * v:.1f} {k}" for k, v in controls.items())
-    scores = f"linear probe {100 * facts.ours:.1f} %; {others}"
+    scores = f"{facts.score} {100 * facts.ours:.1f} %; {others}"
     if low > 0:
         sentence = (
             f"Pretraining helps: {points:+.1f} points over {_article(control)} "

@@ -13,7 +13,7 @@ from .scores import PRETRAINED, SCRATCH, Score, number, rows, scores, signed, su
 
 NONE = "—"
 DRAWN = ("plan", "retrieve")  # tasks that have sections of their own
-COMPARED = ("knn", "linear", "finetune", "retrieval_recall_1")
+COMPARED = ("knn", "linear", "linear_auroc", "finetune", "finetune_auroc", "retrieval_recall_1")
 
 
 def evaluation(folder: Folder) -> Markup:
@@ -125,7 +125,9 @@ def object_of(value: Any) -> dict[str, Any]:
 def label_curve(few: list[Score], whole: list[Score], classes: int) -> Markup:
     """Accuracy against the number of labels: how many labels pretraining is worth."""
     # where all labels teach, the probe's own score continues its curve; from scratch, fine-tuning's
-    ends = [s for s in whole if s.protocol == ("finetune" if s.of == SCRATCH else "linear")]
+    told = next((s.protocol.removeprefix("linear") for s in few if s.of == PRETRAINED), "")
+    end = {SCRATCH: f"finetune{told}"}
+    ends = [s for s in whole if s.protocol == end.get(s.of, f"linear{told}")]
     most = max(s.shots or 0 for s in few)
     ends = [s for s in ends if s.labels and s.labels / classes > 1.2 * most]
     series = []

@@ -10,6 +10,8 @@ from .page import Markup, clean, missing, quoted, tag
 from .reading import Folder
 from .scores import PRETRAINED, number, scores, signed
 
+TOLD = ("linear_auroc", "linear", "finetune_auroc", "finetune", "knn")  # the first that is there
+
 
 def verdict(folder: Folder) -> Markup:
     """The first thing on the page: one sentence, a few numbers, and what to do next."""
@@ -79,7 +81,7 @@ def _numbers(folder: Folder, told: dict[str, Any]) -> list[Markup]:
     """What somebody with half a minute should see."""
     shown: list[tuple[str, str, str]] = []
     whole = {(s.protocol, s.of): s for s in scores(folder.evaluation)}
-    mine = [whole[p, PRETRAINED] for p in ("linear", "finetune", "knn") if (p, PRETRAINED) in whole]
+    mine = [whole[p, PRETRAINED] for p in TOLD if (p, PRETRAINED) in whole]
     if mine:
         # what the verdict is about: the probe, unless only fine-tuning shows a gain
         own = next((s for s in mine if s.gain is not None and s.gain.low > 0), mine[0])

@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 from selfsup.data import open_source
 from selfsup.data.names import Names
 from selfsup.errors import SelfsupError
+from selfsup.evaluate import tasks
 from tests.data.pictures import encoded, pixels, write
 
 
@@ -53,6 +54,22 @@ def test_tables_beside_files_are_pointed_to(tmp_path):
     ]
     assert open_source(tmp_path / "a.csv").content == "pairs"
     assert open_source(tmp_path, labels=f"{tmp_path}/b.csv:shape").labels()[1] == ["a", "b"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_folds_are_a_column_of_the_table(tmp_path, beside):
+    """Of the table of labels, wherever it lies, or of the one that is the data."""
+    rows = [f"{'' if beside else 'audio/'}{i}.png,{i % 3 + 1},{'ab'[i % 2]}" for i in range(6)]
+    table = "\n".join(["filename,fold,category", *rows]).encode()
+    files = {f"audio/{i}.png": encoded(i) for i in range(6)}
+    write(tmp_path, files | {"meta/about.csv" if beside else "about.csv": table})
+    table = tmp_path / ("meta/about.csv" if beside else "about.csv")
+    source = open_source(tmp_path, labels=table) if beside else open_source(table)
+    names = [[source.name(i) for i in fold] for fold in source.folds()]
+    assert [{name[-5] for name in fold} for fold in names] == [{"0", "3"}, {"1", "4"}, {"2", "5"}]
+    assert tasks.suggested("image", tmp_path if beside else table, table) == "folds"
+    table.write_bytes(table.read_bytes().replace(b"fold", b"split"))
+    assert tasks.suggested("image", tmp_path if beside else table, table) == "classify"
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])

@@ -58,6 +58,22 @@ def helped(taught, digits):
     return evaluate(taught, digits, shots=(1, 5), seeds=3, finetune=False)
 
 
+def test_a_rare_class_is_judged_by_the_area_under_the_curve(taught, digits):
+    """One digit of ten: who never names it is right in nine cases of ten."""
+    rare = {"images": digits["images"][:200], "labels": (digits["labels"][:200] == 3).astype(int)}
+    found = evaluate(taught, rare, shots=(2,), seeds=2, minutes=60)
+    told = found.to_json()
+    assert "area under the ROC curve" in found.verdict
+    gain = found.score("linear_auroc")["gain"]
+    assert told["verdict"]["points"] == 100 * gain["value"] > 2
+    assert found.score("linear_auroc")["value"] > 0.97
+    assert found.score("linear", "untrained")["value"] > 0.85  # though it says nothing
+    assert {row["protocol"] for row in told["curve"]} <= {"linear_auroc", "scratch"}
+    assert {"finetune_auroc", "knn"} <= {row["protocol"] for row in told["scores"]}
+    assert any("rare" in note for note in told["notes"])
+    assert "ROC" in str(found)
+
+
 def test_an_encoder_that_helps_is_told_so(helped):
     assert helped.gain and "Pretraining helps" in helped.verdict
     verdict = helped.to_json()["verdict"]

@@ -1,0 +1,87 @@
+"""Data sets of several kinds with nothing but their paths, as a newcomer gives them.
+
+    SELFSUP_DATA=... python -m recipes.nothing_chosen            # all of them, seeds 0 and 1
+    SELFSUP_DATA=... python -m recipes.nothing_chosen esc50 0
+
+What is done is `selfsup pretrain DATA`, then `selfsup evaluate RUN DATA [--labels TABLE]
+--no-finetune`, all else chosen. Pictures, news, captioned pictures and proteins have recipes of
+their own.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import selfsup
+from selfsup.evaluate import tasks
+
+from . import as_given, data, figures, fsdd_simclr, judged, keep
+
+
+class Given(NamedTuple):
+    """Paths as they are handed over, and the kind of data."""
+
+    modality: str
+    learn: Path
+    judge: Path
+    labels: Path | None = None
+
+
+def esc50() -> Given:
+    home = data("audio/esc50_16k.tar.gz", "esc50")
+    return Given("audio", home, home, home / "meta/esc50.csv")
+
+
+def spoken_digits() -> Given:
+    heard, digits = fsdd_simclr.tables("lucas")  # who was not heard in choosing anything
+    return Given("audio", heard, digits)
+
+
+def fights() -> Given:
+    home = data("video/surveillance_fight.tar", "surveillance_fight")
+    return Given("video", home, home, home / "labels.csv")
+
+
+def basicmotions() -> Given:
+    home = data("timeseries/ucr_uea_ts.tar.gz", "ucr_uea") / "BasicMotions"
+    return Given("series", home / "BasicMotions_TRAIN.ts", home)
+
+
+def cora() -> Given:
+    home = data("graphs/cora.tar.gz", "cora")
+    return Given("network", home, home)
+
+
+def citeseer() -> Given:
+    home = data("graphs/citeseer.tar.gz", "citeseer")
+    return Given("network", home, home)
+
+
+def hiv() -> Given:
+    table = as_given("molecules/hiv.csv.gz")
+    return Given("graph", table, table)
+
+
+SETS = {f.__name__: f for f in (esc50, spoken_digits, fights, basicmotions, cora, citeseer, hiv)}
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    seeds = [int(word) for word in words if word.isdigit()] or [0, 1]
+    for name in [word for word in words if not word.isdigit()] or list(SETS):
+        given = SETS[name]()
+        task = tasks.suggested(given.modality, given.judge, given.labels)
+        for seed in seeds:
+            run = selfsup.pretrain(given.learn, seed=seed, out=Path("runs") / f"{name}-{seed}")
+            if task == tasks.CLASSIFY:
+                told = run.evaluate(given.judge, labels=given.labels, finetune=False, seed=seed)
+                keep({"recipe": name, "seed": seed, **figures(run, told)})
+                print(told)
+            else:
+                judge = tasks.find(task).evaluate_task
+                judged(name, seed, run, judge(run, given.judge, labels=given.labels, seed=seed))
+            run.report()
+
+
+if __name__ == "__main__":
+    main()
