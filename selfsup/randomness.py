@@ -14,6 +14,7 @@ from torch import Tensor
 # splitmix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195), figure 17
 GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK64 = (1 << 64) - 1
+AT_ONCE = 1 << 15  # numbers that a processor makes while they are in its cache
 
 
 def mix(*parts: int) -> int:
@@ -55,18 +56,18 @@ class Draws:
         """Numbers in [low, high): (b,), or (b, n) where n is given."""
         self.calls += 1
         keys = _hash(self.keys + _signed(mix(self.calls)))
-        if n is not None:
-            lanes = torch.arange(1, n + 1, device=keys.device) * _signed(GOLDEN)
-            keys = _hash(keys[:, None] + lanes)
-        unit = (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)  # 24 bits: exact in float32
-        return low + (high - low) * unit
+        if n is None:
+            return low + (high - low) * _unit(keys)
+        lanes = torch.arange(1, n + 1, device=keys.device) * _signed(GOLDEN)
+        few = max(1, AT_ONCE // max(n, 1)) if keys.device.type == "cpu" else len(keys)
+        parts = [_unit(_hash(some[:, None] + lanes)) for some in keys.split(max(1, few))]
+        return low + (high - low) * torch.cat(parts)
 
     def each(self, rows: Int64[Tensor, " m"], lanes: Int64[Tensor, " m"]) -> Float[Tensor, " m"]:
         """Numbers in [0, 1) for pairs of a row of the batch and any whole number."""
         self.calls += 1
         keys = _hash(self.keys + _signed(mix(self.calls)))
-        keys = _hash(keys[rows] + (lanes + 1) * _signed(GOLDEN))
-        return (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
+        return _unit(_hash(keys[rows] + (lanes + 1) * _signed(GOLDEN)))
 
     def chance(self, p: float) -> Bool[Tensor, " b"]:
         """True with probability p."""
@@ -84,6 +85,11 @@ class Draws:
     def permutation(self, n: int) -> Int64[Tensor, "b n"]:
         """An order of n things for each sample."""
         return self.uniform(n=n).argsort(1)
+
+
+def _unit(keys: Int64[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """In [0, 1), by 24 bits: exact in float32."""
+    return (keys >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
 
 
 def _finish(z: int) -> int:

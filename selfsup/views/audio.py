@@ -21,6 +21,7 @@ LOUDER = 10.0  # dB, up or down
 TILT, WAVES, RIPPLE = 6.0, 3, 3.0  # dB over all of the spectrum; of cosines along it, dB each
 WARP, SHIFT = 0.25, 0.04  # of the frequency axis: stretched and moved, as by another throat
 NOISY, QUIETEST, LOUDEST = 0.8, 30.0, 0.0  # how often, and signal over noise in dB
+AT_ONCE = 512  # frames that a processor transforms while they are in its cache
 HOLE = 0.3  # of an axis that a mask covers at most (SpecAugment)
 
 
@@ -73,11 +74,16 @@ def mel_power(
 ) -> Float[Tensor, "b mels frames"]:
     """Power in mel bands. `waves` have frames * hop samples and `margin` more on either side."""
     size, window = transform_size(rate), _window(rate).to(waves.device)
-    found = torch.stft(
-        waves, size, hop, window_samples(rate), window, center=False, return_complex=True
-    )
-    power = found.real.square().addcmul_(found.imag, found.imag)
-    return (mel_bank(mels, rate) / _window(rate).sum().square()).to(waves.device) @ power
+    bank = (mel_bank(mels, rate) / _window(rate).sum().square()).to(waves.device)
+    frames = max(1, waves.shape[1] // hop)
+    few = max(1, AT_ONCE // frames) if waves.device.type == "cpu" else len(waves)
+    parts = []
+    for some in waves.split(few):
+        found = torch.stft(
+            some, size, hop, window_samples(rate), window, center=False, return_complex=True
+        )
+        parts.append(bank @ found.real.square().addcmul_(found.imag, found.imag))
+    return torch.cat(parts)
 
 
 # ---- what a strong view draws ----------------------------------------------------------------
