@@ -5,13 +5,13 @@ import pytest
 from selfsup.errors import SelfsupError
 from selfsup.modalities.image import Image
 from selfsup.plan import (
-    CANDIDATES,
     MOST_EPOCHS,
     WANTED_EPOCHS,
     Facts,
     patch_for,
     plan,
 )
+from selfsup.suited import CANDIDATES
 
 
 def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
