@@ -79,10 +79,11 @@ def evaluate_task(
                 for low in range(0, len(usable), 256)
             ]
             features[baseline] = [torch.cat(parts)]
-        found = {
-            of: [[_accuracy(x, y, test, seed) for test in folds] for x in several]
-            for of, several in features.items()
-        }
+        found: dict[str, list[list[float]]] = {}
+        for of, several in features.items():
+            for x in several:
+                console.progress(f"evaluate: linear probes, {of}")
+                found.setdefault(of, []).append([_accuracy(x, y, test, seed) for test in folds])
     result = conclude(
         "folds",
         {of: [v for values in rounds for v in values] for of, rounds in found.items()},
