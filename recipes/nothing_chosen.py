@@ -6,6 +6,13 @@
 What is done is `selfsup pretrain DATA`, then `selfsup evaluate RUN DATA [--labels TABLE]
 --no-finetune`, all else chosen. Pictures, news, captioned pictures and proteins have recipes of
 their own.
+
+AMD EPYC with AVX512-BF16, 2 cores, next to nothing beside it, seed 0, ten minutes each:
+ESC-50, SimCLR, 54,144 sounds seen, the five published folds: 46.0 %, untrained 31.5, MFCC
+statistics 45.4 (gain +-3.4): level. The loss was still falling, and views took 30 % of the time
+(since then 12).
+Fights, MAE with tubes, 160 passes over 300 clips: linear probe 57.6 % (+-12), untrained 68.2,
+pixels, motion + PCA 48.5. Only 66 clips test; what is missing is believed to be clips.
 """
 
 import sys
