@@ -22,6 +22,7 @@ from .errors import SelfsupError
 from .evaluate import controls, linear
 from .evaluate.features import extract, readable
 from .evaluate.interval import over_samples
+from .evaluate.measure import measure_for
 from .evaluate.quality import quality
 from .evaluate.split import split
 from .leaderboard import BY_PROBE, BY_QUALITY, Comparison, full_minutes, kept, length, ranked
@@ -220,12 +221,12 @@ def _probe(encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None) ->
             ),
             encoder.modality.baseline_name: controls.classical(encoder, store, train, test),
         }
-        found: dict[str, Any] = {"train": len(train), "test": len(test)}
+        measure = measure_for(target[:held], len(names))
+        found: dict[str, Any] = {"train": len(train), "test": len(test), "measure": measure.title}
         for of, (a, b) in pairs.items():
             scale = linear.scale_of(a, common=of == encoder.modality.baseline_name)
             plane, _ = linear.probe(a, target[held:], len(names), scale=scale, seed=seed)
-            right = (plane(scale(b)).argmax(1) == target[:held]).double().numpy()
-            found[of] = over_samples(right)._asdict()
+            found[of] = over_samples(measure(plane(scale(b)), target[:held]))._asdict()
     return found
 
 

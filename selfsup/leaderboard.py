@@ -123,7 +123,7 @@ def sentence(told: dict[str, Any]) -> str:
     scores = {k: v for k, v in first["probe"].items() if isinstance(v, dict)}
     best = scores.pop(controls.PRETRAINED)
     over = ", ".join(f"{of} {100 * found['value']:.1f}" for of, found in scores.items())
-    text = f"{first['name']} is ahead: linear probe {_percent(best)} ({over})"
+    text = f"{first['name']} is ahead: {_measure(first)} {_percent(best)} ({over})"
     rivals = [row for row in board[1:] if row["rung"] == first["rung"]]
     if rivals and rivals[0]["probe"][controls.PRETRAINED]["high"] >= best["low"]:
         text += f"; {rivals[0]['name']} is within the interval"
@@ -135,8 +135,8 @@ def sentence(told: dict[str, Any]) -> str:
 def rows(told: dict[str, Any]) -> list[list[str]]:
     """The leaderboard with its head, cell by cell."""
     board = leaderboard(told)
-    others = [k for k in board[0].get("probe", {}) if k not in ("train", "test")]
-    head = ["", "reached", *("linear probe" if o == controls.PRETRAINED else o for o in others)]
+    others = [k for k in board[0].get("probe", {}) if k not in ("train", "test", "measure")]
+    head = ["", "reached", *(_measure(board[0]) if o == controls.PRETRAINED else o for o in others)]
     found = [[*head, *Quality._fields, "samples/s", "health"]]
     for row in board:
         scores = [_percent(row["probe"][of]) for of in others]
@@ -179,6 +179,10 @@ def notes(told: dict[str, Any]) -> list[str]:
             "Near 0 or below, such numbers say nothing here."
         )
     return lines
+
+
+def _measure(row: dict[str, Any]) -> str:
+    return row.get("probe", {}).get("measure", "linear probe")
 
 
 def _percent(found: dict[str, Any]) -> str:

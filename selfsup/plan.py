@@ -219,24 +219,29 @@ def _largest(
     minutes: float,
     rate: Rate,
 ) -> tuple[Candidate, str, float]:
-    """The largest encoder to which the budget shows the data often enough, and its speed."""
+    """The largest encoder to which the budget shows the data often enough, and its speed; else the
+    smallest."""
     fixed_length = known.get("train.steps") or known.get("train.epochs")
     if len(candidates) == 1 or fixed_length:
         candidate = candidates[0] if len(candidates) == 1 else candidates[len(candidates) // 2]
         asks = not fixed_length and not known.get("train.minutes")  # its speed sets the length
         speed = rate(_with(candidate, known)) if asks else 0.0
         return candidate, "fits this machine; the length was given in steps or epochs", speed
-    tried = []
-    for candidate in candidates:
+    # from the smallest on, so that none is measured that is far too slow
+    found, found_speed, seen, larger = candidates[-1], 0.0, "", ""
+    for candidate in reversed(candidates):
         speed = rate(_with(candidate, known))
         epochs = speed * minutes * 60 / facts.samples
-        seen = f"{duration(minutes * 60)} at {speed:.0f} samples/s show it the data "
-        seen += f"{epochs:.1f} times" if epochs < 20 else f"{epochs:.0f} times"
-        tried.append(f"{candidate.name}: {epochs:.1f}")
-        if epochs * facts.samples >= _wanted(known, facts):
+        times = f"{epochs:.1f} times" if epochs < 20 else f"{epochs:.0f} times"
+        fits = epochs * facts.samples >= _wanted(known, facts)
+        if not seen or fits:
+            found, found_speed = candidate, speed
+            seen = f"{duration(minutes * 60)} at {speed:.0f} samples/s show it the data {times}"
+        else:
+            larger = f"; {candidate.name}, the next larger one, {times}"
+        if not fits:
             break
-    larger = f"; larger ones less often ({', '.join(tried[:-1])})" if tried[:-1] else ""
-    return candidate, seen + larger, speed
+    return found, seen + larger, found_speed
 
 
 def _wanted(known: Mapping[str, Any], facts: Facts) -> float:

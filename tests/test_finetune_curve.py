@@ -116,13 +116,15 @@ def test_a_linear_layer_is_that_of_an_evaluation(home, tmp_path, curves):
     for count in (3, 9):
         ours, theirs, plain = (row for row in found.curve if row["shots"] == count)
         expected = [
-            few_labels(both[:n], y, both[n:], y_test, 4, count, mix(5, i), scale_of(both[:n]))
+            few_labels(
+                both[:n], y, both[n:], y_test, 4, count, mix(5, i), scale_of(both[:n])
+            ).mean()
             for i in range(3)
         ]
         assert ours["values"] == pytest.approx(expected)
         x, other = job.plain
         expected = [
-            few_labels(x, y, other, y_test, 4, count, mix(5, i), scale_of(x, common=True))
+            few_labels(x, y, other, y_test, 4, count, mix(5, i), scale_of(x, common=True)).mean()
             for i in range(3)
         ]
         assert plain["values"] == pytest.approx(expected)
@@ -131,7 +133,8 @@ def test_a_linear_layer_is_that_of_an_evaluation(home, tmp_path, curves):
         half = t.ppf(0.975, 2) * gains.std(ddof=1) / np.sqrt(3)
         assert ours["gain"]["control"] == control["of"]
         assert ours["gain"]["value"] == pytest.approx(gains.mean())
-        assert ours["gain"]["low"] == pytest.approx(gains.mean() - half)
+        drawn, whole = ours["gain"]["value"] - ours["gain"]["low"], half
+        assert drawn > whole, "the test samples are another chance"
     lines = {of: {r["labels"]: r["value"] for r in found.curve if r["of"] == of}
              | {n: found.score("frozen linear probe" if of == "pretrained" else of)}
              for of in ("pretrained", "from scratch", PIXELS)}  # fmt: skip

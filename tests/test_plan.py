@@ -24,13 +24,15 @@ def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
     return {choice.key: choice.value for choice in choices}
 
 
-def by_width(speeds):
+def by_size(speeds):
     """A machine that is `speeds[i]` samples/s fast on the i-th candidate, and remembers."""
     asked = []
 
     def rate(settings):
-        asked.append(settings.get("encoder.width", 1.0))
-        return speeds[len(asked) - 1]
+        own = {k.removeprefix("encoder."): v for k, v in settings.items() if "encoder." in k}
+        own.pop("name")
+        asked.append([c.keywords for c in CANDIDATES["simclr"]].index(own))
+        return speeds[asked[-1]]
 
     rate.asked = asked
     return rate
@@ -62,14 +64,15 @@ def test_what_is_given_is_never_chosen():
 
 def test_largest_encoder_that_sees_the_data_often_enough():
     need = WANTED_EPOCHS * 50_000 / 600  # samples/s that ten minutes ask for
-    fast = by_width([need * 1.01])
+    fast = by_size([need * 1.01, need * 2, need * 3, need * 4])
     assert "encoder.width" not in chosen({"train.minutes": 10.0}, rate=fast)
-    middle = by_width([need * 0.5, need * 1.01])
-    assert chosen({"train.minutes": 10.0}, rate=middle)["encoder.width"] == 0.5
-    assert middle.asked == [1.0, 0.5]
-    slow = by_width([1.0, 2.0, 3.0, 4.0])
+    assert fast.asked == [3, 2, 1, 0]
+    middle = by_size([None, need * 0.5, need * 1.01, need * 2])
+    found = chosen({"train.minutes": 10.0}, rate=middle)
+    assert found["encoder.width"] == 0.5 and found["encoder.stem"] == 2
+    assert middle.asked == [3, 2, 1], "what is larger still is not even tried"
+    slow = by_size([None, None, None, 4.0])
     assert chosen({"train.minutes": 10.0}, rate=slow)["encoder.width"] == 0.25
-    assert len(slow.asked) == len(CANDIDATES["simclr"])
 
 
 @pytest.mark.parametrize(("hours", "side"), [(0.25, 64), (2, 96), (10, 160), (1000, 224)])

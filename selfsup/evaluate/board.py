@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .controls import PRETRAINED
-from .interval import Interval, difference, over_samples, over_seeds
+from .interval import Interval, difference, over_both, over_samples, over_seeds
 from .result import score
 
 
@@ -21,6 +21,7 @@ class Board:
         self.curve: list[dict[str, Any]] = []
         self.few_gains: dict[int, tuple[Interval, str]] = {}  # shots -> gain, control
         self._outcomes: dict[tuple[str, str], np.ndarray] = {}
+        self._points: dict[tuple[int, str], np.ndarray] = {}
 
     def add(
         self, protocol: str, of: str, outcomes: np.ndarray, labels: int | None = None, **more: Any
@@ -58,19 +59,22 @@ class Board:
         return gain, control
 
     def add_point(
-        self, shots: int, labels: int, of: str, protocol: str, values: list[float], **more: Any
+        self, shots: int, labels: int, of: str, protocol: str, outcomes: np.ndarray, **more: Any
     ) -> None:
-        """`values` of one seed each, with `shots` labels per class."""
-        interval, more = over_seeds(values), {"shots": shots, "values": values} | more
+        """`outcomes` (draws, test samples), with `shots` labels per class."""
+        self._points[shots, of] = outcomes
+        interval = over_both(outcomes, self.seed)
+        more = {"shots": shots, "values": [float(v) for v in outcomes.mean(1)]} | more
         self.curve.append(score(protocol, of, interval, interval.value, labels, **more))
 
     def compare_point(self, shots: int) -> None:
         rows = {row["of"]: row for row in self.curve if row["shots"] == shots}
         ours = rows.pop(PRETRAINED)
         control = max(rows, key=lambda of: rows[of]["value"])
-        # The same seeds drew the same labels, so they are compared in pairs
-        pairs = zip(ours["values"], rows[control]["values"], strict=False)
-        gain = over_seeds([a - b for a, b in pairs])
+        # the same seeds drew the same labels, so they are compared in pairs
+        mine, theirs = self._points[shots, PRETRAINED], self._points[shots, control]
+        draws = min(len(mine), len(theirs))
+        gain = over_both(mine[:draws] - theirs[:draws], self.seed)
         ours["gain"] = _row(gain, control)
         self.few_gains[shots] = gain, control
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from ..data.store import Store
 from ..load import LoadedEncoder
@@ -50,6 +51,13 @@ class Scored(Classify):
 
     def outcome(self, out: Tensor, y: Tensor) -> np.ndarray:
         return out.cpu().numpy()
+
+
+class Likely(Classify):
+    """Notes of a sample how likely its own class is to the network."""
+
+    def outcome(self, out: Tensor, y: Tensor) -> np.ndarray:
+        return -cross_entropy(out, y, reduction="none").cpu().numpy()
 
 
 def fresh(encoder: LoadedEncoder, classes: int, *, pretrained: bool, seed: int) -> Network:
@@ -100,14 +108,18 @@ def choose(
     classes: int,
     *,
     head: Callable[[np.ndarray], tuple[Plane, Scale]] | None = None,
+    rare: bool = False,
     **settings: Any,
 ) -> Choice:
-    """The candidate that does best on a fifth of the labels, trained on the rest."""
+    """The candidate that does best on a fifth of the labels, trained on the rest.
+
+    By accuracy; where a class is `rare`, of which accuracy tells nothing, by the likelihood.
+    """
 
     def start(network: Network, places: np.ndarray) -> None:
         assert head is not None
         network.start_head(*plain_head(*head(places)))
 
-    task = Classify([str(i) for i in range(classes)])
+    task = (Likely if rare else Classify)([str(i) for i in range(classes)])
     part = Part(store, rows, labels)
     return tasks.choose(task, encoder, part, start=start if head else None, **settings)

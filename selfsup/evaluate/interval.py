@@ -50,6 +50,14 @@ def over_samples(outcome: np.ndarray, seed: int = 0) -> Interval:
     return Interval(mean, float(low), float(high), f"bootstrap over {n} test samples")
 
 
+def over_both(outcomes: np.ndarray, seed: int = 0) -> Interval:
+    """Mean of (draws, n): over what was drawn and over the test samples, in quadrature."""
+    draws, samples = over_seeds(list(outcomes.mean(1))), over_samples(outcomes.mean(0), seed)
+    half = float(np.hypot(draws.half, samples.half))
+    kind = f"{draws.kind} and {samples.kind}"
+    return Interval(draws.value, draws.value - half, draws.value + half, kind)
+
+
 def difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Interval:
     """Mean of `ours` (n,) minus the mean of `theirs` (seeds, n): outcomes on the same test samples.
 

@@ -149,7 +149,7 @@ class Judge:
         self.board.add("linear", of, np.stack(outcomes), settings=settings)
         if self.measure.rare:
             self.board.add(self.linear, of, np.stack(ranked), settings=settings)
-        counts = torch.bincount(self.y_test.clamp(min=0), minlength=self.classes)
+        counts = torch.bincount(self.y_test[self.y_test >= 0], minlength=self.classes)
         if counts.max() > 1.5 * counts.min().clamp(min=1):
             self.board.add_values("linear_balanced", of, balanced, len(self.y))
         self._took("linear")
@@ -180,6 +180,10 @@ class Judge:
     def _right(self, found: Tensor) -> np.ndarray:
         """1 for each test sample of which the class was found, else 0."""
         return (found == self.y_test).double().numpy()
+
+    def _commonest(self) -> float:
+        known = self.y_test[self.y_test >= 0]
+        return float(torch.bincount(known).max() / len(self.y_test)) if len(known) else 0.0
 
     def _balanced(self, right: np.ndarray) -> float:
         """Accuracy with every class that is tested counted the same."""
@@ -242,17 +246,17 @@ class Judge:
             labels = len(shots.draw(self.y.numpy(), count, 0))
             for of, pairs in self.vectors.items():
                 self._tell(f"{_labels(count)} per class,")(of)
-                values = []
+                outcomes = []
                 for i in range(self.seeds):
                     train, test = pairs[i % len(pairs)]
                     _, scale = self.planes[of][i % len(pairs)]
-                    values.append(
+                    outcomes.append(
                         shots.few_labels(
                             train, self.y, test, self.y_test, self.classes, count,
                             mix(self.seed, i), scale, self.measure,
                         )
                     )  # fmt: skip
-                self.board.add_point(count, labels, of, self.linear, values)
+                self.board.add_point(count, labels, of, self.linear, np.stack(outcomes))
             self.board.compare_point(count)
         self._took("few labels")
 
@@ -293,7 +297,7 @@ class Judge:
                 "take longer than the time given (minutes)"
             )
             return 0
-        choice, values = None, []
+        choice, outcomes = None, []
         for i in range(self.networks):
             own = mix(self.seed, i)
             picks = shots.draw(y, count, own)
@@ -304,18 +308,19 @@ class Judge:
                 tell("choosing learning rate and views")
                 choice = finetune.choose(
                     encoder, store, train[picks], y[picks], self.classes, effort=effort,
-                    pretrained=False, seed=own,
+                    pretrained=False, seed=own, rare=self.measure.rare,
                 )  # fmt: skip
             network = finetune.fresh(encoder, self.classes, pretrained=False, seed=own)
             finetune.train(
                 network, encoder, store, train[picks], y[picks], steps=effort.steps, choice=choice,
                 pretrained=False, seed=own, tell=tell,
             )  # fmt: skip
-            values.append(float(self._outcome(network).mean()))
+            outcomes.append(self._outcome(network))
         assert choice is not None
         self.board.add_point(
-            count, labels, SCRATCH, "scratch", values, settings=_trained(choice, effort)
-        )
+            count, labels, SCRATCH, "scratch", np.stack(outcomes),
+            settings=_trained(choice, effort),
+        )  # fmt: skip
         self.board.compare_point(count)
         return many * effort.samples
 
@@ -343,13 +348,16 @@ class Judge:
             keep = torch.from_numpy(picks[part])
             return self._probe(x[keep], self.y[keep], scale)
 
+        self.notes.append(
+            "fine-tuning, and from scratch beside it, is one training: its luck is in no interval"
+        )
         tuned = f"finetune{self.measure.suffix}"
         for of, pretrained in ((PRETRAINED, True), (SCRATCH, False)):
             tell = self._tell(f"fine-tuning, {of},")
             tell("choosing learning rate and views")
             choice = finetune.choose(
                 encoder, store, rows, labels, self.classes, effort=effort, pretrained=pretrained,
-                seed=self.seed, head=head if pretrained else None,
+                seed=self.seed, head=head if pretrained else None, rare=self.measure.rare,
             )  # fmt: skip
             network = finetune.fresh(
                 encoder, self.classes, pretrained=pretrained, seed=mix(self.seed, 0)
@@ -405,6 +413,7 @@ class Judge:
         facts = verdict.Facts(
             ours=ours,
             score=self.measure.title,
+            common=0.0 if self.measure.rare else self._commonest(),
             rank=ranks[PRETRAINED],
             untrained_rank=ranks[UNTRAINED],
             dim=self.encoder.dim,

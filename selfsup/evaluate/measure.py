@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 RARE = 0.2  # share of the test samples: a class with less is not judged by accuracy
+LEAST = 5  # samples of it that test: from fewer no interval of the area can be told
 
 
 class Measure(NamedTuple):
@@ -38,7 +39,8 @@ AUROC = Measure(True, "_auroc", "linear probe, area under the ROC curve")
 def measure_for(labels: Int64[Tensor, " n"], classes: int) -> Measure:
     """By the classes of the samples that test (-1: of none that teaches)."""
     counts = [int((labels == c).sum()) for c in range(classes)]
-    rare = classes == 2 and sum(counts) == len(labels) and 0 < min(counts) < RARE * len(labels)
+    rare = classes == 2 and sum(counts) == len(labels)
+    rare = rare and LEAST <= min(counts) < RARE * len(labels)
     return AUROC if rare else ACCURACY
 
 
@@ -49,7 +51,8 @@ def auroc(
 
     A sample's is the area plus its influence on it: how far the share of the other class that it is
     ranked rightly against lies from the area, over the share of its own class (DeLong et al., 1988,
-    equations 3 and 4). So the interval of the mean over samples is that of the area.
+    equations 3 and 4); with few of a class as much wider as makes its variance unbiased. So the
+    interval of the mean over samples is that of the area.
     """
     ones, zeros = score[positive], score[~positive]
     among = rankdata(score)
@@ -57,5 +60,6 @@ def auroc(
     placed[positive] = (among[positive] - rankdata(ones)) / len(zeros)
     placed[~positive] = 1 - (among[~positive] - rankdata(zeros)) / len(ones)
     area = placed[positive].mean()
-    share = np.where(positive, len(ones), len(zeros)) / len(score)
-    return area + (placed - area) / share
+    own = np.where(positive, len(ones), len(zeros))
+    wider = np.sqrt(own / np.maximum(own - 1, 1))
+    return area + (placed - area) * wider * len(score) / own

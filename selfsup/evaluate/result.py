@@ -96,10 +96,10 @@ class Evaluation(Told):
         rows = [["", *columns, "gain over the better control"]]
         for protocol, (title, percent) in TITLES.items():
             found = {r["of"]: r for r in self._told["scores"] if r["protocol"] == protocol}
-            if protocol == "finetune" and found:
+            if protocol.startswith("finetune") and found:
                 # the frozen controls with the same labels stand in the same row
                 for row in self._told["scores"]:
-                    if row["protocol"] == "finetune_frozen":
+                    if row["protocol"] == protocol.replace("finetune", "finetune_frozen"):
                         found[row["of"]] = row
                 if found[PRETRAINED]["labels"] < self._told["split"]["train"]:
                     title += f", {found[PRETRAINED]['labels']} labels"

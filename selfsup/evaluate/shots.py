@@ -46,11 +46,11 @@ def few_labels(
     seed: int,
     scale: Scale,
     measure: Measure = ACCURACY,
-) -> float:
-    """How good a linear probe is with few labels.
+) -> Float[np.ndarray, " m"]:
+    """What `measure` says of each test sample by a linear probe with few labels.
 
     `scale` comes from all training samples: that needs no label, and few samples know it badly.
     """
     rows = torch.from_numpy(draw(labels.numpy(), shots, seed))
     plane, _ = probe(train[rows], labels[rows], classes, scale=scale, seed=seed)
-    return float(measure(plane(scale(test)), test_labels).mean())
+    return measure(plane(scale(test)), test_labels)

@@ -99,6 +99,7 @@ class Facts:
     samples: int = 0
     size: int = 0
     score: str = "linear probe"  # what `ours` is
+    common: float = 0.0  # what always naming the commonest class has
     notes: list[str] = field(default_factory=list)
 
 
@@ -117,7 +118,7 @@ def judge(
     the gain of fine-tuning, over which control, and on how many labels.
     """
     points, low, high = (100 * v for v in (gain.value, gain.low, gain.high))
-    middle = sorted(worths, key=lambda w: w.factor)[len(worths) // 2] if worths else None
+    middle = sorted(worths, key=lambda w: w.factor)[(len(worths) - 1) // 2] if worths else None
     factor = middle.factor if middle and middle.factor > NOTABLE else None
     bounded = bool(factor and middle and middle.at_least)
     many = times(factor, bounded) if factor else ""
@@ -152,8 +153,9 @@ def judge(
         return Verdict(True, sentence, points, low, high, control, factor, bounded, cause, advice)
     if finetuned is not None and finetuned[0].low > 0:
         found, other, labels = finetuned
+        plain = "are worse than" if high < 0 else "give no clear gain over"
         sentence = (
-            f"Frozen features give no clear gain over {_article(control)} ({points:+.1f} points, "
+            f"Frozen features {plain} {_article(control)} ({points:+.1f} points, "
             f"{low:+.1f} to {high:+.1f}; {scores}), but fine-tuning does: "
             f"{100 * found.value:+.1f} points over {_article(other)} with {labels} labels "
             f"({100 * found.low:+.1f} to {100 * found.high:+.1f})."
@@ -177,7 +179,8 @@ def likely_cause(gain: Interval, control: str, facts: Facts) -> tuple[str, str]:
             f"the embedding has collapsed: it uses {facts.rank:.1f} of {facts.dim} directions",
             "another method or a lower learning rate; events.jsonl of the run says when it began",
         )
-    if facts.ours > 0.98:
+    # where one class is nearly all there is, who always names it has as much
+    if facts.ours > 0.98 and facts.common < 0.9:
         return (
             "the task is solved without pretraining, nothing is left to gain",
             "fewer labels: the few-label curve shows where pretraining would matter",

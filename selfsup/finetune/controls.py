@@ -6,7 +6,7 @@ import torch
 from ..evaluate import forecast, linear
 from ..evaluate.controls import Pair
 from ..evaluate.finetune import plain_head
-from ..evaluate.linear import Scale
+from ..evaluate.linear import Scale, scale_of
 from ..load import LoadedEncoder
 from ..randomness import order
 from ..stop import stop
@@ -35,9 +35,12 @@ def of_values(
 def of_features(
     task: Task, both: Pair, targets: np.ndarray, test: Part, seed: int, scale: Scale | None = None
 ) -> np.ndarray:
-    """Outcomes of a linear layer on the modality's own features, of what teaches and what tests."""
+    """Outcomes of a linear layer on the modality's own features, of what teaches and what tests.
+
+    `scale` is that of all training samples where `both` has a part of them; one for all numbers.
+    """
     x, other = both
-    weight, bias = fit(task, x, targets, seed, scale)
+    weight, bias = fit(task, x, targets, seed, scale or scale_of(x, common=True))
     out = other.double() @ weight.double() + bias.double()
     return task.outcome(out, task.targets(test, np.arange(len(test)), out.device))
 

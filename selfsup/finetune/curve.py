@@ -154,13 +154,13 @@ class Curve:
         ours = rows.pop(PRETRAINED)
         control = max(rows, key=lambda of: self.task.better * rows[of]["value"])
         pairs = zip(ours["values"], rows[control]["values"], strict=True)  # of the same draws
+        one = difference(self.task, outcomes[PRETRAINED][0], outcomes[control][0], self.job.seed)
+        gain = Interval(*one, "bootstrap over test samples")
         if len(ours["values"]) > 1:
-            gain = over_seeds([self.task.better * (a - b) for a, b in pairs])
-        else:
-            one = difference(
-                self.task, outcomes[PRETRAINED][0], outcomes[control][0], self.job.seed
-            )
-            gain = Interval(*one, "bootstrap over test samples")
+            drawn = over_seeds([self.task.better * (a - b) for a, b in pairs])
+            half = float(np.hypot(drawn.half, gain.half))
+            kind = f"{drawn.kind} and {gain.kind}"
+            gain = Interval(drawn.value, drawn.value - half, drawn.value + half, kind)
         ours["gain"] = {
             "value": gain.value, "low": gain.low, "high": gain.high, "interval": gain.kind,
             "control": control,
@@ -180,7 +180,10 @@ class Curve:
 
     def _told(self) -> dict[str, Any]:
         """The point at which the gain is surest makes the sentence."""
-        self.job.notes.append("± is half of a 95 % interval over draws of the labels that teach.")
+        self.job.notes.append(
+            "± is half of a 95 % interval over draws of the labels that teach; that of a gain is "
+            "over the test samples too."
+        )
         worths = self._worth()
         best = max((row for row in self.rows if "gain" in row), key=lambda row: row["gain"]["low"])
         gain, control = best["gain"], best["gain"]["control"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from selfsup.evaluate.interval import difference, over_samples, over_seeds
+from selfsup.evaluate.interval import difference, over_both, over_samples, over_seeds
 
 
 def test_student_t_of_known_numbers():
@@ -41,3 +41,13 @@ def test_several_control_networks_widen_a_difference():
     moving = np.stack([np.arange(400) < n for n in (100, 200, 300)]).astype(float)
     assert difference(ours, steady).value == pytest.approx(difference(ours, moving).value)
     assert difference(ours, moving).half > 5 * difference(ours, steady).half
+
+
+def test_few_labels_and_few_test_samples_are_both_chance():
+    """Two encoders that are equally good, the same 40 test samples for all five draws."""
+    draws, certain = np.random.default_rng(0), 0
+    for _ in range(300):
+        hard = draws.random((2, 1, 40))  # how hard each sample is for each of them
+        right = (draws.random((2, 5, 40)) * 0.3 + hard < 0.7).astype(float)
+        certain += over_both(right[0] - right[1]).low > 0
+    assert certain / 300 < 0.05

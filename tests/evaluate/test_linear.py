@@ -127,3 +127,11 @@ def test_a_missing_class_and_constant_features_are_no_trouble():
     plane, scale = linear.probe(x, y, 4)
     assert plane.weight.isfinite().all() and plane(scale(x)).isfinite().all()
     assert np.isin(plane(scale(x)).argmax(1).numpy(), (0, 1)).all()
+
+
+def test_classes_of_one_sample_each_leave_none_to_spare():
+    assert linear.held_out(torch.arange(2000)) == []
+    ((fit, held), *more) = linear.held_out(torch.arange(1000).repeat(2))
+    assert len(more) == 1 and len(fit) == len(held) == 1000  # two folds
+    ((fit, held),) = linear.held_out(torch.arange(200).repeat(10))
+    assert len(held) == 200 and len(fit) == 1800

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from selfsup.evaluate.interval import over_samples
+from selfsup.evaluate.interval import difference, over_samples
 from selfsup.evaluate.measure import ACCURACY, AUROC, auroc, measure_for
 
 
@@ -43,6 +43,7 @@ def test_when_accuracy_is_no_measure():
     assert measure_for(labels(70, 30), 2) is ACCURACY
     assert measure_for(labels(98, 1, 1), 3) is ACCURACY
     assert measure_for(labels(100, 0), 2) is ACCURACY  # nothing to rank against
+    assert measure_for(labels(100, 4), 2) is ACCURACY  # too few to tell an interval
     assert measure_for(torch.tensor([0, 0, 0, 0, 0, 1, -1]), 2) is ACCURACY
 
 
@@ -50,3 +51,13 @@ def test_accuracy_is_who_was_found():
     logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [0.5, 0.0]])
     assert ACCURACY(logits, torch.tensor([1, 1, 0])).tolist() == [1, 0, 1]
     assert AUROC(logits, torch.tensor([1, 0, 0])).mean() == 1
+
+
+def test_few_of_a_class_do_not_make_a_claim_certain():
+    """Two scorers that are equally good: gains are called certain in one case of forty, no more."""
+    draws, certain = np.random.default_rng(3), 0
+    for _ in range(400):
+        positive = np.arange(60) < 5
+        ours, theirs = (auroc(draws.normal(positive * 1.0), positive) for _ in range(2))
+        certain += difference(ours, theirs[None]).low > 0
+    assert certain / 400 < 0.06
