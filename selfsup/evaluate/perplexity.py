@@ -242,7 +242,7 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     bits_of, bytes_of = np.add.reduceat(bits, cuts), np.add.reduceat(lengths, cuts)
     value = float(bits.sum() / max(1, lengths.sum()))
     usual = max(1.0, float(bytes_of.mean()))
-    spread: Interval = over_samples((bits_of - value * bytes_of) / usual, 0)
+    spread: Interval = over_samples((bits_of - value * bytes_of) / usual, signed=True)
     return {
         "of": of,
         "bits_per_byte": value,
@@ -344,5 +344,6 @@ def _verdict(scores: list[dict[str, Any]]) -> dict[str, Any]:
     if gain:
         sentence = f"Pretraining helped: {told} on this text, against {beside}"
     else:
-        sentence = f"No gain: {told} on this text is not below {beside}"
+        sure = "" if ours["low"] > control["high"] else " certainly"
+        sentence = f"No gain: {told} on this text is not{sure} below {beside}"
     return {"gain": gain, "sentence": sentence, "control": control["of"], "saved_percent": saved}

@@ -148,7 +148,7 @@ def _gains(fewer: dict[str, dict[int, np.ndarray]], seed: int) -> list[Few]:
     for n, ours in fewer[PRETRAINED].items():
         control = max((of for of in fewer if of != PRETRAINED), key=lambda of: fewer[of][n].mean())
         off = ours - fewer[control][n]  # (draws, samples)
-        over = over_samples(off.mean(0), seed)
+        over = over_samples(off.mean(0), seed, signed=True)
         half = float(np.hypot(over.half, over_seeds(list(off.mean(1))).half))
         kind = f"{over.kind} and t over {len(off)} draws of labels"
         gain = Interval(over.value, over.value - half, over.value + half, kind)

@@ -13,7 +13,7 @@ import selfsup
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate.ngram import SYMBOLS, Ngrams
-from selfsup.evaluate.perplexity import evaluate_task, losses
+from selfsup.evaluate.perplexity import _verdict, evaluate_task, losses
 from selfsup.evaluate.tasks import suggested
 from selfsup.generate import draw
 from selfsup.inference import assemble
@@ -137,6 +137,18 @@ def test_a_run_from_a_table_and_all_that_follows(table, tmp_path):
     with pytest.raises(SelfsupError, match="E202"):
         evaluate_task(run.path, table)
     assert suggested("text", table, None) == "classify"
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"), [(1.40, "helped"), (1.50, "not certainly below"), (1.60, "is not below")]
+)
+def test_the_sentence_on_perplexity_is_as_sure_as_the_intervals(ours, words):
+    rows = [
+        {"of": of, "bits_per_byte": v, "low": v - 0.03, "high": v + 0.03, "perplexity": 2.8}
+        for of, v in (("pretrained", ours), ("untrained", 1.52), ("single bytes", 4.0))
+    ]
+    told = _verdict(rows)
+    assert words in told["sentence"] and told["gain"] == (words == "helped")
 
 
 def test_perplexity_and_generation(tmp_path):
