@@ -12,6 +12,7 @@ from tiny import elsewhere
 import selfsup
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
+from selfsup.evaluate import perplexity
 from selfsup.evaluate.ngram import SYMBOLS, Ngrams
 from selfsup.evaluate.perplexity import _verdict, evaluate_task, losses
 from selfsup.evaluate.tasks import suggested
@@ -169,6 +170,15 @@ def test_perplexity_and_generation(tmp_path):
     assert (run.path / "evaluation-perplexity.json").exists() and str(found)
     same = evaluate_task(run.path, tmp_path / "train.txt").to_json()
     assert not same["notes"] or "training text" in same["notes"][0]
+
+    with pytest.MonkeyPatch.context() as patch:  # the networks and the n-grams: on the same text
+        patch.setattr(perplexity, "MOST", 1500)
+        patch.setattr(perplexity, "TAUGHT", 2000)
+        part = evaluate_task(run.path, tmp_path / "train.txt", seeds=1).to_json()
+    lengths = [row["bytes"] for row in part["scores"]]
+    assert min(lengths) > 1500 and max(lengths) - min(lengths) <= 2 and max(lengths) < 4000
+    assert "1,500 characters test" in part["notes"][0]
+    assert "2,000 characters of the training text" in part["notes"][1]
 
     settings = {"tokens": 60, "top_p": 0.5}  # so little trained, it may well end at any place
     further = selfsup.pretrain(
