@@ -264,3 +264,22 @@ def test_predictions_go_on_after_an_interruption(home, tmp_path, unproved, monke
     with pytest.raises(SelfsupError) as caught:
         selfsup.predict(tmp_path / "m", DIGITS[:20], tmp_path / "b.parquet", batch=8)
     assert caught.value.code == "E605"
+
+
+def test_a_gain_is_over_what_is_not_pretrained():
+    """A fine-tuned model that is as good as its frozen probe can be better than all controls."""
+    from selfsup.finetune.result import PROBE, TUNED, conclude
+    from selfsup.transfer.tasks import Classify
+
+    values = {TUNED: 0.9, PROBE: 0.89, "untrained": 0.5}
+    scores = [{"of": of, "value": value} for of, value in values.items()]
+    gains = [
+        {"over": PROBE, "low": -0.02, "high": 0.04},
+        {"over": "untrained", "low": 0.3, "high": 0.5},
+    ]
+    settings = {"trained": "all weights", "labels": 100}
+    told = conclude(Classify(["a", "b"]), TUNED, scores, gains, settings)
+    assert told["gain"] and f"not clearly different from {PROBE}" in told["sentence"]
+    gains[1]["low"] = -0.1
+    assert not conclude(Classify(["a", "b"]), TUNED, scores, gains, settings)["gain"]
+    assert not conclude(Classify(["a", "b"]), TUNED, scores, gains[:1], settings)["gain"]

@@ -74,7 +74,7 @@ class Board:
         # the same seeds drew the same labels, so they are compared in pairs
         mine, theirs = self._points[shots, PRETRAINED], self._points[shots, control]
         draws = min(len(mine), len(theirs))
-        gain = over_both(mine[:draws] - theirs[:draws], self.seed)
+        gain = over_both(mine[:draws] - theirs[:draws], self.seed, signed=True)
         ours["gain"] = _row(gain, control)
         self.few_gains[shots] = gain, control
 

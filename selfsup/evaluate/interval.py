@@ -7,6 +7,8 @@ import numpy as np
 from ..randomness import mix
 
 RESAMPLES = 2000
+FEWEST = 5  # test samples that can say anything of others
+FEW_VALUES = 64  # different ones; up to these, how many of each are drawn is drawn at once
 
 
 class Interval(NamedTuple):
@@ -33,26 +35,35 @@ def over_seeds(values: list[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, f"t over {len(x)} seeds")
 
 
-def over_samples(outcome: np.ndarray, seed: int = 0) -> Interval:
+def over_samples(outcome: np.ndarray, seed: int = 0, signed: bool = False) -> Interval:
     """Mean of one number per test sample. The interval covers the choice of test samples.
 
-    Percentile bootstrap (Efron 1979). Of zeros and ones the resampled count is binomial, which is
-    drawn at once.
+    Percentile bootstrap (Efron 1979). Of few different values the resampled counts are multinomial,
+    which are drawn at once. Fewer than 5 samples say nothing of others: their interval is all that
+    shares, `signed` their differences, can be, and as far as these samples go where that is more.
     """
     x = np.asarray(outcome, float)
-    generator = np.random.default_rng(mix(seed, 0x626F6F74))
     mean, n = float(x.mean()), len(x)
+    if n < FEWEST:
+        reach = max(1.0, float(np.abs(x).max()))
+        low = -reach if signed or x.min() < 0 else 0.0
+        return Interval(mean, low, reach, f"all that can be: {n} test samples tell too little")
+    generator = np.random.default_rng(mix(seed, 0x626F6F74))
+    values, counts = np.unique(x, return_counts=True)
     if np.isin(x, (0.0, 1.0)).all():
         means = generator.binomial(n, mean, RESAMPLES) / n
+    elif len(values) <= FEW_VALUES:
+        means = generator.multinomial(n, counts / n, RESAMPLES) @ values / n
     else:
         means = np.array([x[generator.integers(0, n, n)].mean() for _ in range(RESAMPLES)])
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(mean, float(low), float(high), f"bootstrap over {n} test samples")
 
 
-def over_both(outcomes: np.ndarray, seed: int = 0) -> Interval:
+def over_both(outcomes: np.ndarray, seed: int = 0, signed: bool = False) -> Interval:
     """Mean of (draws, n): over what was drawn and over the test samples, in quadrature."""
-    draws, samples = over_seeds(list(outcomes.mean(1))), over_samples(outcomes.mean(0), seed)
+    draws = over_seeds(list(outcomes.mean(1)))
+    samples = over_samples(outcomes.mean(0), seed, signed)
     half = float(np.hypot(draws.half, samples.half))
     kind = f"{draws.kind} and {samples.kind}"
     return Interval(draws.value, draws.value - half, draws.value + half, kind)
@@ -66,7 +77,9 @@ def difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Interval:
     """
     theirs = np.atleast_2d(np.asarray(theirs, float))
     gain = np.asarray(ours, float) - theirs.mean(0)
-    found = over_samples(gain, seed)
+    found = over_samples(gain, seed, signed=True)
+    if len(gain) < FEWEST:
+        return found
     half, kind = found.half, "bootstrap over test samples"
     if len(theirs) > 1:
         half = float(np.hypot(half, over_seeds(list(theirs.mean(1))).half))

@@ -119,6 +119,7 @@ def evaluate_task(
             console.progress("retrieval: classical features and canonical correlation")
             scores: list[dict[str, Any]] = []
             outcomes: dict[str, list[np.ndarray]] = {}
+            owners: list[int] = []  # of every query, both ways
             cases: dict[str, Any] = {}
             for a, b in combinations(encoder.modality.sides, 2):  # type: ignore[attr-defined]
                 control = Classical(encoder, store, train, (a, b), seed)
@@ -126,12 +127,14 @@ def evaluate_task(
                 notes += control.notes
                 for first, then in ((a, b), (b, a)):
                     direction = f"{first} to {then}"
+                    of_query = [sample for sample, _ in found[PRETRAINED][0][first].place]
+                    owners += of_query
                     for of, networks in found.items():
                         hits, chance, ranks = zip(
                             *(recall(n[first], n[then]) for n in networks), strict=True
                         )
                         outcomes.setdefault(of, []).append(np.stack(hits).mean(1))
-                        scores.append(_score(direction, of, np.stack(hits)))
+                        scores.append(_score(direction, of, np.stack(hits), of_query))
                         if of == PRETRAINED:
                             cases[direction] = _cases(
                                 encoder, store, test, (first, then), networks[0], ranks[0]
@@ -141,7 +144,9 @@ def evaluate_task(
         order_of = (PRETRAINED, UNTRAINED, CLASSICAL, "chance")
         scores.sort(key=lambda row: order_of.index(row["of"]))
         scores.sort(key=lambda row: list(cases).index(row["direction"]))
-        merged = {of: np.concatenate(parts, 1) for of, parts in outcomes.items()}  # (networks, q)
+        merged = {  # (networks, samples)
+            of: by_sample(np.concatenate(parts, 1), owners) for of, parts in outcomes.items()
+        }
         told: dict[str, Any] = {
             "format": 1, "task": "retrieve", "time": time.time(), "scores": scores,
             "notes": notes, "cases": cases, "verdict": _verdict(merged, scores, seed),
@@ -255,6 +260,20 @@ def recall(
             missed *= ((n - r - i) / (n - i)).clamp(min=0)
         chance.append(1 - missed)
     return torch.stack(hits).numpy(), torch.stack(chance).numpy(), ranks
+
+
+def by_sample(
+    outcomes: Float[np.ndarray, "k q"], owners: list[int]
+) -> Float[np.ndarray, "k samples"]:
+    """One number a sample, whose mean is that over all queries.
+
+    The queries of one sample, both ways, depend on each other: what is drawn anew for an interval
+    are samples. One with more queries than others counts more, but alone moves no mean.
+    """
+    _, at = np.unique(owners, return_inverse=True)
+    counts, means = np.bincount(at), outcomes.mean(1, keepdims=True)
+    off = np.stack([np.bincount(at, row) for row in outcomes - means])
+    return means + off / counts.mean()
 
 
 def similarity(queries: Items, gallery: Items) -> Float[Tensor, "q n"]:
@@ -389,11 +408,14 @@ def _mapped(mean: Tensor, axes: Tensor, z: Float[Tensor, "n p"]) -> Float[Tensor
 # ---- words -----------------------------------------------------------------------------------
 
 
-def _score(direction: str, of: str, hits: Float[np.ndarray, "k 3 q"]) -> dict[str, Any]:
+def _score(
+    direction: str, of: str, hits: Float[np.ndarray, "k 3 q"], owners: list[int]
+) -> dict[str, Any]:
     row: dict[str, Any] = {"direction": direction, "of": of, "queries": hits.shape[2]}
-    for place, depth in enumerate(DEPTHS):
-        found = over_samples(hits[:, place].mean(0))
-        row[f"recall_{depth}"] = {"value": found.value, "low": found.low, "high": found.high}
+    for depth, each in zip(DEPTHS, by_sample(hits.mean(0), owners), strict=True):
+        found = over_samples(each)
+        low, high = max(0.0, found.low), min(1.0, found.high)
+        row[f"recall_{depth}"] = {"value": found.value, "low": low, "high": high}
     return row
 
 
@@ -405,7 +427,7 @@ def _guess(direction: str, chance: Float[np.ndarray, "3 q"]) -> dict[str, Any]:
 
 
 def _verdict(
-    outcomes: dict[str, Float[np.ndarray, "k q"]], scores: list[dict[str, Any]], seed: int
+    outcomes: dict[str, Float[np.ndarray, "k n"]], scores: list[dict[str, Any]], seed: int
 ) -> dict[str, Any]:
     """By the mean of all recalls, both ways."""
     means = {of: float(x.mean()) for of, x in outcomes.items()}

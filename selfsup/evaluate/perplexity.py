@@ -36,8 +36,8 @@ from .ngram import ORDER, Ngrams
 from .result import Told, keep
 
 WINDOWS = 64  # at a time
-TAUGHT = 2 << 20  # bytes of training text that n-grams are counted in
-MOST_BYTES = 8 << 20  # of the text that tests
+TAUGHT = 2 << 20  # characters of training text that n-grams are counted in
+MOST = 8 << 20  # characters of the text that tests
 OLD = 1 << 19  # tokens of the text of before
 LINE = 40  # characters: equal lines of that length are no accident
 UNIGRAM, NGRAM = "single bytes", f"{ORDER + 1}-grams of bytes"
@@ -101,10 +101,10 @@ def evaluate_task(
                 do="pretrain one with --method clm; or judge this one with labels",
             )
         source = open_source(data, follow_links=follow_links)
-        documents = [text.encode() for text in texts(source, encoder.modality, MOST_BYTES)]
+        documents, count = texts(source, encoder.modality, MOST)
         scores: list[dict[str, Any]] = []
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
-            streams = list(tokens(store, encoder.modality))
+            streams = list(tokens(store, encoder.modality, count))
             if sum(len(stream) > 1 for stream in streams) == 0:
                 raise SelfsupError("E503", f"no text to foretell in {source.place}")
             console.progress("perplexity: the encoder")
@@ -118,10 +118,21 @@ def evaluate_task(
                     scores = [*scores[:1], found]
         told: dict[str, Any] = {"format": 1, "task": "perplexity", "time": time.time()}
         notes = []
-        taught = _training_text(run, encoder)
-        if taught is None:
+        if count < len(source):
+            notes.append(
+                f"The first {MOST:,} characters test, {_share(count, source)} of this text."
+            )
+        training = data_of(run)
+        if training is None:
             notes.append("the training text is not at hand: no n-grams to compare with")
         else:
+            taught, read = texts(training, encoder.modality, TAUGHT)
+            if read < len(training):
+                notes.append(
+                    f"The n-grams learn from the first {TAUGHT:,} characters of the training text, "
+                    f"{_share(read, training)} of it; the encoder could see all. With more they "
+                    "would foretell better."
+                )
             console.progress("perplexity: n-grams of the training text")
             for of, order in ((UNIGRAM, 0), (NGRAM, ORDER)):
                 scores.append(_of_ngrams(of, Ngrams(taught, order), documents))
@@ -145,10 +156,13 @@ def evaluate_task(
     return result
 
 
-def texts(source: Source, modality: Any, most: int) -> Iterator[str]:
-    """Whole documents: pieces of one file are put together again. Up to `most` characters."""
-    parts: list[str] = []
-    name, seen = "", 0
+def texts(source: Source, modality: Any, most: int) -> tuple[list[bytes], int]:
+    """Whole documents, and of how many samples: pieces of one file are put together again.
+
+    From the first sample to the one with which there are more than `most` characters.
+    """
+    documents: list[list[str]] = []
+    last, seen = "", 0
     for i in range(len(source)):
         stop.check()
         try:
@@ -156,26 +170,27 @@ def texts(source: Source, modality: Any, most: int) -> Iterator[str]:
             text = modality.text(raw)
         except BadSample:
             continue
-        mine = source.name(i).rpartition("#")[0] if isinstance(raw, Cut) else f"{i}"
-        if mine != name and parts:
-            yield "".join(parts)
-            parts = []
-        name = mine
-        parts.append(text)
+        name = source.name(i).rpartition("#")[0] if isinstance(raw, Cut) else f"{i}"
+        if name != last or not documents:
+            documents.append([])
+        last = name
+        documents[-1].append(text)
         seen += len(text)
         if seen > most:
-            break
-    if parts:
-        yield "".join(parts)
+            return ["".join(parts).encode() for parts in documents], i + 1
+    return ["".join(parts).encode() for parts in documents], len(source)
 
 
-def tokens(store: Any, modality: Any, most: int = MOST_BYTES) -> Iterator[np.ndarray]:
-    """The tokens of whole documents; pieces that follow one another are one."""
+def tokens(store: Any, modality: Any, count: int, most: float = math.inf) -> Iterator[np.ndarray]:
+    """The tokens of whole documents, in the first `count` samples; up to `most` tokens.
+
+    Pieces that follow one another are one.
+    """
     stream: list[np.ndarray] = []
     seen = 0
-    for low in range(0, len(store), WINDOWS):
+    for low in range(0, count, WINDOWS):
         stop.check()
-        batch = store.batch(np.arange(low, min(low + WINDOWS, len(store))))
+        batch = store.batch(np.arange(low, min(low + WINDOWS, count)))
         for row in modality.rows(batch):
             if (len(row) and row[0] == END) and stream:
                 yield np.concatenate(stream)
@@ -242,7 +257,7 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     bits_of, bytes_of = np.add.reduceat(bits, cuts), np.add.reduceat(lengths, cuts)
     value = float(bits.sum() / max(1, lengths.sum()))
     usual = max(1.0, float(bytes_of.mean()))
-    spread: Interval = over_samples((bits_of - value * bytes_of) / usual, 0)
+    spread: Interval = over_samples((bits_of - value * bytes_of) / usual, signed=True)
     return {
         "of": of,
         "bits_per_byte": value,
@@ -290,7 +305,7 @@ def _adapted(
             raise
         return found, [f"The old text is not there ({error.what}): give it with --old."]
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
-        some = list(tokens(store, encoder.modality, OLD))
+        some = list(tokens(store, encoder.modality, len(store), OLD))
     found.append(_change("old", _measured(encoder, some), _measured(before, some)))
     if old is not None:
         return found, []
@@ -317,12 +332,8 @@ def _change(
     }
 
 
-def _training_text(run: Any, encoder: LoadedEncoder) -> list[bytes] | None:
-    """A part of what the run was trained on, if that can be found."""
-    source = data_of(run)
-    if source is None:
-        return None
-    return [text.encode() for text in texts(source, encoder.modality, TAUGHT)]
+def _share(count: int, source: Source) -> str:
+    return f"about {100 * count / len(source):.2g} %"
 
 
 def _overlap(taught: list[bytes], documents: list[bytes]) -> list[str]:
@@ -344,5 +355,6 @@ def _verdict(scores: list[dict[str, Any]]) -> dict[str, Any]:
     if gain:
         sentence = f"Pretraining helped: {told} on this text, against {beside}"
     else:
-        sentence = f"No gain: {told} on this text is not below {beside}"
+        sure = "" if ours["low"] > control["high"] else " certainly"
+        sentence = f"No gain: {told} on this text is not{sure} below {beside}"
     return {"gain": gain, "sentence": sentence, "control": control["of"], "saved_percent": saved}

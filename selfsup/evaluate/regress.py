@@ -173,6 +173,14 @@ def parts_of(
         choosing = [i for i, part in enumerate(names) if part.lower() in VALIDATION]
         held = usable[np.isin(codes[usable], choosing) & known[usable]]
         held = held[~np.isin(held, found.test)]
+        print_of = dict(zip(usable.tolist(), prints, strict=True))
+        tested = {print_of[i] for i in found.test.tolist()}
+        copies = np.array([print_of[i] in tested for i in held.tolist()], bool)
+        held = held[~copies]
+        if copies.any():
+            notes.append(
+                f"{int(copies.sum())} validation samples were dropped: they are also in test"
+            )
         unused = [p for p in names if p.lower() not in {*TRAIN, *VALIDATION, "test", "testing"}]
         notes += [f"the parts {', '.join(unused)} are not used"] * bool(unused)
         notes.append(f"Parts of the data; {len(held)} of those that teach are its validation part.")

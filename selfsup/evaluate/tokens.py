@@ -148,7 +148,7 @@ def _gains(fewer: dict[str, dict[int, np.ndarray]], seed: int) -> list[Few]:
     for n, ours in fewer[PRETRAINED].items():
         control = max((of for of in fewer if of != PRETRAINED), key=lambda of: fewer[of][n].mean())
         off = ours - fewer[control][n]  # (draws, samples)
-        over = over_samples(off.mean(0), seed)
+        over = over_samples(off.mean(0), seed, signed=True)
         half = float(np.hypot(over.half, over_seeds(list(off.mean(1))).half))
         kind = f"{over.kind} and t over {len(off)} draws of labels"
         gain = Interval(over.value, over.value - half, over.value + half, kind)
@@ -205,11 +205,17 @@ def _split(
     for of in (labels, source):
         found = of.splits()
         if found is not None:
-            part |= {of.name(i): found[1][c] for i, c in enumerate(found[0]) if c >= 0}
+            part |= {of.name(i): found[1][c].lower() for i, c in enumerate(found[0]) if c >= 0}
             break
     if part:
-        testing = next((name for name in TEST if name in part.values()), "")
-        rows = {i: part.get(source.name(i), "").lower() for i in samples}
+        testing = next((name for name in TEST if name in part.values()), None)
+        if testing is None:
+            raise SelfsupError(
+                "E503", "none of the parts tests", where=source.place,
+                why=f"the parts are {', '.join(sorted(set(part.values())))}",
+                do="name one of them test (as SET=test in the headers of the labels), or none",
+            )  # fmt: skip
+        rows = {i: part.get(source.name(i), "") for i in samples}
         train = [i for i in samples if rows[i] in TRAIN]
         test = [i for i in samples if rows[i] == testing]
         told = f"the parts 'train' and {testing!r} of the data"

@@ -324,10 +324,12 @@ def conclude(counts: dict[tuple[str, float], np.ndarray], amounts: Sequence[floa
         ours, theirs = counts[PRETRAINED, amount], counts[SCRATCH, amount]
         both = rates(np.stack([theirs[:, 0] - ours[:, 0], ours[:, 1]], 1))
         gains[amount] = both
-    best = max(amounts, key=lambda a: gains[a].low)
+    open_ones = [a for a in amounts if gains[a].high >= 0]  # where it may yet spare some
+    best = max(open_ones or amounts, key=lambda a: gains[a].low)
     gain = gains[best]
     helps = gain.low > 0
-    said = "spares transcription" if helps else "does not spare transcription"
+    said = "does not certainly spare" if open_ones else "does not spare"
+    said = f"{'spares' if helps else said} transcription"
     sentence = (
         f"Pretraining {said}: with {best:g} transcribed minutes {100 * rate(PRETRAINED, best):.1f} "
         f"% of characters are wrong, {100 * rate(SCRATCH, best):.1f} % from scratch "

@@ -70,7 +70,10 @@ def so_many(labels: int, per_class: bool) -> str:
 def conclude(
     task: Task, main: str, scores: list[dict], gains: list[dict], settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """The number, and whether it is better than every control beyond doubt."""
+    """The number beside the others, and whether it is better than all that is not pretrained.
+
+    The frozen probe is pretrained too: what fine-tuning adds to it says nothing of pretraining.
+    """
     told = f"{main} ({settings['trained']}) on {settings['labels']} labels: {task.metric} "
     told += figure(scores[0]["value"], task.percent) + " %" * task.percent
     for gain in gains:
@@ -80,7 +83,8 @@ def conclude(
             word = "worse than" if gain["high"] < 0 else "not clearly different from"
         value = next(row["value"] for row in scores if row["of"] == gain["over"])
         told += f", {word} {gain['over']} ({figure(value, task.percent)})"
+    controls = [gain for gain in gains if gain["over"] != PROBE]
     return {
         "sentence": told[:1].upper() + told[1:] + ".",
-        "gain": bool(gains) and all(gain["low"] > 0 for gain in gains),
+        "gain": bool(controls) and all(gain["low"] > 0 for gain in controls),
     }

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from selfsup.evaluate import interval
 from selfsup.evaluate.interval import difference, over_both, over_samples, over_seeds
 
 
@@ -22,6 +23,27 @@ def test_95_percent_intervals_cover_the_truth_about_95_percent_of_the_time(binar
         found = over_samples(x, seed=i)
         inside += found.low <= (0.3 if binary else 0.5) <= found.high
     assert 0.89 <= inside / 200 <= 0.99
+
+
+def test_few_different_values_are_drawn_at_once_and_alike(monkeypatch):
+    generator = np.random.default_rng(2)
+    gain = (generator.random(500) < 0.8) - (generator.random((3, 500)) < 0.7).mean(0)
+    at_once = over_samples(gain)
+    monkeypatch.setattr(interval, "FEW_VALUES", 0)
+    one_by_one = over_samples(gain)
+    assert at_once != one_by_one and at_once.value == one_by_one.value
+    assert at_once.half == pytest.approx(one_by_one.half, rel=0.1)
+    assert at_once.low == pytest.approx(one_by_one.low, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_handful_of_samples_makes_nothing_certain(n):
+    """All right on a few samples, where the control is wrong: no gain that is certain."""
+    assert over_samples(np.ones(n))[:3] == (1.0, 0.0, 1.0)
+    assert over_samples(np.zeros(n))[:3] == (0.0, 0.0, 1.0)
+    assert difference(np.ones(n), np.zeros((3, n)))[:3] == (1.0, -1.0, 1.0)
+    assert difference(np.full(n, 7.0), np.zeros((1, n))).low < 0  # no shares
+    assert difference(np.ones(5), np.zeros((1, 5))).low == 1.0
 
 
 def test_a_difference_is_paired():

@@ -136,3 +136,18 @@ def test_parts(molecules):
     values[train[:5]] = np.nan
     again = regress.parts_of(source, values, usable, prints, 0)[0]
     assert len(again) == len(train) - 5
+
+
+def test_copies_of_test_samples_neither_teach_nor_choose(molecules):
+    source = open_source(molecules)
+    values, _ = regress.numbers_of(source)
+    usable = np.arange(len(source))
+    prints = [str(i).encode() for i in usable]
+    train, held, test, _ = regress.parts_of(source, values, usable, prints, 0)
+    prints[held[3]] = prints[test[0]]
+    prints[train[3]] = prints[test[1]]
+    fewer, chosen, same, notes = regress.parts_of(source, values, usable, prints, 0)
+    assert chosen.tolist() == np.delete(held, 3).tolist() and same.tolist() == test.tolist()
+    assert fewer.tolist() == np.delete(train, 3).tolist()
+    told = " ".join(notes)
+    assert "1 training samples were dropped" in told and "1 validation samples were" in told

@@ -33,3 +33,15 @@ def test_clusters_that_are_classes_agree_and_noise_does_not():
 def test_a_collapsed_space_has_no_agreement_and_no_warning(recwarn):
     found = structure.clustering(torch.ones(30, 4), torch.arange(30) % 3)
     assert found.nmi == pytest.approx(0.0, abs=1e-9) and not recwarn.list
+
+
+def test_what_is_clustered_is_of_every_class(monkeypatch):
+    """Class by class the first ones are of half of the classes, and in turns every second is."""
+    monkeypatch.setattr(structure, "MOST", 60)
+    y = torch.arange(6).repeat_interleave(20)
+    x = torch.eye(6)[y]
+    x[y >= 3] = torch.eye(6)[0]  # the later classes look like the first
+    assert structure.clustering(x, y).nmi < 0.9
+    assert structure.clustering(torch.eye(6)[y], y).nmi == pytest.approx(1.0)
+    turns = torch.arange(120) % 2
+    assert structure.clustering(torch.ones(120, 6), turns).nmi < 0.1

@@ -101,6 +101,26 @@ def test_marked_tokens_neither_teach_nor_test(chains):
     assert len(tokens._counted(samples[0])) == len(samples[0][0]) - 1
 
 
+def test_parts_are_known_in_capitals_and_one_must_test(chains, tmp_path):
+    from selfsup.data import open_source
+    from selfsup.data.proteins import Fasta
+
+    source = open_source(chains / "a.fasta")
+    samples = {i: (np.zeros(3, np.int64),) * 2 for i in range(len(source))}
+    text = (chains / "classes.fasta").read_text().replace("SET=train", "SET=Train")
+
+    def split(name: str):
+        path = tmp_path / f"{name}.fasta"
+        path.write_text(text.replace("SET=test", f"SET={name}"))
+        return tokens._split(Fasta([str(path)], str(path)), source, samples, 0)
+
+    train, test, told = split("Test")
+    assert (len(train), len(test)) == (39, 20) and "'test'" in told  # p59 has no labels
+    with pytest.raises(SelfsupError, match="E503") as error:
+        split("rest")
+    assert "rest, train" in str(error.value) and "SET=test" in str(error.value)
+
+
 def test_the_share_of_a_long_sample_counts_by_its_tokens():
     right = torch.tensor([True, True, False, True, False, False])
     assert tokens._by_sample(right, [4, 2]).mean() == pytest.approx(0.5)

@@ -68,7 +68,16 @@ def test_the_verdict_needs_an_interval_above_zero():
     told = conclude({("pretrained", 1.0): better, ("from scratch", 1.0): same}, [1.0])
     assert told["gain"] and "spares transcription" in told["sentence"]
     told = conclude({("pretrained", 1.0): same, ("from scratch", 1.0): same}, [1.0])
-    assert not told["gain"] and "does not" in told["sentence"]
+    assert not told["gain"] and "does not certainly spare" in told["sentence"]
+    told = conclude({("pretrained", 1.0): same, ("from scratch", 1.0): better}, [1.0])
+    assert not told["gain"] and "does not spare" in told["sentence"]
+    mixed = np.where(np.arange(20)[:, None] % 3 == 0, better, same)  # a little better, by chance?
+    both = {("pretrained", a): same for a in (1.0, 9.0)}
+    both |= {("from scratch", 1.0): better, ("from scratch", 9.0): same}
+    told = conclude(both, [1.0, 9.0])
+    assert "does not certainly spare" in told["sentence"] and "with 9 " in told["sentence"]
+    told = conclude({("pretrained", 1.0): mixed, ("from scratch", 1.0): mixed[::-1]}, [1.0])
+    assert "does not certainly spare" in told["sentence"]
 
 
 @pytest.fixture(scope="module")

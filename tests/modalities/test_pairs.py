@@ -397,6 +397,20 @@ def test_ties_count_against_the_encoder():
     assert chance.mean(1).tolist() == pytest.approx([1 / 12, 5 / 12, 10 / 12])
 
 
+def test_queries_of_one_sample_are_one_draw():
+    """Both ways and five texts: no more samples than there are, and the same mean."""
+    draws = np.random.default_rng(0)
+    right = (draws.random((2, 40)) < 0.5).astype(float)
+    every = np.concatenate([right, np.repeat(right, 5, axis=1)], 1)
+    owners = [*range(40), *np.repeat(range(40), 5)]
+    found = pairing.by_sample(every, owners)
+    np.testing.assert_allclose(found, right, atol=1e-12)
+    uneven = pairing.by_sample(np.array([[1.0, 0.0, 0.0, 1.0]]), [7, 7, 7, 9])
+    assert uneven.shape == (1, 2) and uneven.mean() == pytest.approx(0.5)
+    sure = pairing.by_sample(np.ones((1, 4)), [7, 7, 7, 9])  # unequal counts alone move nothing
+    assert sure.tolist() == [[1.0, 1.0]]
+
+
 def test_canonical_correlation_finds_what_is_shared():
     torch.manual_seed(0)
     shared = torch.randn(400, 3)
@@ -429,10 +443,15 @@ def run(home, tmp_path_factory):
     )
 
 
-def test_evaluate_finds_partners_beside_the_controls(run, home, tmp_path):
+def test_evaluate_finds_partners_beside_the_controls(run, home, monkeypatch):
     table = home / "captions.csv"
     assert tasks.suggested("pairs", table, None) == "retrieve"
+    resampled, true = [], pairing.difference
+    monkeypatch.setattr(
+        pairing, "difference", lambda ours, *a: resampled.append(len(ours)) or true(ours, *a)
+    )
     told = pairing.evaluate_task(run, table)
+    assert resampled == [24]  # samples, of 24 + 36 queries
     found = told.to_json()
     assert found["data"]["train"] == 48 and found["data"]["test"] == 24
     assert {r["of"] for r in found["scores"]} == {

@@ -12,8 +12,9 @@ from tiny import elsewhere
 import selfsup
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
+from selfsup.evaluate import perplexity
 from selfsup.evaluate.ngram import SYMBOLS, Ngrams
-from selfsup.evaluate.perplexity import evaluate_task, losses
+from selfsup.evaluate.perplexity import _verdict, evaluate_task, losses
 from selfsup.evaluate.tasks import suggested
 from selfsup.generate import draw
 from selfsup.inference import assemble
@@ -139,6 +140,18 @@ def test_a_run_from_a_table_and_all_that_follows(table, tmp_path):
     assert suggested("text", table, None) == "classify"
 
 
+@pytest.mark.parametrize(
+    ("ours", "words"), [(1.40, "helped"), (1.50, "not certainly below"), (1.60, "is not below")]
+)
+def test_the_sentence_on_perplexity_is_as_sure_as_the_intervals(ours, words):
+    rows = [
+        {"of": of, "bits_per_byte": v, "low": v - 0.03, "high": v + 0.03, "perplexity": 2.8}
+        for of, v in (("pretrained", ours), ("untrained", 1.52), ("single bytes", 4.0))
+    ]
+    told = _verdict(rows)
+    assert words in told["sentence"] and told["gain"] == (words == "helped")
+
+
 def test_perplexity_and_generation(tmp_path):
     text = "\n".join(t for _, t in sentences(400))
     (tmp_path / "train.txt").write_text(text)
@@ -157,6 +170,15 @@ def test_perplexity_and_generation(tmp_path):
     assert (run.path / "evaluation-perplexity.json").exists() and str(found)
     same = evaluate_task(run.path, tmp_path / "train.txt").to_json()
     assert not same["notes"] or "training text" in same["notes"][0]
+
+    with pytest.MonkeyPatch.context() as patch:  # the networks and the n-grams: on the same text
+        patch.setattr(perplexity, "MOST", 1500)
+        patch.setattr(perplexity, "TAUGHT", 2000)
+        part = evaluate_task(run.path, tmp_path / "train.txt", seeds=1).to_json()
+    lengths = [row["bytes"] for row in part["scores"]]
+    assert min(lengths) > 1500 and max(lengths) - min(lengths) <= 2 and max(lengths) < 4000
+    assert "1,500 characters test" in part["notes"][0]
+    assert "2,000 characters of the training text" in part["notes"][1]
 
     settings = {"tokens": 60, "top_p": 0.5}  # so little trained, it may well end at any place
     further = selfsup.pretrain(
