@@ -110,29 +110,31 @@ def test_classical_features_of_a_fold_know_only_what_teaches(rings, tmp_path, mo
 
 
 def test_noise_is_not_certain_of_nodes(town, tmp_path, monkeypatch):
-    """Vectors and labels that know nothing of each other: a claim is right to be rare."""
+    """Networks that are right half of the time, by chance: twenty probes of each say no more."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    kinds = [row.split(",")[2] for row in (town / "nodes.csv").read_text().split()[1:]]
-    noise, claims = tmp_path / "noise", 0
-    noise.mkdir()
-    (noise / "edges.csv").write_text((town / "edges.csv").read_text())
-    np.save(noise / "features.npy", random.random((60, 12)).astype(np.float32))
     run = selfsup.pretrain(town, steps=1, out="run", quiet=True)
     encoder = selfsup.load(run.path)
 
-    def drawn(*_):
-        return nodes.torch.from_numpy(random.normal(size=(60, 12)).astype(np.float32))
+    def drawn(network, *_):
+        x = random.normal(size=(60, 12)) if network is encoder else alike + random.normal() / 10
+        return nodes.torch.from_numpy(x)
+
+    def right(x, y, rows, seed):
+        found = (x[rows[2], 0] > x[:, 0].median()).double().numpy()
+        found[seed % len(found)] = 1  # hardly another answer with another seed
+        return found
 
     monkeypatch.setattr(nodes, "extract", drawn)
-    monkeypatch.setattr(nodes, "EPOCHS", 15)
-    for _ in range(12):
-        rows = [f"{i},{random.integers(2)},{kind}" for i, kind in enumerate(kinds)]
-        (noise / "nodes.csv").write_text("node,label,split\n" + "\n".join(rows) + "\n")
-        told = nodes.evaluate_task(encoder, noise, probes=6).to_json()
-        claims += told["gain"]["low"] > 0 or told["gain"]["high"] < 0
-        assert "test" in told["gain"]["kind"] and "samples" in told["scores"][0]["interval"]
-    assert claims <= 2
+    monkeypatch.setattr(nodes, "probed", right)
+    told = []
+    for _ in range(20):
+        alike = random.normal(size=(60, 12))
+        told.append(nodes.evaluate_task(encoder, town).to_json())
+    claims = sum(t["gain"]["low"] > 0 or t["gain"]["high"] < 0 for t in told)
+    assert claims <= 3
+    assert "test samples" in told[0]["gain"]["kind"]
+    assert "test samples" in told[0]["scores"][0]["interval"]
 
 
 def test_nodes(town, tmp_path, monkeypatch):
