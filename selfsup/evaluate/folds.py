@@ -1,7 +1,9 @@
 """Cross-validation: every fold tests once, the others teach, as graph benchmarks are published.
 
-The folds that the data name, else ten stratified ones. One exact linear probe a fold on frozen
-features, its strength chosen on the labels that teach.
+The folds that the data name, else ten stratified ones that keep equal samples together. One exact
+linear probe a fold on frozen features, its strength chosen on the labels that teach. What teaches
+is nearly the same in all folds: intervals are by the corrected resampled t of Nadeau and Bengio
+(Inference for the Generalization Error, Machine Learning 52, 2003).
 """
 
 import time
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..console import Console
@@ -21,8 +24,10 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
+from .interval import Interval, over_seeds
 from .result import keep
 from .rounds import Rounds, conclude
+from .split import _groups
 
 FOLDS, NETWORKS = 10, 3
 
@@ -61,10 +66,12 @@ def evaluate_task(
         if classes is None:
             raise SelfsupError("E501", f"no labels in {source.place}", where=source.place)
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
-            usable, _prints = readable(store, console.progress)
-            usable = usable[classes[0][usable] >= 0]
+            usable, prints = readable(store, console.progress)
+            known = classes[0][usable] >= 0
+            usable, groups = usable[known], _groups(prints)[known]
             y = torch.from_numpy(classes[0][usable])
-            folds, kind = _folds(source, usable, y.numpy(), seed)
+            folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
+            tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]
             features: dict[str, list[Tensor]] = {
                 PRETRAINED: [extract(encoder, store, usable)],
                 UNTRAINED: [],
@@ -73,24 +80,30 @@ def evaluate_task(
                 console.progress(f"evaluate: untrained network {i + 1}")
                 fresh = controls.fresh(encoder, mix(seed, i))
                 features[UNTRAINED].append(extract(fresh, store, usable))
-            baseline = encoder.modality.baseline_name
-            parts = [
-                encoder.modality.baseline(store.batch(usable[low : low + 256])).float()
-                for low in range(0, len(usable), 256)
-            ]
-            features[baseline] = [torch.cat(parts)]
-        found: dict[str, list[list[float]]] = {}
-        for of, several in features.items():
-            for x in several:
-                console.progress(f"evaluate: linear probes, {of}")
-                found.setdefault(of, []).append([_accuracy(x, y, test, seed) for test in folds])
+            found: dict[str, list[list[float]]] = {}
+            for of, several in features.items():
+                for x in several:
+                    console.progress(f"evaluate: linear probes, {of}")
+                    values = [_accuracy((x[~test], x[test]), y, test, seed) for test in tests]
+                    found.setdefault(of, []).append(values)
+            name, values = encoder.modality.baseline_name, []
+            for k, test in enumerate(tests):
+                console.progress(f"evaluate: linear probes, {name}, fold {k + 1}")
+                both = controls.classical(encoder, store, usable[~test], usable[test])
+                values.append(_accuracy(both, y, test, seed, common=True))
+            found[name] = [values]
+    tested = sum(int(test.sum()) for test in tests)
+    share = tested / (len(tests) * len(y) - tested)
+    accuracies = {of: np.array(rounds) for of, rounds in found.items()}  # (networks, folds) each
     result = conclude(
         "folds",
-        {of: [v for values in rounds for v in values] for of, rounds in found.items()},
-        {of: np.mean(rounds, 0).tolist() for of, rounds in found.items()},
+        {of: rounds.ravel().tolist() for of, rounds in accuracies.items()},
+        {of: over_folds(rounds, share) for of, rounds in accuracies.items()},
+        lambda control: over_folds(accuracies[PRETRAINED] - accuracies[control], share),
         f"{len(usable)} samples, {len(classes[1])} classes, {len(folds)} folds {kind}; the gain is "
-        "over folds, in pairs.",
-        [],
+        "over folds, in pairs. ± is half of a 95 % interval, corrected for training parts that "
+        "overlap.",
+        notes,
         encoder,
         source.place,
         began,
@@ -99,28 +112,64 @@ def evaluate_task(
     return result
 
 
-def _folds(source: Any, usable: np.ndarray, y: np.ndarray, seed: int) -> tuple[list, str]:
-    """Places in `usable` that test, fold by fold, and where the folds are from."""
+def over_folds(values: Float[np.ndarray, "networks folds"], share: float) -> Interval:
+    """Mean of values of folds with `share` samples that test for each one that teaches.
+
+    Folds share what teaches, so their spread is too small for the mean: half widths grow by
+    sqrt(1 + folds * share), which is the corrected resampled t of Nadeau and Bengio (2003). The
+    spread of several networks is added in quadrature.
+    """
+    folds = values.shape[1]
+    found = over_seeds(values.mean(0).tolist())
+    half, kind = found.half * np.sqrt(1 + folds * share), f"corrected t over {folds} folds"
+    if len(values) > 1:
+        half = np.hypot(half, over_seeds(values.mean(1).tolist()).half)
+        kind += f" and t over {len(values)} networks"
+    return Interval(found.value, found.value - float(half), found.value + float(half), kind)
+
+
+def _folds(
+    source: Any, usable: np.ndarray, y: np.ndarray, groups: np.ndarray, seed: int
+) -> tuple[list[np.ndarray], str, list[str]]:
+    """Places in `usable` that test, fold by fold, where the folds are from, and notes on them.
+
+    Drawn folds hold whole `groups` of equal samples, each in the class of its first.
+    """
     published = getattr(source, "folds", None)
     given: list[np.ndarray] = published() if published is not None else []
     if given:
-        return [np.flatnonzero(np.isin(usable, fold)) for fold in given], "of the data"
-    fold = np.empty(len(y), np.int64)
+        places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
+        return places, "of the data", _twins(places, groups)
+    _, first, group, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
-        rows = np.flatnonzero(y == label)
-        if len(rows) < FOLDS:
+        members = np.flatnonzero(y[first] == label)
+        if len(members) < FOLDS:
             raise SelfsupError(
-                "E503", f"{len(rows)} samples of class {label}, for {FOLDS} folds",
+                "E503", f"{len(members)} different samples of class {label}, for {FOLDS} folds",
                 where=source.place, do="take such classes out",
             )  # fmt: skip
-        fold[rows[order(mix(seed, int(label)), 0, len(rows))]] = np.arange(len(rows)) % FOLDS
-    return [np.flatnonzero(fold == k) for k in range(FOLDS)], f"drawn with seed {seed}"
+        drawn = members[order(mix(seed, int(label)), 0, len(members))]
+        drawn = drawn[np.argsort(-sizes[drawn], kind="stable")]  # folds of nearly the same size
+        fold[drawn] = np.arange(len(drawn)) % FOLDS
+    kind = f"drawn with seed {seed}, equal samples stay together"
+    return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 
-def _accuracy(x: Tensor, y: Tensor, test: np.ndarray, seed: int) -> float:
+def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:
+    """What is to know of published folds that test samples whose equals teach."""
+    count = sum(int(np.isin(groups[f], np.delete(groups, f)).sum()) for f in folds)
+    return [f"{count} samples are tested while an equal one teaches"] if count else []
+
+
+def _accuracy(
+    both: controls.Pair, y: Tensor, test: Tensor, seed: int, *, common: bool = False
+) -> float:
+    """Of a probe on features of what teaches and what tests; `common` is for components."""
     stop.check()
-    teach = torch.ones(len(y), dtype=torch.bool)
-    teach[torch.from_numpy(test)] = False
-    classes = int(y.max()) + 1
-    plane, scale = linear.probe(x[teach], y[teach], classes, seed=seed)
-    return float((plane(scale(x[~teach])).argmax(1) == y[~teach]).double().mean())
+    teach, asked = both
+    scale = linear.scale_of(teach, common=common)
+    plane, scale = linear.probe(teach, y[~test], int(y.max()) + 1, scale=scale, seed=seed)
+    return float((plane(scale(asked)).argmax(1) == y[test]).double().mean())

@@ -29,7 +29,7 @@ from ..randomness import mix, order
 from ..stop import stop
 from ..transfer.forecast import Stretches, level_of
 from .controls import PRETRAINED, UNTRAINED, fresh
-from .interval import Interval, over_samples
+from .interval import over_seeds
 from .result import Told, keep
 from .ridge import solutions
 
@@ -37,8 +37,8 @@ HORIZONS = (24, 48, 168, 336, 720)
 LINEAR, LAST = "linear on values (DLinear)", "last value"
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 TEACH, CHOOSE, TEST = 1500, 200, 500  # stretches of each part, at most
-BLOCKS = 20  # in which neighbouring test stretches are resampled together
-NETWORKS = 2  # untrained ones
+BLOCKS, FEWEST = 20, 3  # of test stretches, at most, and with which a gain may be certain
+NETWORKS = 3  # untrained ones
 BATCH = 64
 SEED = 0  # of the stretches that are drawn
 SHOWN = 3  # test stretches that are kept with their forecasts
@@ -62,10 +62,10 @@ class Forecast(Told):
             cells = [f"{self.error(horizon, of):.3f} / {self.error(horizon, of, 'mae'):.3f}"
                      for of in subjects]  # fmt: skip
             gain = next(g for g in self._told["gains"] if g["horizon"] == horizon)
-            half = (gain["high"] - gain["low"]) / 2
-            rows.append(
-                [str(horizon), *cells, f"{gain['value']:+.3f} ± {half:.3f} ({gain['control']})"]
-            )
+            told = "no interval"
+            if gain["low"] is not None:
+                told = f"± {(gain['high'] - gain['low']) / 2:.3f}"
+            rows.append([str(horizon), *cells, f"{gain['value']:+.3f} {told} ({gain['control']})"])
         return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
 
 
@@ -105,7 +105,9 @@ def evaluate_task(
                 why="a forecast needs one long series, and an encoder of series",
                 do="give a table whose rows are steps of time",
             )
-        found = Judge(encoder, source, tuple(horizons), min(seeds, NETWORKS), console).found()
+        found = Judge(
+            encoder, source, tuple(horizons), max(2, min(seeds, NETWORKS)), console
+        ).found()
         told = Forecast(found)
         if write:
             keep(run, "forecast", told)
@@ -189,7 +191,7 @@ class Judge:
             for of, pairs in errors.items():
                 mse, mae = (float(np.mean([np.nanmean(p[k]) for p in pairs])) for k in (0, 1))
                 scores.append({"horizon": horizon, "of": of, "mse": mse, "mae": mae})
-            gains.append({"horizon": horizon, **self.gain(errors)})
+            gains.append({"horizon": horizon, **self.gain(errors, parts[2], horizon)})
         counts = [len(self.origins(part, self.horizons[0])) for part in range(3)]
         return {
             "format": FORMAT,
@@ -204,22 +206,32 @@ class Judge:
             "notes": [
                 f"The last {self.context} steps are known. {counts[0]} stretches teach, "
                 f"{counts[1]} choose the strength, {counts[2]} test, evenly over the parts.",
-                f"Errors are on scaled values. ± is half of a 95 % interval over {BLOCKS} blocks "
-                "of test stretches; at long horizons few of them are independent.",
+                "Errors are on scaled values. ± is half of a 95 % interval over blocks of test "
+                "stretches and untrained networks. Blocks at each horizon: "
+                + ", ".join(f"{g['blocks']} at {g['horizon']}" for g in gains)
+                + f"; fewer than {FEWEST} say nothing for certain.",
             ],
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
-    def gain(self, errors: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> dict[str, Any]:
+    def gain(
+        self, errors: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+        origins: list[tuple[int, int]], horizon: int,
+    ) -> dict[str, Any]:  # fmt: skip
         """How much smaller the squared error is than the better control's, and than untrained."""
-        mean = {of: np.mean([pair[0] for pair in pairs], 0) for of, pairs in errors.items()}
-        ours = mean.pop(PRETRAINED)
-        control = min(mean, key=lambda of: np.nanmean(mean[of]))
-        gain, own = (_over_blocks(mean[of] - ours) for of in (control, UNTRAINED))
-        return {
-            "value": gain.value, "low": gain.low, "high": gain.high, "control": control,
-            "over_untrained": {"value": own.value, "low": own.low, "high": own.high},
-        }  # fmt: skip
+        squared = {of: np.stack([pair[0] for pair in pairs]) for of, pairs in errors.items()}
+        ours = squared.pop(PRETRAINED)
+        control = min(squared, key=lambda of: np.nanmean(squared[of]))
+        count = self.blocks(horizon)
+        over, own = (
+            over_blocks(squared[of] - ours, origins, horizon, count) for of in (control, UNTRAINED)
+        )
+        return {**over, "control": control, "blocks": count, "over_untrained": own}
+
+    def blocks(self, horizon: int) -> int:
+        """As many as futures that do not overlap fit into what tests, of all recordings."""
+        spans = [limits[2] - max(limits[1], self.context) for limits in self.bounds]
+        return min(BLOCKS, sum(max(span, 0) // horizon for span in spans))
 
     def cases(
         self, origins: list[tuple[int, int]], futures: np.ndarray, guesses: dict[str, np.ndarray]
@@ -338,17 +350,39 @@ def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:
     return [round(float(v), 4) if np.isfinite(v) else None for v in x]
 
 
-def _over_blocks(gain: np.ndarray) -> Interval:
-    """The mean over stretches; neighbours share most of their futures, so blocks are resampled."""
-    blocks = [part[np.isfinite(part)] for part in np.array_split(gain, BLOCKS)]
-    return over_samples(np.array([block.mean() for block in blocks if len(block)]))
+def over_blocks(
+    gain: Float[np.ndarray, "networks n"], origins: list[tuple[int, int]], horizon: int, blocks: int
+) -> dict[str, float | None]:
+    """The mean gain over stretches that are in order, and its interval; none of too few blocks.
+
+    Neighbours share most of their futures, so Student's t is over the means of blocks of them.
+    Blocks still share futures at their edges: the half width grows by what that would make of the
+    spread of blocks if steps were independent. Networks add theirs in quadrature.
+    """
+    known = np.isfinite(gain).all(0)
+    gain, some = gain[:, known], np.array(origins)[known]
+    value = float(gain.mean())
+    if blocks < FEWEST or len(some) < blocks:
+        return {"value": value, "low": None, "high": None}
+    recording, step = some.T
+    shared = np.clip(1 - np.abs(step[:, None] - step) / horizon, 0, None)  # of two futures
+    shared *= recording[:, None] == recording
+    parts = np.array_split(np.arange(len(some)), blocks)
+    weight = np.stack([np.isin(np.arange(len(some)), p) / len(p) for p in parts])  # (blocks, n)
+    common = weight @ shared @ weight.T
+    between = (np.trace(common) - common.sum() / blocks) / (blocks - 1)
+    half = over_seeds((weight @ gain.mean(0)).tolist()).half
+    half *= np.sqrt(common.sum() / blocks / between)
+    if len(gain) > 1:
+        half = np.hypot(half, over_seeds(gain.mean(1).tolist()).half)
+    return {"value": value, "low": value - float(half), "high": value + float(half)}
 
 
 def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, Any]:
     """Pretraining helps where the interval of the gain over the better control is above zero."""
-    sure = [str(g["horizon"]) for g in gains if g["low"] > 0]
-    own = [str(g["horizon"]) for g in gains if g["over_untrained"]["low"] > 0]
-    behind = {g["control"] for g in gains if g["high"] < 0}
+    sure = [str(g["horizon"]) for g in gains if (g["low"] or 0) > 0]
+    own = [str(g["horizon"]) for g in gains if (g["over_untrained"]["low"] or 0) > 0]
+    behind = {g["control"] for g in gains if (g["high"] or 0) < 0}
     first = gains[0]["horizon"]
     at = {row["of"]: row["mse"] for row in scores if row["horizon"] == first}
     shown = ", ".join(f"{value:.3f} {of}" for of, value in at.items())

@@ -24,6 +24,7 @@ from ..stop import stop
 from . import controls
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract
+from .interval import Interval, difference, over_samples, over_seeds
 from .result import keep
 from .rounds import Rounds, conclude
 
@@ -75,17 +76,31 @@ def evaluate_task(
                 features[UNTRAINED].append(extract(fresh, store, every))
             raw = encoder.modality.baseline(store.batch(every)).float()
             features[encoder.modality.baseline_name] = [raw]
-        found: dict[str, list[float]] = {}
+        values: dict[str, list[float]] = {}
+        outcomes: dict[str, np.ndarray] = {}  # (networks, n) each
         for of, several in features.items():
             console.progress(f"evaluate: probes of {of}")
-            found[of] = [
+            right = [
                 probed(several[k % len(several)], y, rows, mix(seed, k)) for k in range(probes)
             ]
+            values[of] = [float(one.mean()) for one in right]
+            # probes of one network are no independent samples: each network counts once
+            networks = min(len(several), probes)
+            each = [np.mean(right[i :: len(several)], 0) for i in range(networks)]
+            outcomes[of] = np.stack(each)
     sizes = ", ".join(f"{len(r)} {name}" for name, r in zip(("teach", "choose", "test"), rows))
     result = conclude(
-        "nodes", found, found, f"{len(y)} nodes: {sizes}; {probes} probes each.", [], encoder,
-        source.place, began,
-    )  # fmt: skip
+        "nodes",
+        values,
+        {of: shown(outcome, seed) for of, outcome in outcomes.items()},
+        lambda control: difference(outcomes[PRETRAINED][0], outcomes[control], seed),
+        f"{len(y)} nodes: {sizes}; {probes} probes each. ± is half of a 95 % interval over test "
+        "nodes and untrained networks, not over probes.",
+        [],
+        encoder,
+        source.place,
+        began,
+    )
     keep(run, "nodes", result)
     return result
 
@@ -108,10 +123,20 @@ def _parts(
     return rows
 
 
+def shown(outcome: Float[np.ndarray, "networks n"], seed: int) -> Interval:
+    """The accuracy, with an interval over test nodes and, where there are several, networks."""
+    found = over_samples(outcome.mean(0), seed)
+    half, kind = found.half, found.kind
+    if len(outcome) > 1:
+        half = float(np.hypot(half, over_seeds(outcome.mean(1).tolist()).half))
+        kind += f" and t over {len(outcome)} networks"
+    return Interval(found.value, found.value - half, found.value + half, kind)
+
+
 def probed(
     x: Float[Tensor, "n d"], y: Int64[Tensor, " n"], rows: list[Int64[Tensor, " m"]], seed: int
-) -> float:  # fmt: skip
-    """Test accuracy at the epoch with the best validation accuracy."""
+) -> Float[np.ndarray, " m"]:
+    """Whether each test node is right, 0 or 1, at the epoch with the best validation accuracy."""
     stop.check()
     x = normalize(x)
     generator = torch.Generator().manual_seed(seed)
@@ -122,13 +147,13 @@ def probed(
             part.uniform_(-bound, bound, generator=generator)
     optimizer = torch.optim.Adam(layer.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     (x1, x2, x3), (y1, y2, y3) = zip(*((x[r], y[r]) for r in rows), strict=True)
-    best = (-1.0, 0.0)
+    best, right = -1.0, np.zeros(len(y3))
     for _ in range(EPOCHS):
         cross_entropy(layer(x1), y1).backward()
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
             chosen = float((layer(x2).argmax(1) == y2).double().mean())
-            if chosen > best[0]:
-                best = chosen, float((layer(x3).argmax(1) == y3).double().mean())
-    return best[1]
+            if chosen > best:
+                best, right = chosen, (layer(x3).argmax(1) == y3).double().numpy()
+    return right

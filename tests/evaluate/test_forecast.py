@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from selfsup.console import Console
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import forecast, tasks
+from selfsup.evaluate.interval import over_seeds
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.series import Series
 
@@ -57,7 +59,7 @@ def test_errors_are_on_values_scaled_by_the_training_part(waves, monkeypatch):
     monkeypatch.setattr(forecast, "TEACH", 200)
     monkeypatch.setattr(forecast, "TEST", 60)
     source = open_source(waves)
-    judge = forecast.Judge(encoder(waves), source, (12, 24), 2, forecast.Console(quiet=True))
+    judge = forecast.Judge(encoder(waves), source, (12, 24), 2, Console(quiet=True))
     teaching = source.series[0][:1050]
     expected = (source.series[0] - teaching.mean(0)) / teaching.std(0)
     np.testing.assert_allclose(judge.series[0], expected, atol=1e-5)
@@ -108,6 +110,51 @@ def test_missing_futures_are_neither_learned_nor_counted():
     assert np.isnan(mse).tolist() == [i == 4 for i in range(40)] and np.nanmax(mae) < 0.1
 
 
+@pytest.mark.parametrize("horizon", [168, 720])
+def test_noise_is_not_certain_at_long_horizons(horizon):
+    """500 stretches of 2,880 steps share most of their futures: a gain by chance is in all."""
+    generator, claims = np.random.default_rng(0), 0
+    for _ in range(400):
+        sums = np.concatenate([[0], np.cumsum(generator.normal(size=2880))])
+        t = np.sort(generator.choice(2880, 500, replace=False))
+        t = t[t + horizon <= 2880]
+        gain = (sums[t + horizon] - sums[t])[None] / horizon
+        origins = [(0, step) for step in t.tolist()]
+        found = forecast.over_blocks(gain, origins, horizon, min(20, 2880 // horizon))
+        claims += found["low"] > 0 or found["high"] < 0
+    assert 2 <= claims <= 32  # 5 % are 20
+
+
+def test_a_gain_over_several_networks_holds_their_spread():
+    generator = np.random.default_rng(0)
+    stretches, origins = generator.normal(size=200), [(0, 50 * i) for i in range(200)]
+    alike = forecast.over_blocks(np.stack([stretches] * 3), origins, 10, 20)
+    apart = forecast.over_blocks(np.stack([stretches + k for k in (-1, 0, 1)]), origins, 10, 20)
+    means = [block.mean() for block in np.array_split(stretches, 20)]
+    # stretches that share nothing: plain Student's t; t(0.975, 2 degrees) = 4.302653
+    plain = over_seeds(means).half
+    assert alike["high"] - alike["value"] == pytest.approx(plain)
+    expected = np.hypot(plain, 4.302653 / 3**0.5)
+    assert apart["value"] - apart["low"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_too_few_blocks_say_nothing_for_certain(waves, monkeypatch):
+    monkeypatch.setattr(forecast, "TEACH", 200)
+    judge = forecast.Judge(encoder(waves), open_source(waves), (12, 120), 2, Console(quiet=True))
+    assert [judge.blocks(h) for h in (12, 24, 100, 120)] == [20, 12, 3, 2]  # of 300 steps
+    found = forecast.Forecast(judge.found())
+    near, far = found.to_json()["gains"]
+    assert (near["blocks"], far["blocks"]) == (20, 2) and near["low"] < near["value"] < near["high"]
+    for gain in (far, far["over_untrained"]):
+        assert gain["low"] is None and gain["high"] is None and np.isfinite(gain["value"])
+    assert "no interval" in str(found) and "20 at 12, 2 at 120" in str(found)
+    none = {"value": 9.0, "low": None, "high": None}
+    told = {**none, "horizon": 120, "control": forecast.LINEAR, "over_untrained": none}
+    scores = [{"horizon": 120, "of": "pretrained", "mse": 0.5}]
+    said = forecast.verdict([told], scores)
+    assert not said["gain"] and "helps" not in said["sentence"] and "better" not in said["sentence"]
+
+
 def test_the_task_is_suggested_by_the_data_and_short_ones_are_refused(waves, tmp_path):
     assert tasks.suggested("series", waves, None) == "forecast"
     assert tasks.suggested("series", waves, "labels.csv") == "classify"
@@ -131,11 +178,11 @@ def test_calendar_channels_are_seen_and_never_foretold(tmp_path, monkeypatch):
     card = Card("series", "dilated_small", 48, {"depth": 2, "dim": 8, "hidden": 8}, (0.0,), (1.0,),
                 state=modality.state)  # fmt: skip
     loaded = LoadedEncoder(rebuild(card, modality, 0), card, modality)
-    judge = forecast.Judge(loaded, source, (12,), 1, forecast.Console(quiet=True))
+    judge = forecast.Judge(loaded, source, (12,), 1, Console(quiet=True))
     assert judge.inputs[0].shape == (900, 8) and judge.series[0].shape == (900, 1)
     assert np.isfinite(forecast.Forecast(judge.found()).error(12))
     assert loaded.embed(str(path)).shape == (len(source), 8)
     undated = tmp_path / "undated.csv"
     undated.write_text("t,x\n" + "".join(f"{i},{i % 24}\n" for i in range(900)))
     with pytest.raises(SelfsupError, match="E503"):
-        forecast.Judge(loaded, open_source(str(undated)), (12,), 1, forecast.Console(quiet=True))
+        forecast.Judge(loaded, open_source(str(undated)), (12,), 1, Console(quiet=True))

@@ -62,6 +62,81 @@ def test_graphs(rings, tmp_path, monkeypatch):
     assert "<img" in run.report().read_text()
 
 
+def test_intervals_of_folds_are_corrected_and_hold_the_networks():
+    one, several = np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 2, 3], [2, 3, 4], [3, 4, 5]])
+    t, plain = 4.302653, 1 / 3**0.5  # two degrees; standard error of the mean
+    corrected = t * plain * (1 + 3 / 2) ** 0.5  # three folds: one tests, two teach
+    assert folds.over_folds(one, 1 / 2).half == pytest.approx(corrected, rel=1e-6)
+    found = folds.over_folds(several, 1 / 2)
+    assert found.value == 3 and found.half == pytest.approx(np.hypot(corrected, t * plain))
+
+
+def test_drawn_folds_keep_equal_samples_together():
+    class Place:
+        place = "here"
+
+    y = np.arange(200) % 2
+    single, kind, notes = folds._folds(Place(), np.arange(200), y, np.arange(200), 0)
+    assert sorted(np.concatenate(single)) == list(range(200)) and "drawn" in kind and not notes
+    assert all(len(fold) == 20 and y[fold].sum() == 10 for fold in single)
+    groups = np.arange(200) // 4 * 2 + y  # each sample twice
+    pairs = folds._folds(Place(), np.arange(200), y, groups, 0)[0]
+    assert sorted(np.concatenate(pairs)) == list(range(200))
+    assert all(not set(groups[fold]) & set(np.delete(groups, fold)) for fold in pairs)
+    assert all(len(fold) == 20 and y[fold].sum() == 10 for fold in pairs)
+    with pytest.raises(SelfsupError, match="2 different samples"):
+        folds._folds(Place(), np.arange(200), y, np.arange(200) % 4, 0)
+    assert folds._twins([np.array([0, 1]), np.array([2, 3])], np.array([0, 0, 0, 1])) == [
+        "3 samples are tested while an equal one teaches"
+    ]
+
+
+def test_classical_features_of_a_fold_know_only_what_teaches(rings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = selfsup.pretrain(rings, steps=1, batch=16, out="run", quiet=True)
+    encoder, seen = selfsup.load(run.path), []
+
+    def fitted(batches):
+        seen.append(np.concatenate([batch.indices.numpy() for batch in batches]))
+        return type(encoder.modality).baseline.__get__(encoder.modality)
+
+    monkeypatch.setattr(encoder.modality, "fitted", fitted)
+    result = folds.evaluate_task(encoder, rings, seeds=2)
+    expected = [[*range(20, 60)], [*range(20), *range(40, 60)]]
+    assert [rows.tolist() for rows in seen] == expected
+    told = result.to_json()
+    assert "corrected t over 2 folds and t over 2 networks" in told["scores"][1]["interval"]
+    assert told["notes"] and "an equal one teaches" in told["notes"][0]  # seven sizes of rings
+
+
+def test_noise_is_not_certain_of_nodes(town, tmp_path, monkeypatch):
+    """Networks that are right half of the time, by chance: twenty probes of each say no more."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    run = selfsup.pretrain(town, steps=1, out="run", quiet=True)
+    encoder = selfsup.load(run.path)
+
+    def drawn(network, *_):
+        x = random.normal(size=(60, 12)) if network is encoder else alike + random.normal() / 10
+        return nodes.torch.from_numpy(x)
+
+    def right(x, y, rows, seed):
+        found = (x[rows[2], 0] > x[:, 0].median()).double().numpy()
+        found[seed % len(found)] = 1  # hardly another answer with another seed
+        return found
+
+    monkeypatch.setattr(nodes, "extract", drawn)
+    monkeypatch.setattr(nodes, "probed", right)
+    told = []
+    for _ in range(20):
+        alike = random.normal(size=(60, 12))
+        told.append(nodes.evaluate_task(encoder, town).to_json())
+    claims = sum(t["gain"]["low"] > 0 or t["gain"]["high"] < 0 for t in told)
+    assert claims <= 3
+    assert "test samples" in told[0]["gain"]["kind"]
+    assert "test samples" in told[0]["scores"][0]["interval"]
+
+
 def test_nodes(town, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = selfsup.pretrain(town, steps=4, out="run", quiet=True)
