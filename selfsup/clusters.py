@@ -26,7 +26,8 @@ class Clusters(nn.Module):
     def fit(self, x: Float[Tensor, "n d"]) -> None:
         std, mean = torch.std_mean(x, 0)
         self.mean.copy_(mean)
-        self.std.copy_(std.clamp(min=1e-5))
+        # what never differed is not made large once it does
+        self.std.copy_(torch.where(std > 1e-5, std, torch.ones_like(std)))
         self.centres.copy_(far_apart((x - self.mean) / self.std, len(self.centres)))
         for _ in range(self.rounds):
             self.counts.zero_()

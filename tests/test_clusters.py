@@ -28,6 +28,14 @@ def test_groups_that_no_start_lies_in_are_found():
     assert len({int(c) for c in clusters(x[:3])}) == 3
 
 
+def test_what_never_differed_when_fitted_counts_no_more_than_the_rest_later():
+    x, _ = blobs()
+    clusters = Clusters(5, 4)
+    clusters.fit(x * torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    found = clusters.distances(x * torch.tensor([1.0, 1.0, 1.0, 0.0]) + torch.eye(4)[3])
+    torch.testing.assert_close(found.amin(1), torch.ones(300), atol=0.2, rtol=0.0)
+
+
 def test_more_centres_than_vectors():
     clusters = Clusters(8, 4)
     clusters.fit(torch.randn(3, 4))
