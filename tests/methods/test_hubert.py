@@ -90,11 +90,12 @@ def test_one_cluster_for_all_is_an_alarm():
     assert used < 1.5 and method.chance["named"] < math.log(8)
 
 
-def test_on_waves_the_stem_gets_a_tenth_of_the_gradient():
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
     def gradient(share):
         torch.manual_seed(0)
         encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)
-        method = HuBERT(encoder, clusters=8, dim=16, span=2, penalty=0.0, stem_gradient=share)
+        method = HuBERT(encoder, clusters=8, dim=16, span=2, penalty=penalty, stem_gradient=share)
         torch.manual_seed(1)
         sum(method([torch.randn(4, 1, 3200)], 0.5).values()).backward()
         return encoder.stem.layers[0].weight.grad
