@@ -7,10 +7,15 @@ from torch.nn.functional import one_hot
 
 
 class Clusters(nn.Module):
-    """k-means: fitted to one batch, then moved by each (Sculley, 2010), slower and slower."""
+    """k-means: fitted to one batch, then moved by each (Sculley, 2010), slower and slower.
+
+    A batch may come in parts: `see` each, then `move` once.
+    """
 
     centres: Tensor
     counts: Tensor  # vectors that a centre is the mean of
+    new: Tensor  # such vectors since the last move, and their sum
+    total: Tensor
 
     def __init__(self, count: int, dim: int, rounds: int = 20):
         super().__init__()
@@ -19,6 +24,8 @@ class Clusters(nn.Module):
         self.register_buffer("counts", torch.zeros(count))
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("new", torch.zeros(count), persistent=False)  # zero between steps
+        self.register_buffer("total", torch.zeros(count, dim), persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
         return self.distances(x).argmin(-1)
@@ -26,22 +33,31 @@ class Clusters(nn.Module):
     def fit(self, x: Float[Tensor, "n d"]) -> None:
         std, mean = torch.std_mean(x, 0)
         self.mean.copy_(mean)
-        self.std.copy_(std.clamp(min=1e-5))
+        # what never differed is not made large once it does
+        self.std.copy_(torch.where(std > 1e-5, std, torch.ones_like(std)))
         self.centres.copy_(far_apart((x - self.mean) / self.std, len(self.centres)))
         for _ in range(self.rounds):
             self.counts.zero_()
-            self.move(x)
+            self.see(x)
+            self.move()
             empty = (self.counts == 0).nonzero()[:, 0]
             far = self.distances(x).amin(-1).topk(min(len(empty), len(x))).indices
             self.centres[empty[: len(far)]] = (x[far] - self.mean) / self.std
 
-    def move(self, x: Float[Tensor, "n d"]) -> None:
-        """Each centre towards the mean of its vectors, by their share of all that it ever had."""
+    def see(self, x: Float[Tensor, "n d"]) -> None:
+        """Vectors to move by."""
         own = one_hot(self(x), len(self.centres)).float()  # (n, k)
-        new = own.sum(0)
-        self.counts += new
-        total = own.T @ ((x - self.mean) / self.std)
-        self.centres += (total - new[:, None] * self.centres) / self.counts.clamp(min=1)[:, None]
+        self.new += own.sum(0)
+        with torch.autocast(x.device.type, enabled=False):
+            self.total += own.T @ ((x - self.mean) / self.std)
+
+    def move(self) -> None:
+        """Each centre towards the mean of its vectors, by their share of all that it ever had."""
+        self.counts += self.new
+        change = self.total - self.new[:, None] * self.centres
+        self.centres += change / self.counts.clamp(min=1)[:, None]
+        self.new.zero_()
+        self.total.zero_()
 
     def distances(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         return torch.cdist((x - self.mean) / self.std, self.centres)

@@ -119,15 +119,22 @@ class MarkedPatches(Patches):
         super().__init__(size, patch, channels, dim)
         self.marks = nn.Parameter(torch.zeros(dim, channels, *patch))
 
+    @property
+    def local_dim(self) -> int:
+        return 2 * self.patch_dim
+
     def patches(self, x: Float[Tensor, "b c2 t"]) -> Float[Tensor, "b n p"]:
         return super().patches(x[:, : self.channels])
 
-    def forward(self, x: Float[Tensor, "b c2 t"]) -> Float[Tensor, "b n d"]:
+    def local(self, x: Float[Tensor, "b c2 t"]) -> Float[Tensor, "b n p2"]:
+        """Values that are there, zero elsewhere; then what is missing."""
         values, marks = x.chunk(2, 1)
         seen = super().patches(values * marks)  # a line through what is missing is no value
-        gone = super().patches(1 - marks)
-        tokens = linear(seen, self.weight.flatten(1), self.bias)
-        return tokens + linear(gone, self.marks.flatten(1))
+        return torch.cat([seen, super().patches(1 - marks)], -1)
+
+    def project(self, local: Float[Tensor, "b n p2"]) -> Float[Tensor, "b n d"]:
+        seen, gone = local.chunk(2, -1)
+        return super().project(seen) + linear(gone, self.marks.flatten(1))
 
 
 DILATED = {

@@ -27,7 +27,10 @@ class Prototypes(nn.Module):
 
     def __init__(self, dim: int, count: int):
         super().__init__()
-        self.directions = nn.Parameter(torch.randn(count, dim))
+        # as a linear layer starts: an optimizer's steps have a size of their own, and would hardly
+        # turn directions that are longer
+        limit = dim**-0.5
+        self.directions = nn.Parameter(torch.empty(count, dim).uniform_(-limit, limit))
 
     def forward(self, x: Float[Tensor, "b d"], frozen: bool = False) -> Float[Tensor, "b k"]:
         directions = normalize(self.directions, dim=-1)

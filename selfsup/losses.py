@@ -16,15 +16,16 @@ def info_nce(
 
     With `negatives` the other candidates are these, and not the keys of others.
     """
-    q, k = normalize(queries, dim=-1), normalize(keys, dim=-1)
-    if negatives is None:
-        similarity = q @ k.T  # (b, b)
-        own = torch.arange(len(q), device=q.device)
-    else:
-        own_similarity = (q * k).sum(-1, keepdim=True)
-        similarity = torch.cat([own_similarity, q @ normalize(negatives, dim=-1).T], 1)
-        own = torch.zeros(len(q), dtype=torch.long, device=q.device)
-    return cross_entropy(similarity.float() / temperature, own)
+    with torch.autocast(queries.device.type, enabled=False):  # half digits are too few
+        q, k = normalize(queries.float(), dim=-1), normalize(keys.float(), dim=-1)
+        if negatives is None:
+            similarity = q @ k.T  # (b, b)
+            own = torch.arange(len(q), device=q.device)
+        else:
+            own_similarity = (q * k).sum(-1, keepdim=True)
+            similarity = torch.cat([own_similarity, q @ normalize(negatives.float(), dim=-1).T], 1)
+            own = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    return cross_entropy(similarity / temperature, own)
 
 
 def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"]) -> Tensor:

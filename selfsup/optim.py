@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from . import distributed, schedules
 from .errors import SelfsupError
 
-# Tensors of more than one dimension that are no matrices: learned tokens and positions.
 MUON_MOMENTUM = 0.95
-UNDECAYED = {"positions", "blank", "cls", "registers", "token", "tokens", "mask_token"}
+# Tensors of more than one dimension that are no matrices: learned tokens and positions.
+UNDECAYED = {"positions", "blank", "prefix", "cls", "registers", "token", "tokens", "mask_token"}
 
 
 @dataclass(frozen=True)

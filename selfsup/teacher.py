@@ -5,16 +5,31 @@ from copy import deepcopy
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import distributed
 
 
 class Teacher(nn.Module):
-    """Equal to the student at birth, then an exponential moving average of it. Never trained."""
+    """Equal to the student at birth, then an exponential moving average of it. Never trained.
+
+    Dropout and the like are for the student alone; batch norm uses the batch, as the student's.
+    """
 
     def __init__(self, student: nn.Module):
         super().__init__()
         self.slow = deepcopy(student).requires_grad_(False)
+        self._quieten()
+
+    def train(self, mode: bool = True) -> "Teacher":
+        super().train(mode)
+        self._quieten()
+        return self
+
+    def _quieten(self) -> None:
+        for module in self.slow.modules():
+            if not isinstance(module, _BatchNorm):
+                module.training = False
 
     @torch.no_grad()
     def forward(self, *args, **kwargs):

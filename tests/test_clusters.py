@@ -28,6 +28,14 @@ def test_groups_that_no_start_lies_in_are_found():
     assert len({int(c) for c in clusters(x[:3])}) == 3
 
 
+def test_what_never_differed_when_fitted_counts_no_more_than_the_rest_later():
+    x, _ = blobs()
+    clusters = Clusters(5, 4)
+    clusters.fit(x * torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    found = clusters.distances(x * torch.tensor([1.0, 1.0, 1.0, 0.0]) + torch.eye(4)[3])
+    torch.testing.assert_close(found.amin(1), torch.ones(300), atol=0.2, rtol=0.0)
+
+
 def test_more_centres_than_vectors():
     clusters = Clusters(8, 4)
     clusters.fit(torch.randn(3, 4))
@@ -40,9 +48,14 @@ def test_a_centre_is_the_mean_of_all_that_it_was_moved_by():
     clusters.fit(x)
     fresh = x[:150] + 0.01
     own = clusters(torch.cat([x, fresh]))
-    clusters.move(fresh)
+    for part in fresh.split(60):  # in parts as all at once
+        clusters.see(part)
+    clusters.move()
     for k in range(5):
         mine = torch.cat([x, fresh])[own == k]
         mean = (mine.mean(0) - clusters.mean) / clusters.std
         torch.testing.assert_close(clusters.centres[k], mean, atol=1e-4, rtol=1e-4)
         assert clusters.counts[k] == len(mine)
+    before = clusters.centres.clone()
+    clusters.move()
+    assert torch.equal(clusters.centres, before)

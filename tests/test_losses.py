@@ -2,10 +2,21 @@
 
 import math
 
+import pytest
 import torch
 from fixed import ONE, OTHER, waves
 
 from selfsup.losses import covariance, info_nce, off_diagonal, sinkhorn, variance
+from selfsup.methods import nnclr, simclr, tfc, ts2vec
+
+CONTRASTS = {
+    "info_nce": lambda a, b: info_nce(a, b, 0.05),
+    "info_nce of a queue": lambda a, b: info_nce(a, b, 0.05, negatives=b.flip(0) + a.roll(1, 1)),
+    "simclr": lambda a, b: simclr.nt_xent(a, b, 0.05),
+    "tfc": lambda a, b: tfc.nt_xent(a, b, 0.05),
+    "ts2vec": lambda a, b: ts2vec.contrast(a.view(4, -1, 32), b.view(4, -1, 32)),
+    "nnclr": nnclr.nearest,
+}
 
 
 def test_info_nce_within_the_batch_against_a_slow_reading():
@@ -68,3 +79,19 @@ def test_variance_and_covariance_against_slow_readings():
 
 def test_off_diagonal():
     assert off_diagonal(torch.arange(9.0).view(3, 3)).tolist() == [1, 2, 3, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_contrasts_are_of_float32_in_half_precision_too(name):
+    torch.manual_seed(0)
+    near = 3 * torch.randn(1, 32) + 0.3 * torch.randn(64, 32)  # pooled features are so, at first
+    a, b = near + 0.3 * torch.randn(64, 32), torch.nn.functional.normalize(near, dim=1)
+    right = CONTRASTS[name](a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = CONTRASTS[name](a, b)
+    torch.testing.assert_close(found, right, atol=1e-4, rtol=0.0)
+
+
+def test_info_nce_of_rows_in_half_precision_is_that_of_their_values():
+    a, b = ONE.bfloat16(), OTHER.bfloat16()
+    torch.testing.assert_close(info_nce(a, b, 0.05), info_nce(a.float(), b.float(), 0.05))

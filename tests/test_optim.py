@@ -32,6 +32,13 @@ def test_what_decays_are_matrices_and_nothing_else():
     assert any(name.endswith("bias") for name in groups[False])
 
 
+def test_cls_token_and_registers_neither_decay_nor_are_made_orthogonal():
+    encoder = build("vit_tiny", 32, patch=16, cls=True, registers=2)
+    method = methods.MAE(encoder, decoder_dim=32, decoder_depth=1)
+    groups = names_by_decay(method, optim.build(method, Optim("muon"), 256))
+    assert {"encoder.trunk.prefix", "encoder.positions", "blank"} <= groups[False]
+
+
 def test_the_teacher_is_not_optimised():
     method = methods.DINO(build("vit_tiny", 32, patch=16), prototypes=16, hidden=16, dim=8)
     groups = names_by_decay(method, optim.build(method, method.optim, 256))

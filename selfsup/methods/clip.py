@@ -37,8 +37,8 @@ class CLIP(Method):
         encoder: Any,
         *,
         kind: Literal["softmax", "sigmoid"] = "softmax",
-        temperature: float = 0.07,
-        bias: float = -10.0,
+        temperature: float | None = None,  # paper: 0.07; SigLIP, algorithm 1: 0.1
+        bias: float = -10.0,  # of the sigmoid alone
         anchor: str = "",
     ):
         super().__init__(encoder)
@@ -48,9 +48,9 @@ class CLIP(Method):
             raise SelfsupError("E202", f"there is no tower {anchor!r}", do=f"one of {names}")
         self.pairs = [p for p in combinations(names, 2) if not anchor or anchor in p]
         self.kind = kind
-        if kind == "sigmoid":  # SigLIP, algorithm 1: t' = ln 10, b = -10
-            temperature = 0.1
+        if kind == "sigmoid":
             self.bias = nn.Parameter(torch.tensor([float(bias)]))
+        temperature = temperature or (0.1 if kind == "sigmoid" else 0.07)
         self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
     def loss(self, views, progress):

@@ -2,6 +2,7 @@
 
 Hide spans of tokens; what the trunk makes of a hidden one must name the cluster of what was there.
 Clusters are first of what tokens are made of, later of what the encoder itself made of them.
+Departure: they go on moving while the encoder trains; the paper's are found once, before.
 Any modality whose stem gives real values in an order: waveforms, spectrograms, series.
 """
 
@@ -60,8 +61,8 @@ class HuBERT(Method):
         stem, terms = self.encoder.stem, {}
         local = stem.local(x)  # (b, n, c)
         if local.requires_grad:
-            terms["penalty"] = self.penalty * local.float().square().mean()
             local = local * self.stem_gradient + (1 - self.stem_gradient) * local.detach()
+            terms["penalty"] = self.penalty * local.float().square().mean()
         grid = stem.grid_of(tuple(x.shape[2:]))
         hidden = self.mask(len(x), grid, x.device)
         tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), stem.project(local))
@@ -84,14 +85,15 @@ class HuBERT(Method):
     def clusters(self, x: Float[Tensor, "b c *size"]) -> Int64[Tensor, "b n"]:
         """Of each token, all of them seen."""
         features = self.past.features(x) if self.second else self.past.stem.local(x)
-        self.seen = gather(features.float()).flatten(0, 1)
+        seen = gather(features.float()).flatten(0, 1)
         if not self.used.counts.any():
-            self.used.fit(self.seen)
+            self.used.fit(seen)
+        self.used.see(seen)
         return self.used(features.flatten(0, 1).float()).view(features.shape[:2])
 
     @torch.no_grad()
     def after_step(self, progress):
-        self.used.move(self.seen)
+        self.used.move()
         if progress >= self.again and not self.second:
             self.past.load_state_dict(self.encoder.state_dict(), strict=False)  # half of it
             self.second.fill_(1)

@@ -58,13 +58,14 @@ class IGPT(Method):
     def entries(self, x: Float[Tensor, "b c *size"]) -> Int64[Tensor, "b n"]:
         """Which of the palette each patch is nearest to."""
         patches = self.encoder.stem.patches(x).float()
-        self.seen = gather(patches).flatten(0, 1)
+        seen = gather(patches).flatten(0, 1)
         if not self.palette.counts.any():
-            self.palette.fit(self.seen)
+            self.palette.fit(seen)
+        self.palette.see(seen)
         return self.palette(patches.flatten(0, 1)).view(patches.shape[:2])
 
     def after_step(self, progress):
-        self.palette.move(self.seen)
+        self.palette.move()
 
     @torch.no_grad()
     def show(self, views):

@@ -12,6 +12,7 @@ import torch
 
 from .. import schedules
 from ..distributed import gather
+from ..encoder import ResNet
 from ..heads import mlp
 from ..losses import info_nce
 from ..method import Method, Views
@@ -40,7 +41,8 @@ class MoCoV3(Method):
         if freeze_stem and isinstance(getattr(encoder, "stem", None), Patches):
             encoder.stem.requires_grad_(False)  # section 4.2: "random patch projection"
         self.projector = mlp(encoder.dim, *[hidden] * (layers - 1), dim, last_norm=True)
-        self.predictor = mlp(dim, hidden, dim, last_norm=True)
+        # as in the authors' code: with a ResNet no batch norm comes last
+        self.predictor = mlp(dim, hidden, dim, last_norm=not isinstance(encoder, ResNet))
         self.teacher, self.teacher_projector = Teacher(encoder), Teacher(self.projector)
         self.temperature = temperature
         self.momentum = schedules.cosine(momentum, 1.0)

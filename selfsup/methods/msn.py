@@ -49,7 +49,7 @@ class MSN(Method):
         self.teacher, self.teacher_head = Teacher(encoder), Teacher(self.head)
         self.mask = masks.random(ratio)
         self.temperature, self.sharpening, self.spread = temperature, sharpening, spread
-        self.momentum = schedules.cosine(momentum, 1.0)
+        self.momentum = schedules.linear(momentum, 1.0, until=1.25)  # authors' code: not quite to 1
 
     @property
     def kept(self):

@@ -60,4 +60,5 @@ class NNCLR(Method):
 @torch.no_grad()
 def nearest(z: Float[Tensor, "b d"], queue: Float[Tensor, "m d"]) -> Float[Tensor, "b d"]:
     """Equation 2: for each row the one in the queue that is nearest; both have length one."""
-    return queue[(normalize(z, dim=-1) @ queue.T).argmax(-1)]
+    with torch.autocast(z.device.type, enabled=False):  # in half digits many are as near as another
+        return queue[(normalize(z, dim=-1) @ queue.T).argmax(-1)]

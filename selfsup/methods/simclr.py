@@ -42,8 +42,9 @@ class SimCLR(Method):
 
 def nt_xent(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], temperature: float) -> Tensor:
     """Equation 1, averaged over the 2b views: -log p(partner | the other 2b - 1 views)."""
-    z = normalize(torch.cat([z1, z2]), dim=-1)
-    similarity = z @ z.T / temperature  # (2b, 2b)
+    with torch.autocast(z1.device.type, enabled=False):  # half digits are too few
+        z = normalize(torch.cat([z1, z2]), dim=-1)
+        similarity = z @ z.T / temperature  # (2b, 2b)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     similarity = similarity.masked_fill(itself, -torch.inf)  # never its own candidate
     partner = torch.arange(len(z), device=z.device).roll(len(z1))

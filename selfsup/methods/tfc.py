@@ -90,8 +90,9 @@ def disturbed(
 
 def nt_xent(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], temperature: float) -> Tensor:
     """Equation 1, averaged over the 2b: -log p(partner | the other 2b - 1), by cosine."""
-    z = normalize(torch.cat([z1, z2]), dim=-1)
-    similarity = z @ z.T / temperature
+    with torch.autocast(z1.device.type, enabled=False):  # half digits are too few
+        z = normalize(torch.cat([z1, z2]), dim=-1)
+        similarity = z @ z.T / temperature
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     partner = torch.arange(len(z), device=z.device).roll(len(z1))
     return cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)

@@ -50,12 +50,13 @@ class TiCo(Method):
         # Departure: both ways, as BYOL; one covariance matrix for both
         z, t = torch.cat([gather(z1), gather(z2)]), torch.cat([gather(t2), gather(t1)])
         with torch.autocast(z.device.type, enabled=False):
-            b = (z.T @ z).detach() / len(z)
-            self.covariance = self.memory * self.covariance + (1 - self.memory) * b
+            # as in lightly's loss: this batch's own share has a gradient, what is kept has none
+            c = self.memory * self.covariance + (1 - self.memory) * (z.T @ z) / len(z)
+            self.covariance = c.detach()
             self.watch = {"embedding": h.detach()}
             return {
                 "invariance": 1 - (z * t).sum(-1).mean(),
-                "contrast": self.weight * contrast(z, self.covariance),
+                "contrast": self.weight * contrast(z, c),
             }
 
     def after_step(self, progress):

@@ -107,7 +107,8 @@ def contrast(z1: Float[Tensor, "g m d"], z2: Float[Tensor, "g m d"]) -> Tensor:
     Dot products without temperature. With m = 1 there is nothing to pick, and the loss is 0.
     """
     z = torch.cat([z1, z2], 1).float()  # (g, 2m, d)
-    similarity = (z @ z.transpose(1, 2)).float()
+    with torch.autocast(z.device.type, enabled=False):  # large, for want of a temperature
+        similarity = z @ z.transpose(1, 2)
     itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
     similarity = similarity.masked_fill(itself, -torch.inf)
     partner = torch.arange(z.shape[1], device=z.device).roll(z1.shape[1])

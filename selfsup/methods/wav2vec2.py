@@ -55,8 +55,8 @@ class Wav2Vec2(Method):
         stem, terms = self.encoder.stem, {}
         local = stem.local(x)  # (b, n, c)
         if local.requires_grad:
-            terms["penalty"] = self.penalty * local.float().square().mean()
             local = local * self.stem_gradient + (1 - self.stem_gradient) * local.detach()
+            terms["penalty"] = self.penalty * local.float().square().mean()
         grid = stem.grid_of(tuple(x.shape[2:]))
         hidden = self.mask(len(x), grid, x.device)
         tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), stem.project(local))

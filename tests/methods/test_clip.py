@@ -76,6 +76,12 @@ def test_the_loss_is_the_papers(kind):
     assert found.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_a_temperature_that_is_given_counts(kind):
+    method = CLIP(towers(), kind=kind, temperature=0.05)
+    assert float(method.log_scale.detach().exp()) == pytest.approx(20)
+
+
 def test_rows_from_anywhere_find_their_own_partners():
     """What a second rank computes: its rows are not the first ones of the whole batch."""
     torch.manual_seed(2)

@@ -1,5 +1,6 @@
 """HuBERT against a slow reading of equation 3, and where clusters and gradients come from."""
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,13 @@ from selfsup.errors import SelfsupError
 from selfsup.language import Language
 from selfsup.methods import HuBERT
 from selfsup.sound import wave
+
+
+def listened(clusters):
+    """All that these clusters are from now on given to move by."""
+    seen, see = [], clusters.see
+    clusters.see = lambda x: seen.append(x) or see(x)
+    return seen
 
 
 def test_loss_against_a_slow_reading():
@@ -54,10 +62,12 @@ def test_clusters_are_of_the_stem_first_and_of_half_the_encoder_then():
     with torch.no_grad():
         for p in method.encoder.parameters():
             p.add_(0.1)
+    outer, inner = listened(method.outer), listened(method.inner)
     for progress in (0.0, 0.37):
         method([x], progress)
         method.after_step(progress)
-    assert method.seen.shape == (64, method.encoder.stem.local_dim) and not method.second
+    assert outer[-1].shape == (64, method.encoder.stem.local_dim)
+    assert not inner and not method.second
     assert torch.equal(method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"], first)
     method.after_step(0.38)
     assert method.second and not method.inner.counts.any()
@@ -65,7 +75,7 @@ def test_clusters_are_of_the_stem_first_and_of_half_the_encoder_then():
     assert method.inner.counts.sum() == 64
     tokens = method.encoder.trunk.blocks[0](method.encoder.tokens(x))  # one block of two
     expected = method.encoder.trunk.norm(tokens).flatten(0, 1)
-    torch.testing.assert_close(method.seen, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(inner[-1], expected, atol=1e-5, rtol=1e-5)
     again = method.past.state_dict()["trunk.blocks.0.attn.qkv.weight"].clone()
     with torch.no_grad():
         for p in method.encoder.parameters():
@@ -78,7 +88,23 @@ def test_targets_have_no_gradient():
     method, (x,) = build("HuBERT", "image")
     sum(method([x], 0.0).values()).backward()
     assert all(p.grad is None for p in method.past.parameters())
-    assert not method.seen.requires_grad
+    assert not method.outer.total.requires_grad
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_clusters_move_by_all_parts_of_a_batch(second):
+    whole, (x,) = build("HuBERT", "series")
+    whole.second.fill_(second)
+    whole([x], 0.0)
+    whole.after_step(0.0)
+    parts, new = copy.deepcopy(whole), 2 * x + 1
+    whole([new], 0.1)
+    for part in new.split(2):
+        parts([part], 0.1)
+    for method in (whole, parts):
+        method.after_step(0.1)
+    torch.testing.assert_close(parts.used.centres, whole.used.centres)
+    assert torch.equal(parts.used.counts, whole.used.counts)
 
 
 def test_one_cluster_for_all_is_an_alarm():
@@ -90,11 +116,12 @@ def test_one_cluster_for_all_is_an_alarm():
     assert used < 1.5 and method.chance["named"] < math.log(8)
 
 
-def test_on_waves_the_stem_gets_a_tenth_of_the_gradient():
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
     def gradient(share):
         torch.manual_seed(0)
         encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)
-        method = HuBERT(encoder, clusters=8, dim=16, span=2, penalty=0.0, stem_gradient=share)
+        method = HuBERT(encoder, clusters=8, dim=16, span=2, penalty=penalty, stem_gradient=share)
         torch.manual_seed(1)
         sum(method([torch.randn(4, 1, 3200)], 0.5).values()).backward()
         return encoder.stem.layers[0].weight.grad
@@ -106,13 +133,13 @@ def test_first_clusters_are_of_the_stem_as_it_was():
     torch.manual_seed(0)
     encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=2, heads=2)
     method, x = HuBERT(encoder, clusters=8, dim=16, span=2), torch.randn(4, 1, 3200)
+    seen = listened(method.outer)
     method([x], 0.0)
-    before = method.seen
     with torch.no_grad():
         for p in encoder.stem.parameters():
             p.add_(0.1)
     method([x], 0.0)
-    assert torch.equal(method.seen, before)
+    assert torch.equal(seen[-1], seen[-2])
 
 
 def test_encoders_that_cannot():

@@ -1,5 +1,6 @@
 """iGPT against a slow reading of equation 1, and that no token is told what it is to be."""
 
+import copy
 import math
 
 import pytest
@@ -57,9 +58,23 @@ def test_the_palette_moves_after_the_step_alone_and_has_no_gradient():
     method([x], 0.0)
     before = method.palette.centres.clone()
     sum(method([2 * x + 1], 0.1).values()).backward()
-    assert torch.equal(method.palette.centres, before) and not method.seen.requires_grad
+    assert torch.equal(method.palette.centres, before) and not method.palette.total.requires_grad
     method.after_step(0.1)
     assert not torch.equal(method.palette.centres, before)
+
+
+def test_the_palette_moves_by_all_parts_of_a_batch():
+    whole, (x,) = build("IGPT", "series")
+    whole([x], 0.0)
+    whole.after_step(0.0)
+    parts, new = copy.deepcopy(whole), 2 * x + 1
+    whole([new], 0.1)
+    for part in new.split(2):
+        parts([part], 0.1)
+    for method in (whole, parts):
+        method.after_step(0.1)
+    torch.testing.assert_close(parts.palette.centres, whole.palette.centres)
+    assert torch.equal(parts.palette.counts, whole.palette.counts)
 
 
 def test_one_entry_for_all_is_an_alarm():

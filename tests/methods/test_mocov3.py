@@ -28,6 +28,15 @@ def test_no_gradient_flows_through_keys():
     assert not keys[0].requires_grad
 
 
+def test_batch_norm_ends_the_predictor_but_for_resnets():
+    method, _ = build("MoCoV3", "image")
+    assert isinstance(method.predictor[-1], torch.nn.BatchNorm1d)
+    assert isinstance(method.projector[-1], torch.nn.BatchNorm1d)
+    method = methods.MoCoV3(resnet("resnet18", 16, width=0.125), hidden=16, dim=8)
+    assert isinstance(method.predictor[-1], torch.nn.Linear)
+    assert isinstance(method.projector[-1], torch.nn.BatchNorm1d)
+
+
 def test_patches_stay_as_they_were_drawn():
     method, _ = build("MoCoV3", "image")
     assert not any(p.requires_grad for p in method.encoder.stem.parameters())

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from fixed import waves
 from test_contract import METHODS, build
@@ -61,6 +62,13 @@ def test_the_target_is_of_the_first_view_alone_and_has_no_gradient():
     assert all(x.grad.abs().sum() > 0 for x in views[1:])
     assert method.prototypes.directions.grad.abs().sum() > 0
     assert method.kept is method.teacher.slow
+
+
+def test_the_teacher_slows_down_evenly_and_never_stops():
+    """Authors' code, msn_train.py: by equal amounts to 1, over 1.25 times the run."""
+    momentum = METHODS["MSN"](build("MSN", "image")[0].encoder).momentum
+    found = [momentum(progress) for progress in (0.0, 0.5, 1.0)]
+    assert found == pytest.approx([0.9, 0.94, 0.98])
 
 
 def test_the_cls_token_is_what_is_sorted_where_the_encoder_pools_by_it():

@@ -39,6 +39,24 @@ def test_both_ways_and_the_memory():
     torch.testing.assert_close(terms["contrast"], 8 * contrast(normalise(z), expected))
 
 
+def test_the_gradient_is_of_the_batchs_own_covariance_too():
+    """By hand: z' C z changes by 2 C z; and by what z itself, 1 - beta of it, does to C."""
+    method, views = build("TiCo", "image")
+    method(views, 0.5)
+    before = method.covariance.clone()
+    raw = torch.randn(16, 16, requires_grad=True)
+    seen = []
+    method.projector.forward = lambda h: raw
+    raw.register_hook(seen.append)
+    method(views, 0.5)["contrast"].backward()
+    z = normalise(raw.detach())
+    own = z.T @ z / 16
+    c = 0.9 * before + 0.1 * own
+    slope = 8 / 16 * (2 * z @ c + 0.1 * 2 * z @ own)
+    slope = slope - (slope * z).sum(1, keepdim=True) * z  # along the sphere
+    torch.testing.assert_close(seen[0], slope / raw.detach().norm(dim=1, keepdim=True))
+
+
 def test_the_memory_and_the_target_have_no_gradient():
     method, views = build("TiCo", "image")
     method(views, 0.5)

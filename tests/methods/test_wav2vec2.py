@@ -96,13 +96,14 @@ def test_only_hidden_tokens_are_scored():
     assert torch.equal(gradient.abs().sum(-1) > 0, hidden)
 
 
-def test_on_waves_the_stem_gets_a_tenth_of_the_gradient():
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
     from selfsup.methods import Wav2Vec2
 
     def gradient(share):
         torch.manual_seed(0)
         encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)
-        method = Wav2Vec2(encoder, codes=8, dim=16, span=2, penalty=0.0, stem_gradient=share)
+        method = Wav2Vec2(encoder, codes=8, dim=16, span=2, penalty=penalty, stem_gradient=share)
         torch.manual_seed(1)
         sum(method([torch.randn(4, 1, 3200)], 0.5).values()).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
