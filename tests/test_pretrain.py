@@ -295,6 +295,37 @@ def test_start_from_another_run(reference, photos, tmp_path, capsys):
     assert code == 2 and "--from is a run with resnet18" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("left", ["step-000000.tmp", "step-000000.corrupt", "step-000003"])
+def test_weights_are_taken_where_no_checkpoint_is_whole(left, reference, photos, tmp_path):
+    (tmp_path / "f" / "checkpoints" / left).mkdir(parents=True)
+    begun = selfsup.pretrain(
+        photos, out=tmp_path / "f", from_run=reference, steps=1, batch=8, quiet=True,
+        method=TINY["method"], optim={"lr": 1e-12, "weight_decay": 0.0},
+    )  # fmt: skip
+    source, taken = weights(reference), weights(begun)
+    name = next(n for n in source if n.endswith("encoder.conv1.weight"))
+    a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_killed_before_the_first_checkpoint_the_weights_are_taken_again(
+    reference, photos, tmp_path
+):
+    words = ["pretrain", str(photos), "--from", str(reference.path), "--out", str(tmp_path / "f")]
+    words += ["--steps", "1", "--batch", "8", "--quiet", "--set", "optim.lr=1e-12"]
+    words += ["--set", "optim.weight_decay=0.0"]
+    environment = {**os.environ, "SELFSUP_FAULT": "checkpoint.before_manifest:kill"}
+    command = [sys.executable, "-m", "selfsup", *words]
+    killed = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name for p in (tmp_path / "f" / "checkpoints").iterdir()] == ["step-000000.tmp"]
+    assert cli.main(words) == 0
+    source, taken = weights(reference), weights(Run.open(tmp_path / "f"))
+    name = next(n for n in source if n.endswith("encoder.conv1.weight"))
+    a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_numpy_array(tmp_path):
     pictures = np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3), np.uint8)
     run = selfsup.pretrain(pictures, out=tmp_path / "n", **TINY)

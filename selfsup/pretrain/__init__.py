@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import distributed, modalities
 from .. import settings as schema
+from ..checkpoint import newest_whole
 from ..console import Console, columns
 from ..data import Ledger, Source
 from ..data.sources import keep_apart
@@ -179,7 +180,7 @@ def _train(
     )
     for note in (*job.store.notes, *job.loader.notes):
         console.say(f"note: {note}")
-    fresh = not run.begun
+    fresh = bool(distributed.share(int(lead and newest_whole(run.checkpoints) is None)))
     if fresh:
         take_weights(job.method, settings, console)
     if lead:
