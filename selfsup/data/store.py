@@ -5,6 +5,7 @@ A store is a folder in the user's cache directory, never in the data; see disk.p
 
 import hashlib
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from ..errors import SelfsupError
 from .arrays import ArraySource
 from .base import Source
 from .batch import Batch, Pool
-from .cache import InUse, cache_folder, cache_limit, make_room
+from .cache import InUse, cache_folder, cache_limit, make_room, throw_out
 from .disk import BAD, FORMAT, FULL, IN_BLOCK, READY, RECORD, UNKNOWN, Disk, Shape, create
 from .outcome import TRANSIENT, BadSample, Ledger
 
@@ -364,7 +365,7 @@ class Store:
         stores.mkdir(parents=True, exist_ok=True)
         if not self.source.lasting:
             # Nobody can tell whether a Python object gives the same samples tomorrow.
-            key = f"private-{os.getpid()}-{id(self):x}"
+            key = f"private-{os.getpid()}-{secrets.token_hex(8)}"
         else:
             key = _key(self.source, self.modality, self.size)
         mean = sum(sample.nbytes for sample in good) / len(good)
@@ -387,6 +388,10 @@ class Store:
             if in_use.still_there() and (folder / "meta.json").exists():
                 break
             in_use.close()
+            broken = folder.exists() and not (folder / "meta.json").exists()
+            if broken and not throw_out(folder):
+                self._stream(f"{folder} is damaged and in use; remove it")
+                return
         try:
             self._disk = Disk(folder, in_use, self._records, self._lock)
         except OSError:

@@ -14,6 +14,7 @@ import pytest
 
 from selfsup.data import Ledger, disk, open_source, open_store
 from selfsup.data import cache as cache_module
+from selfsup.data import store as store_module
 from selfsup.data.cache import make_room, used_bytes
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels, write
@@ -130,6 +131,27 @@ def test_the_store_of_a_python_object_ends_with_the_process(image, cache):
         assert store.mode == "disk"
         np.testing.assert_array_equal(store.batch([33]).pixels[0].permute(1, 2, 0), pixels(33))
     assert os.listdir(cache / "stores") == []
+
+
+def test_python_objects_never_share_a_store(image, monkeypatch):
+    """The number that Python gives an object is given again once the object is gone."""
+
+    class Odd:
+        def __init__(self, first):
+            self.first = first
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return pixels(self.first + i)
+
+    monkeypatch.setattr(store_module, "id", lambda _: 7, raising=False)
+    with (
+        open_store(open_source(Odd(0)), image, 24).fill(),
+        open_store(open_source(Odd(50)), image, 24) as store,
+    ):
+        np.testing.assert_array_equal(store.batch([3]).pixels[0].permute(1, 2, 0), pixels(53))
 
 
 def test_a_batch_that_is_held_is_never_written_over(folder, image):
@@ -385,6 +407,20 @@ def test_a_damaged_store_is_not_used(folder, image):
     with open_store(open_source(folder), image, 24) as store:
         assert len(store.batch(np.arange(20))) == 20
         assert "damaged" in " ".join(store.notes)
+
+
+def test_a_store_without_its_facts_is_made_anew(folder, image):
+    with open_store(open_source(folder), image, 24) as store:
+        path = store.fill().path
+    (path / "meta.json").unlink()
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "disk" and len(store.batch(np.arange(20))) == 20
+    (path / "meta.json").unlink()
+    holder = cache_module.InUse(path)
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "stream" and "damaged and in use" in " ".join(store.notes)
+        assert len(store.batch(np.arange(20))) == 20
+    holder.close()
 
 
 # ---------------------------------------------------------------------------------- memory
