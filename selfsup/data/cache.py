@@ -78,6 +78,8 @@ def make_room(stores: Path, need: int, limit: int) -> int:
     for path in stores.iterdir():
         try:
             present.append(((path / "in-use").stat().st_mtime, used_bytes(path), path))
+        except PermissionError:
+            continue  # another user's
         except (FileNotFoundError, NotADirectoryError):
             throw_out(path)  # left behind by a process that was killed while making or removing it
     present.sort()

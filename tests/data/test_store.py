@@ -1,5 +1,6 @@
 """The store: decoded once, the same bytes whoever wrote them, whole or absent after a kill."""
 
+import errno
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,6 +400,22 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path, image, cache):
         os.utime(cache / "stores" / name / "in-use", (time.time() - age,) * 2)
     with open_store(open_source(mixed_folder(tmp_path)), image, 32) as store:
         assert stores_of(cache) == {store.path.name, "new-young"}  # that one may be in the making
+
+
+def test_the_store_of_another_user_is_left_alone(folder, image, cache, monkeypatch):
+    others = cache / "stores" / "theirs"
+    others.mkdir(parents=True)
+    stat = Path.stat
+
+    def refusing(path, **more):
+        if path.parent == others:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", refusing)  # (mode 0700 refuses nothing to root)
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "disk"
+    assert others.exists()
 
 
 def test_a_damaged_store_is_not_used(folder, image):
