@@ -181,6 +181,16 @@ def test_bad_samples_are_left_out_and_remembered(tmp_path, counting):
         assert counting.reads == reads
 
 
+def test_a_bad_sample_after_half_a_line_is_remembered(tmp_path, counting):
+    folder = mixed_folder(tmp_path, bad=(4,))  # not among those that are looked at first
+    with open_store(open_source(folder), counting, 32) as store:
+        place = store.path / "bad.jsonl"
+        place.write_bytes(b'{"index": 7, "co')
+        store.fill()
+    assert [b"{" in line for line in place.read_bytes().splitlines()] == [True, True]
+    assert json.loads(place.read_bytes().splitlines()[1])["index"] == 4
+
+
 def test_too_many_bad_samples_stop_the_run(tmp_path, image):
     mixed_folder(tmp_path, 40, bad=range(21))
     with pytest.raises(SelfsupError) as error:
