@@ -18,7 +18,9 @@ from PIL import Image
 import selfsup
 from selfsup import cli, console, modalities, rehearse, settings
 from selfsup.checkpoint import read
+from selfsup.data.cache import throw_out
 from selfsup.errors import SelfsupError
+from selfsup.pretrain import job as job_module
 from selfsup.pretrain.job import local_size
 from selfsup.run import Run
 
@@ -324,6 +326,21 @@ def test_killed_before_the_first_checkpoint_the_weights_are_taken_again(
     name = next(n for n in source if n.endswith("encoder.conv1.weight"))
     a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["Loader", "build_method", "take_weights", "forecast"])
+def test_the_store_of_a_run_that_fails_early_is_closed(where, photos, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    package = sys.modules["selfsup.pretrain"]
+    places = {"take_weights": package, "forecast": rehearse}
+    monkeypatch.setattr(places.get(where, job_module), where, fail)
+    words = ["pretrain", str(photos), *WORDS, "--out", str(tmp_path / "f")]
+    words += ["--set", f"data.cache={tmp_path / 'cache'}"]
+    cli.main([*words, "--dry-run"] if where == "forecast" else words)
+    (path,) = (tmp_path / "cache" / "stores").iterdir()
+    assert throw_out(path)  # nobody holds it
 
 
 def test_numpy_array(tmp_path):

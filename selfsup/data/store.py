@@ -79,7 +79,15 @@ class Store:
         self._budget, self._full, self._depth = 0, False, 3
         self._records = np.zeros(len(source), RECORD)
 
-        first = self._probe()
+        try:
+            self._begin(cache)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, cache: Path) -> None:
+        """Look at a few samples, find or make the folder, and fill it where order matters."""
+        first, source = self._probe(), self.source
         self._array = _as_it_lies(source, first)
         if self._array is not None:
             self.mode, self.shape = "array", self._array.shape[1:]
@@ -170,9 +178,11 @@ class Store:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
-        self.commit()
-        if self._disk is not None:
-            self._disk.close(remove=not self.source.lasting)
+        try:
+            self.commit()
+        finally:
+            if self._disk is not None:
+                self._disk.close(remove=not self.source.lasting)
         self.mode = self.mode if self.mode == "array" else "closed"
 
     def __enter__(self) -> Self:

@@ -191,6 +191,14 @@ def test_a_bad_sample_after_half_a_line_is_remembered(tmp_path, counting):
     assert json.loads(place.read_bytes().splitlines()[1])["index"] == 4
 
 
+def test_a_store_that_cannot_be_built_is_closed(tmp_path, image, cache):
+    folder = mixed_folder(tmp_path, bad=range(0, 40, 3))
+    with pytest.raises(SelfsupError):
+        open_store(open_source(folder), image, 32, max_skipped=0.1)
+    (path,) = (cache / "stores").iterdir()
+    assert cache_module.throw_out(path)  # nobody holds it
+
+
 def test_too_many_bad_samples_stop_the_run(tmp_path, image):
     mixed_folder(tmp_path, 40, bad=range(21))
     with pytest.raises(SelfsupError) as error:
