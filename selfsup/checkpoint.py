@@ -5,6 +5,7 @@ their sizes and hashes, then the folder gets its name, then its parent is synced
 manifest that verifies does not count. The last two are kept, so one is always whole.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,11 @@ MANIFEST = "MANIFEST.json"
 NAMED = re.compile(r"step-(\d+)")
 SPARE = 1.2  # free space asked for, as a multiple of what will be written
 BLOCK = 1 << 24  # bytes written at a time
+# The system refuses to read, which says nothing of what is on the disk
+REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE),
+    *(errno.ESTALE, errno.ENOMEM, errno.ETIMEDOUT),
+}
 
 DTYPES = {
     torch.float64: "F64",
@@ -131,8 +137,6 @@ class Checkpoints:
     def _ask_for_space(self, needed: int) -> None:
         free = logs.free_bytes(self.folder)
         if free < needed * SPARE:
-            import errno
-
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -142,7 +146,10 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def check(path: Path) -> str:
-    """What is wrong with a checkpoint, in words, or an empty string."""
+    """What is wrong with a checkpoint, in words, or an empty string.
+
+    Raises OSError where the system refuses to read it now: it may well be whole.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         files = manifest["files"]
@@ -156,7 +163,11 @@ def check(path: Path) -> str:
                 return f"the content of {name} has changed since it was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        if error.errno in REFUSED:
+            raise
+        return f"{Path(error.filename or path / MANIFEST).name} cannot be read: {error}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     return ""
 

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,14 @@ class Lines:
         """Append one line. Raises SelfsupError E303 when the disk is full."""
         line = (json.dumps(spell(row), allow_nan=False) + "\n").encode()
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with self.path.open("a+b", buffering=0) as file:
+                end_line(file)
                 half = len(line) // 2
                 if os.environ.get("SELFSUP_FAULT", "").startswith("metrics.line"):
-                    file.write(line[:half])
+                    write_all(file, line[:half])
                     faults.at("metrics.line")
                     line = line[half:]
-                written = 0
-                while written < len(line):  # a nearly full disk takes a part of it
-                    written += file.write(line[written:])
+                write_all(file, line)
         except OSError as error:
             raise disk_error(error, self.path, len(line)) from error
 
@@ -66,6 +66,19 @@ class Lines:
         if len(text) == self.path.stat().st_size:
             return
         replace(self.path, text)
+
+
+def end_line(file: FileIO) -> None:
+    """End the half line that a killed writer has left; the file is open as "a+b"."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    while content:  # a nearly full disk takes a part of it
+        content = content[file.write(content) :]
 
 
 def spell(value: Any) -> Any:

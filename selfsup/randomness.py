@@ -67,7 +67,9 @@ class Draws:
         """Numbers in [0, 1) for pairs of a row of the batch and any whole number."""
         self.calls += 1
         keys = _hash(self.keys + _signed(mix(self.calls)))
-        return _unit(_hash(keys[rows] + (lanes + 1) * _signed(GOLDEN)))
+        few = AT_ONCE if keys.device.type == "cpu" else max(1, len(rows))
+        parts = zip(rows.split(few), lanes.split(few), strict=True)
+        return torch.cat([_unit(_hash(keys[r] + (n + 1) * _signed(GOLDEN))) for r, n in parts])
 
     def chance(self, p: float) -> Bool[Tensor, " b"]:
         """True with probability p."""

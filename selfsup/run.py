@@ -168,7 +168,10 @@ class Run:
     @property
     def begun(self) -> bool:
         """Whether anything was trained or is to be: before, nothing binds it to its settings."""
-        return any(self.checkpoints.glob("step-*"))
+        from .checkpoint import Checkpoints
+
+        # half-written and damaged ones, which have longer names, are not listed
+        return bool(Checkpoints(self.checkpoints).list())
 
     def settle(self, settings: str, *, allow_change: bool = False) -> list[str]:
         """Write resolved.toml (its text is `settings`), or compare with the one that is there.

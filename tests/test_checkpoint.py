@@ -1,6 +1,8 @@
 """Checkpoint files: written once, streamed, verified, and never executed."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -91,6 +93,28 @@ def test_odd_manifests_are_faults_not_crashes(text, tmp_path):
     path = tmp_path / "step-000001"
     (path / "MANIFEST.json").write_text(text)
     assert checkpoint.check(path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(number, tmp_path, monkeypatch):
+    kept = Checkpoints(tmp_path)
+    kept.save(1, {"method": {"x": torch.ones(3)}}, {"step": 1})
+    read = Path.open
+
+    def refusing(path, *mode, **more):
+        if path.suffix == ".safetensors":
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path, *mode, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refusing)
+        if number == errno.EIO:  # a disk that is broken stays so
+            assert kept.newest() is None
+            return
+        for look in (kept.newest, lambda: checkpoint.newest_whole(tmp_path)):
+            with pytest.raises(OSError, match=os.strerror(number)):
+                look()
+    assert kept.newest() == tmp_path / "step-000001"
 
 
 def test_a_member_that_is_a_link_is_refused(tmp_path):

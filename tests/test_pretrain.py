@@ -18,7 +18,9 @@ from PIL import Image
 import selfsup
 from selfsup import cli, console, modalities, rehearse, settings
 from selfsup.checkpoint import read
+from selfsup.data.cache import throw_out
 from selfsup.errors import SelfsupError
+from selfsup.pretrain import job as job_module
 from selfsup.pretrain.job import local_size
 from selfsup.run import Run
 
@@ -293,6 +295,52 @@ def test_start_from_another_run(reference, photos, tmp_path, capsys):
         ["pretrain", str(photos), "--from", str(reference.path), "--encoder", "vit_tiny"]
     )
     assert code == 2 and "--from is a run with resnet18" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["step-000000.tmp", "step-000000.corrupt", "step-000003"])
+def test_weights_are_taken_where_no_checkpoint_is_whole(left, reference, photos, tmp_path):
+    (tmp_path / "f" / "checkpoints" / left).mkdir(parents=True)
+    begun = selfsup.pretrain(
+        photos, out=tmp_path / "f", from_run=reference, steps=1, batch=8, quiet=True,
+        method=TINY["method"], optim={"lr": 1e-12, "weight_decay": 0.0},
+    )  # fmt: skip
+    source, taken = weights(reference), weights(begun)
+    name = next(n for n in source if n.endswith("encoder.conv1.weight"))
+    a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_killed_before_the_first_checkpoint_the_weights_are_taken_again(
+    reference, photos, tmp_path
+):
+    words = ["pretrain", str(photos), "--from", str(reference.path), "--out", str(tmp_path / "f")]
+    words += ["--steps", "1", "--batch", "8", "--quiet", "--set", "optim.lr=1e-12"]
+    words += ["--set", "optim.weight_decay=0.0"]
+    environment = {**os.environ, "SELFSUP_FAULT": "checkpoint.before_manifest:kill"}
+    command = [sys.executable, "-m", "selfsup", *words]
+    killed = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name for p in (tmp_path / "f" / "checkpoints").iterdir()] == ["step-000000.tmp"]
+    assert cli.main(words) == 0
+    source, taken = weights(reference), weights(Run.open(tmp_path / "f"))
+    name = next(n for n in source if n.endswith("encoder.conv1.weight"))
+    a, b = (np.frombuffer(w[name], np.float32) for w in (source, taken))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["Loader", "build_method", "take_weights", "forecast"])
+def test_the_store_of_a_run_that_fails_early_is_closed(where, photos, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    package = sys.modules["selfsup.pretrain"]
+    places = {"take_weights": package, "forecast": rehearse}
+    monkeypatch.setattr(places.get(where, job_module), where, fail)
+    words = ["pretrain", str(photos), *WORDS, "--out", str(tmp_path / "f")]
+    words += ["--set", f"data.cache={tmp_path / 'cache'}"]
+    cli.main([*words, "--dry-run"] if where == "forecast" else words)
+    (path,) = (tmp_path / "cache" / "stores").iterdir()
+    assert throw_out(path)  # nobody holds it
 
 
 def test_numpy_array(tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from selfsup import randomness
 from selfsup.randomness import Draws, _hash, _signed, mix, order
 
 
@@ -30,6 +31,16 @@ def test_a_sample_draws_the_same_numbers_in_any_batch():
         lambda d: d.permutation(4),
     ):
         assert torch.equal(draw(whole)[16:24], draw(part))
+
+
+def test_numbers_of_pairs_are_made_in_parts(monkeypatch):
+    rows, lanes = torch.arange(50_000) % 64, torch.arange(50_000)
+    made, hash = [], randomness._hash
+    monkeypatch.setattr(randomness, "_hash", lambda z: made.append(z.numel()) or hash(z))
+    whole = Draws(3, torch.arange(64)).each(rows, lanes)
+    assert max(made) <= randomness.AT_ONCE
+    for part in (slice(0), slice(7, 11), slice(40_000, None)):
+        assert torch.equal(Draws(3, torch.arange(64)).each(rows[part], lanes[part]), whole[part])
 
 
 def test_numbers_are_uniform_and_independent():

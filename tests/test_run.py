@@ -243,6 +243,17 @@ def test_lines_spell_what_is_no_number_and_read_past_halves(tmp_path):
     assert lines.path.read_bytes().endswith(b"\n")
 
 
+def test_a_line_after_half_a_line_is_whole(tmp_path):
+    lines = Lines(tmp_path / "events.jsonl")
+    lines.write({"step": 1})
+    with lines.path.open("ab") as file:
+        file.write(b'{"step": 2, "x"')
+    lines.write({"step": 3})
+    lines.write({"step": 4})
+    assert [row["step"] for row in lines.read()] == [1, 3, 4]
+    assert lines.path.read_bytes().count(b"\n") == 4
+
+
 def test_tensorboard_gets_the_numbers(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

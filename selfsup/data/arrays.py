@@ -3,13 +3,14 @@
 import hashlib
 import os
 import threading
+import zipfile
 from typing import Any
 
 import numpy as np
 
 from ..errors import SelfsupError
 from . import graphs
-from .base import Pair, Source
+from .base import UNREADABLE, Pair, Source, first_line
 from .files import read_file
 from .outcome import BadSample
 from .tables import encode
@@ -84,18 +85,34 @@ class ArraySource(Source):
 
 def open_array(path: str) -> Source:
     try:
-        if path.lower().endswith(".npy"):
-            return ArraySource(np.load(path, mmap_mode="r", allow_pickle=False), place=path)
-        with np.load(path, allow_pickle=False) as archive:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return ArraySource(found, place=path)
+        with found as archive:
+            _check_size(archive.zip, path)
             arrays = {name: archive[name] for name in archive.files}
-        return graphs.open_arrays(arrays, path) or from_dict(arrays, path)
-    except (ValueError, OSError, EOFError) as error:
+    except UNREADABLE as error:
         raise SelfsupError(
             "E106",
             f"{path} cannot be read as an array",
-            why=str(error).splitlines()[0],
+            why=first_line(error),
             do="save it with numpy.save or numpy.savez, as numbers and not as objects",
         ) from None
+    return graphs.open_arrays(arrays, path) or from_dict(arrays, path)
+
+
+def _check_size(archive: zipfile.ZipFile, path: str) -> None:
+    """Raises SelfsupError E104 where the arrays of an archive do not fit into memory."""
+    import psutil
+
+    announced = sum(member.file_size for member in archive.infolist())
+    free = psutil.virtual_memory().available
+    if announced > free:
+        raise SelfsupError(
+            "E104", f"{path} announces more than can be read", where=path,
+            why=f"{announced >> 20} MiB of arrays, and {free >> 20} MiB of memory are free",
+            do="save the samples with numpy.save: a .npy file is read where it lies",
+        )  # fmt: skip
 
 
 def from_dict(arrays: dict[str, np.ndarray], place: str) -> Source:

@@ -1,5 +1,7 @@
 """What every source of samples has in common."""
 
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
@@ -11,6 +13,12 @@ import numpy as np
 from .names import Names, text
 
 LARGEST = 1 << 30  # bytes: a single sample larger than this is not read into memory
+
+# What NumPy and zipfile raise for .npy and .npz files that are cut, damaged or something else
+UNREADABLE = (
+    *(ValueError, TypeError, KeyError, AttributeError, OSError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 # Why something that was found while listing is not a sample.
 REASONS = {
@@ -33,6 +41,11 @@ REASONS = {
     "frame-again": "another frame of the same clip has this number",
     "too-large": f"more than {LARGEST >> 20} MiB in one sample",
 }
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, or its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class Pair(dict):

@@ -78,8 +78,10 @@ def make_room(stores: Path, need: int, limit: int) -> int:
     for path in stores.iterdir():
         try:
             present.append(((path / "in-use").stat().st_mtime, used_bytes(path), path))
+        except PermissionError:
+            continue  # another user's
         except (FileNotFoundError, NotADirectoryError):
-            _throw_out(path)  # left behind by a process that was killed while making or removing it
+            throw_out(path)  # left behind by a process that was killed while making or removing it
     present.sort()
     total = sum(size for _, size, _ in present)
 
@@ -88,12 +90,12 @@ def make_room(stores: Path, need: int, limit: int) -> int:
 
     for used, size, path in present:
         abandoned = path.name.startswith(("new-", "private-")) and used < time.time() - ABANDONED
-        if (abandoned or room() < need) and _throw_out(path):
+        if (abandoned or room() < need) and throw_out(path):
             total -= size
     return max(0, room())
 
 
-def _throw_out(store: Path) -> bool:
+def throw_out(store: Path) -> bool:
     """Remove a store unless somebody uses it."""
     if sys.platform == "win32":
         return False  # no locks of this kind there: removing is left to the user

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ..logs import end_line, write_all
 from .cache import InUse
 from .outcome import BadSample
 
@@ -182,8 +183,9 @@ class Disk:
     def note_bad(self, i: int, bad: BadSample) -> None:
         line = json.dumps({"index": i, "code": bad.code, "reason": bad.reason})
         try:
-            with open(self.path / "bad.jsonl", "ab", buffering=0) as file:
-                file.write(line.encode() + b"\n")
+            with open(self.path / "bad.jsonl", "a+b", buffering=0) as file:
+                end_line(file)
+                write_all(file, line.encode() + b"\n")
         except OSError as error:
             if error.errno not in FULL:
                 raise

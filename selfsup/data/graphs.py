@@ -17,7 +17,7 @@ import pyarrow.csv as pacsv
 from jaxtyping import Float, Int64
 
 from ..errors import SelfsupError
-from .base import LARGEST, Source
+from .base import LARGEST, UNREADABLE, Source, first_line
 from .outcome import BadSample
 from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode
 
@@ -450,8 +450,8 @@ def _load(path: Path, digest: Any) -> Any:
         if isinstance(found, np.ndarray):
             return found
         return {name.lower(): found[name] for name in found.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise _broken(str(path), str(error).splitlines()[0]) from None
+    except UNREADABLE as error:
+        raise _broken(str(path), first_line(error)) from None
 
 
 def _table(path: Path, digest: Any) -> dict[str, list[str]]:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..logs import end_line, write_all
+
 # A file with one of these may be well again tomorrow, so it is never remembered between runs.
 TRANSIENT = {"changed", "unreadable", "io"}
 
@@ -53,7 +55,8 @@ class Ledger:
             self._note(key, name, code, reason)
             row = {"name": name, "code": code, "reason": reason}
             if self._file is not None:
-                self._file.write(json.dumps(row).encode() + b"\n")
+                end_line(self._file)
+                write_all(self._file, json.dumps(row).encode() + b"\n")
             else:
                 self.rows.append(row)
             return True
@@ -94,20 +97,20 @@ class Ledger:
         whole = 0
         if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
                 try:
                     row = json.loads(line)
                     name, code, reason = row["name"], row["code"], row["reason"]
                 except (ValueError, KeyError, TypeError):
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
+                    continue
                 key = name.encode("utf-8", "surrogateescape")
                 if key not in self._seen:
                     self._note(key, name, code, reason)
                     self._elsewhere.add(key)
         # Unbuffered: a line is with the system before the next file is looked at, so that a killed
         # run leaves at most half a line. That half is cut off here.
-        self._file = self.path.open("ab", buffering=0)
+        self._file = self.path.open("a+b", buffering=0)
         if self._file.tell() != whole:
             self._file.truncate(whole)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
+from .base import first_line
 from .outcome import BadSample
 
 DESCRIBED = 32 << 20  # bytes of the description, which is read as a whole
@@ -69,7 +70,7 @@ def row_group(file: pq.ParquetFile, index: int, columns: list[str]) -> pa.Table:
     except _Swollen as error:
         raise BadSample("too-large", f"its row group: {error}; write smaller ones") from None
     except (pa.ArrowException, OSError) as error:
-        raise BadSample("table-damaged", f"its row group: {_first_line(error)}") from None
+        raise BadSample("table-damaged", f"its row group: {first_line(error)}") from None
 
 
 def each_row(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -144,10 +145,6 @@ def _too_much(path: str, what: str) -> SelfsupError:
 
 def _unreadable(path: str, error: Exception) -> SelfsupError:
     return SelfsupError(
-        "E106", f"{path} cannot be read as parquet", where=path, why=_first_line(error),
+        "E106", f"{path} cannot be read as parquet", where=path, why=first_line(error),
         do="write it again, for instance with pyarrow.parquet.write_table",
     )  # fmt: skip
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -168,7 +168,9 @@ class Fasta(Source):
         number, start, length = self._file[i], self._start[i], self._length[i]
         if length > LARGEST:
             raise BadSample("too-large", REASONS["too-large"])
+        size, time = self._stamps[number]
         if number in self._streams:
+            read_file(os.fsencode(self.paths[number]), size, time, 0, 0)  # still the one listed
             try:
                 with self._lock:
                     self._streams[number].seek(start)
@@ -176,7 +178,6 @@ class Fasta(Source):
             except zlib.error as error:
                 raise BadSample("damaged", f"its packed file: {error}") from None
         else:
-            size, time = self._stamps[number]
             content = read_file(os.fsencode(self.paths[number]), size, time, start, length)
         return b"".join(content.split()).decode("latin-1")
 

@@ -99,21 +99,25 @@ class TarSource(Source):
 
     def read(self, i: int) -> bytes:
         number, start, length = self.shard[i], self.start[i], self.length[i]
-        if number in self._streams:
-            with self._lock:
-                self._streams[number].seek(start)
-                content = self._streams[number].read(length)
-        else:
-            try:
-                handle = os.open(self.paths[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                raise BadSample("changed", f"its archive: {error.strerror}") from None
-            try:
-                if _stamp(os.fstat(handle)) != self._stamps[number]:
-                    raise BadSample("changed", "its archive was rewritten since it was listed")
+        try:
+            handle = os.open(self.paths[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise BadSample("changed", f"its archive: {error.strerror}") from None
+        try:
+            if _stamp(os.fstat(handle)) != self._stamps[number]:
+                raise BadSample("changed", "its archive was rewritten since it was listed")
+            if number in self._streams:
+                with self._lock:
+                    self._streams[number].seek(start)
+                    content = self._streams[number].read(length)
+            else:
                 content = os.pread(handle, length, start)
-            finally:
-                os.close(handle)
+        except zlib.error as error:
+            raise BadSample("damaged", f"its archive: {error}") from None
+        except OSError as error:
+            raise BadSample("io", f"its archive: {error.strerror}") from None
+        finally:
+            os.close(handle)
         if len(content) != length:
             raise BadSample("archive-cut", "the archive ends before this member does")
         return content
@@ -332,7 +336,6 @@ class GzipStream:
         content = os.pread(self.file.fileno(), CHUNK, self._at)
         if not content:
             return False
-        self._at += len(content)
         output = self._decompressor.decompress(content)
         while self._decompressor.eof:  # gzip members may follow one another
             rest = self._decompressor.unused_data
@@ -340,6 +343,7 @@ class GzipStream:
             if not rest.lstrip(b"\0"):
                 break
             output += self._decompressor.decompress(rest)
+        self._at += len(content)  # not before: what is damaged stays so when it is asked for again
         self._buffer = output
         self._end += len(output)
         if self._end - self._saved[-1][0] >= self.spacing:
@@ -486,8 +490,14 @@ class ParquetSource(Source):
             if group not in self._recent:
                 number, index = self._groups[group]
                 wanted = [f"{name}.bytes" if self._nested else name for name in self.columns]
-                self._recent[group] = row_group(self._files[number], index, wanted)
+                try:
+                    self._recent[group] = row_group(self._files[number], index, wanted)
+                except BadSample as bad:  # not unpacked again for each of its rows
+                    self._recent[group] = bad
                 while len(self._recent) > 2:
                     self._recent.popitem(last=False)
             self._recent.move_to_end(group)
-            return self._recent[group]
+            found = self._recent[group]
+        if isinstance(found, BadSample):
+            raise BadSample(found.code, found.reason)
+        return found

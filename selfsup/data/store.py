@@ -5,6 +5,7 @@ A store is a folder in the user's cache directory, never in the data; see disk.p
 
 import hashlib
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from ..errors import SelfsupError
 from .arrays import ArraySource
 from .base import Source
 from .batch import Batch, Pool
-from .cache import InUse, cache_folder, cache_limit, make_room
+from .cache import InUse, cache_folder, cache_limit, make_room, throw_out
 from .disk import BAD, FORMAT, FULL, IN_BLOCK, READY, RECORD, UNKNOWN, Disk, Shape, create
 from .outcome import TRANSIENT, BadSample, Ledger
 
@@ -78,7 +79,15 @@ class Store:
         self._budget, self._full, self._depth = 0, False, 3
         self._records = np.zeros(len(source), RECORD)
 
-        first = self._probe()
+        try:
+            self._begin(cache)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, cache: Path) -> None:
+        """Look at a few samples, find or make the folder, and fill it where order matters."""
+        first, source = self._probe(), self.source
         self._array = _as_it_lies(source, first)
         if self._array is not None:
             self.mode, self.shape = "array", self._array.shape[1:]
@@ -169,9 +178,11 @@ class Store:
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)
             self._threads = None
-        self.commit()
-        if self._disk is not None:
-            self._disk.close(remove=not self.source.lasting)
+        try:
+            self.commit()
+        finally:
+            if self._disk is not None:
+                self._disk.close(remove=not self.source.lasting)
         self.mode = self.mode if self.mode == "array" else "closed"
 
     def __enter__(self) -> Self:
@@ -364,7 +375,7 @@ class Store:
         stores.mkdir(parents=True, exist_ok=True)
         if not self.source.lasting:
             # Nobody can tell whether a Python object gives the same samples tomorrow.
-            key = f"private-{os.getpid()}-{id(self):x}"
+            key = f"private-{os.getpid()}-{secrets.token_hex(8)}"
         else:
             key = _key(self.source, self.modality, self.size)
         mean = sum(sample.nbytes for sample in good) / len(good)
@@ -387,6 +398,10 @@ class Store:
             if in_use.still_there() and (folder / "meta.json").exists():
                 break
             in_use.close()
+            broken = folder.exists() and not (folder / "meta.json").exists()
+            if broken and not throw_out(folder):
+                self._stream(f"{folder} is damaged and in use; remove it")
+                return
         try:
             self._disk = Disk(folder, in_use, self._records, self._lock)
         except OSError:

@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 from PIL import Image
 
 from ..errors import SelfsupError
-from .base import Source
+from .base import UNREADABLE, Source, first_line
 from .files import read_file
 from .names import Names, text
 from .outcome import BadSample
@@ -218,7 +218,7 @@ def _heads(path: str) -> dict[str, tuple[int, ...]] | None:
                     version = np.lib.format.read_magic(file)
                     read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
                     found[member.removesuffix(".npy")] = read(file)[0]
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile):
+    except UNREADABLE:
         return None
     return found
 
@@ -229,8 +229,8 @@ def _read_npz(path: str, size: int, time: int) -> Fields:
         with np.load(path, allow_pickle=False) as archive:
             names = {pick(archive.files, OBSERVATIONS), pick(archive.files, ACTIONS)}
             return {name: archive[name] for name in archive.files if name in names}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise BadSample("unreadable_array", str(error).splitlines()[0]) from None
+    except UNREADABLE as error:
+        raise BadSample("unreadable_array", first_line(error)) from None
 
 
 # ------------------------------------------------------------------------------ tables

@@ -172,6 +172,10 @@ class Video(Modality):
             if not self.keep_truncated:
                 raise BadSample("truncated", "the file ends before the clip does")
             self.notes["truncated, kept"] += 1
+        for frame in frames:
+            if frame.shape != frames[0].shape:
+                shapes = " and ".join(f"{f.shape[1]} x {f.shape[0]}" for f in (frames[0], frame))
+                raise BadSample("frame_sizes", f"its frames change their form: {shapes}")
         return np.stack(frames)
 
     def _frames(
@@ -187,6 +191,7 @@ class Video(Modality):
         times = first + step * np.arange(max(1, round(self.longest * self.stored)))
         try:
             for frame in container.decode(stream):
+                _within_budget(frame.width, frame.height)  # a stream may grow after its header
                 time = frame.time - start if frame.time is not None else end
                 # frames before this one are shown until now
                 while shown is not None and wanted < len(times) and times[wanted] < time - EXACT:
@@ -468,18 +473,22 @@ def _opened(raw: bytes) -> Iterator[Any]:
         context = container.streams.video[0].codec_context
         if context is None:
             raise BadSample("undecodable", "a codec that FFmpeg does not know")
-        if context.width * context.height > MOST_PIXELS:
-            raise BadSample(
-                "too_large",
-                f"{context.width} x {context.height} pixels; the most that is decoded is "
-                f"{MOST_PIXELS // 1024**2} M",
-            )
+        _within_budget(context.width, context.height)
         if context.width < 1 or context.height < 1:
             raise BadSample("no_values", f"{context.width} x {context.height} pixels")
         try:
             yield container
         except av.error.FFmpegError as error:
             raise BadSample("undecodable", f"{type(error).__name__}: {error}") from error
+
+
+def _within_budget(width: int, height: int) -> None:
+    """Raises BadSample too_large."""
+    if width * height > MOST_PIXELS:
+        raise BadSample(
+            "too_large",
+            f"{width} x {height} pixels; the most that is decoded is {MOST_PIXELS // 1024**2} M",
+        )
 
 
 def _seconds(container: Any, stream: Any) -> float:

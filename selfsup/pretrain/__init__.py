@@ -9,12 +9,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from .. import distributed, modalities
 from .. import settings as schema
+from ..checkpoint import newest_whole
 from ..console import Console, columns
 from ..data import Ledger, Source
 from ..data.sources import keep_apart
@@ -144,7 +145,8 @@ def start(
             from ..rehearse import forecast
 
             console.progress("taking 20 real steps, or as many as fit into a minute ...")
-            seen = forecast(Job(settings, source, ahead=False), out or Path("runs"))
+            with closing(Job(settings, source, ahead=False)) as job:
+                seen = forecast(job, out or Path("runs"))
             code = 0 if seen.go else 74
             return Done(seen.to_json(), seen.text(), code)
 
@@ -177,19 +179,23 @@ def _train(
     job = Job(
         settings, source, modality_of(settings, source, known_state(run, settings)), ledger=ledger
     )
-    for note in (*job.store.notes, *job.loader.notes):
-        console.say(f"note: {note}")
-    fresh = not run.begun
-    if fresh:
-        take_weights(job.method, settings, console)
-    if lead:
-        run.write_json(CARD, _card(settings, job.modality).to_json())
-        _tell_copies(run, job, console)
-    if settings["train.compile"]:
-        console.say("compiling: the first steps take a minute")
-    told = Progress(console, job, run, fresh)
-    console.say(f"run: {run.path}" + ("" if fresh else " (continued)"))
-    watch = online(settings, job) if settings["data.labels"] else None
+    try:
+        for note in (*job.store.notes, *job.loader.notes):
+            console.say(f"note: {note}")
+        fresh = bool(distributed.share(int(lead and newest_whole(run.checkpoints) is None)))
+        if fresh:
+            take_weights(job.method, settings, console)
+        if lead:
+            run.write_json(CARD, _card(settings, job.modality).to_json())
+            _tell_copies(run, job, console)
+        if settings["train.compile"]:
+            console.say("compiling: the first steps take a minute")
+        told = Progress(console, job, run, fresh)
+        console.say(f"run: {run.path}" + ("" if fresh else " (continued)"))
+        watch = online(settings, job) if settings["data.labels"] else None
+    except BaseException:
+        job.close()
+        raise
     with stop.polled():  # from here on a signal is heard by the loop, which saves and returns
         try:
             outcome = train(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -38,31 +39,42 @@ class Job:
         self.settings, self.size = settings, settings["data.resolution"]
         self.device = device()
         self.modality = modality or modality_of(settings, source)
-        self.store = open_store(
-            source,
-            self.modality,
-            round(STORED * self.size),
-            cache=settings["data.cache"],
-            ledger=ledger,
-            workers=max(1, settings["data.workers"]) if ahead else 2,
-        )
-        parts = distributed.world() * settings["train.accumulate"]
-        batch = min(settings["train.batch"], len(self.store))
-        self.loader = Loader(
-            self.store,
-            max(parts, batch // parts * parts),
-            settings["train.seed"],
-            rank=distributed.rank(),
-            world=distributed.world(),
-            workers=settings["data.workers"] if ahead else 0,
-        )
+        with ExitStack() as opened:
+            self._open(opened, source, ledger, ahead)
+            opened.pop_all()  # all is built: they stay open until `close`
         self.batch = self.loader.batch_size
         self.held: Batch | None = None  # the last one that was asked for
         self.asked = 0  # samples that were ever asked for, bad ones among them
         self.seed = settings["train.seed"]
         self.optim = Optim(**settings.section("optim"))
-        self.method = build_method(settings, self.modality).to(self.device)
         self.local_size = local_size(self.modality, self.method.encoder, self.size)
+
+    def _open(self, opened: ExitStack, source: Source, ledger: Ledger | None, ahead: bool) -> None:
+        """What can fail once the store is open."""
+        settings = self.settings
+        self.store = opened.enter_context(
+            open_store(
+                source,
+                self.modality,
+                round(STORED * self.size),
+                cache=settings["data.cache"],
+                ledger=ledger,
+                workers=max(1, settings["data.workers"]) if ahead else 2,
+            )
+        )
+        parts = distributed.world() * settings["train.accumulate"]
+        batch = min(settings["train.batch"], len(self.store))
+        self.loader = opened.enter_context(
+            Loader(
+                self.store,
+                max(parts, batch // parts * parts),
+                settings["train.seed"],
+                rank=distributed.rank(),
+                world=distributed.world(),
+                workers=settings["data.workers"] if ahead else 0,
+            )
+        )
+        self.method = build_method(settings, self.modality).to(self.device)
 
     @property
     def steps(self) -> int | None:

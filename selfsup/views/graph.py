@@ -41,8 +41,12 @@ def fewer_edges(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Grap
 
 def fewer_columns(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Graphs:
     """Each column stays, for all nodes of a graph, with the probability that the graph has."""
-    graph = x.graph[x.owner]
-    keep = drawn(draws, x, graph, x.columns) < share[graph]
+    if x.rows is not None and x.count == 1 and x.width <= len(x.columns):
+        column = torch.arange(x.width, device=x.device)  # one number each, not one for each value
+        keep = (drawn(draws, x, column, column) < share)[x.columns]
+    else:
+        graph = x.graph[x.owner]
+        keep = drawn(draws, x, graph, x.columns) < share[graph]
     return replace(x, values=x.values * keep)
 
 
@@ -62,7 +66,7 @@ def connected(x: Graphs, draws: Draws, share: Float[Tensor, " count"]) -> Bool[T
     number = drawn(draws, x, x.graph, x.place)
     first = _first(x, number, torch.zeros_like(share))
     far = torch.where(first, 0, ROUNDS)
-    source, target = x.edges
+    source, target = x.edges[:, (share < 1)[x.graph[x.edges[1]]]]  # of the others all nodes stay
     for _ in range(ROUNDS):
         nearer = far.scatter_reduce(0, target, far[source] + 1, "amin")
         if torch.equal(nearer, far):

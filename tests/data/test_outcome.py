@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 
@@ -30,6 +31,31 @@ def test_a_ledger_goes_on_after_a_kill_in_the_middle_of_a_line(tmp_path):
     assert [json.loads(line)["name"] for line in path.read_text().splitlines()] == [
         "a.png", "b.png",
     ]  # fmt: skip
+
+
+def test_a_bad_line_costs_no_other(tmp_path):
+    path = tmp_path / "skipped.jsonl"
+    Ledger(path).skip("a.png", "empty", "x")
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\n")
+    for name in ("b.png", "c.png"):
+        Ledger(path).skip(name, "empty", "x")
+    assert len(Ledger(path)) == 3
+    assert [line[10:15] for line in path.read_bytes().splitlines()] == [
+        b"a.png", b"", b"b.png", b"c.png",
+    ]  # fmt: skip
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time(tmp_path):
+    class Slow(io.FileIO):
+        def write(self, content):
+            return super().write(content[:5])
+
+    ledger = Ledger(tmp_path / "skipped.jsonl")
+    ledger._file = Slow(ledger.path, "a+")
+    for name in ("a.png", "b.png"):
+        ledger.skip(name, "empty", "the file has no bytes")
+    assert [json.loads(line)["name"] for line in ledger.path.open()] == ["a.png", "b.png"]
 
 
 def test_what_others_skipped_is_counted_once(tmp_path):

@@ -1,13 +1,14 @@
 """Parquet that is damaged or announces too much (D18): a reason or an error with an id."""
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selfsup.data import BadSample, open_source, parquet
+from selfsup.data import BadSample, open_source, parquet, shards
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded
 
@@ -84,6 +85,22 @@ def test_a_damaged_page_costs_its_row_group(tmp_path, kind):  # D18
     for group in (1, 2):
         damage(path, group)
     assert code_of(path) == "E106"
+
+
+def test_a_damaged_row_group_is_unpacked_once(tmp_path, monkeypatch):
+    path = written(tmp_path / "t.parquet", "pictures")
+    damage(path, 0)
+    source, unpacked = open_source(path), []
+
+    def counted(file, index, columns):
+        unpacked.append(index)
+        return parquet.row_group(file, index, columns)
+
+    monkeypatch.setattr(shards, "row_group", counted)
+    for i in (0, 1, 2, 3, 4, 0):
+        with pytest.raises(BadSample) if i < 4 else nullcontext():
+            source.read(i)
+    assert unpacked == [0, 1]
 
 
 def test_damaged_tables_of_names_and_numbers(tmp_path):  # D18

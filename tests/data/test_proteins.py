@@ -94,6 +94,16 @@ def test_a_packed_file_that_is_cut_loses_its_last_record(tmp_path, fasta):
         open_source(path)
 
 
+def test_a_packed_file_changed_in_place_is_noticed(tmp_path, fasta):
+    path = tmp_path / "b.fa.gz"
+    path.write_bytes(gzip.compress(fasta.read_bytes()))
+    source = open_source(path)
+    path.write_bytes(gzip.compress(fasta.read_bytes()[::-1]))
+    with pytest.raises(BadSample) as raised:
+        source.read(0)
+    assert raised.value.code == "changed"
+
+
 def test_what_is_no_protein(tmp_path, fasta):
     (tmp_path / "dna.fasta").write_text(">a\n" + "ACGTTGCA" * 20 + "\n")
     with pytest.raises(SelfsupError, match="nucleotides"):

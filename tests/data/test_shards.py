@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from selfsup.data import open_source, open_store, shards
+from selfsup.data import BadSample, open_source, open_store, shards
 from selfsup.data.shards import GzipStream
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels
@@ -158,6 +158,26 @@ def test_an_archive_replaced_after_listing_is_noticed(tmp_path, image):
     make_tar(path, samples(6, 20))
     with pytest.raises(SelfsupError), open_store(source, image, 24) as store:
         store.fill()
+
+
+@pytest.mark.parametrize("how", ["other", "noise", "same-stamp"])
+def test_a_compressed_archive_changed_in_place_is_noticed(tmp_path, how):
+    path = make_tar(tmp_path / "x.tar.gz", samples(0, 150), "w:gz")
+    source, status = open_source(path), os.stat(path)
+    with open(path, "r+b") as file:  # the same file, which is held open
+        if how == "other":
+            other = make_tar(tmp_path / "y.tar.gz", samples(150, 300), "w:gz").read_bytes()
+            file.write(other)
+            file.truncate()
+        else:
+            file.seek(100)  # behind the header
+            file.write(b"\xff" * (status.st_size - 100))
+    if how == "same-stamp":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for i in (0, 120, 20):
+        with pytest.raises(BadSample) as raised:
+            source.read(i)
+        assert raised.value.code == ("damaged" if how == "same-stamp" else "changed")
 
 
 @pytest.mark.parametrize("points", [4, 1000])

@@ -1,6 +1,7 @@
 """Every form of data gives the same samples, names and labels."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -245,6 +246,37 @@ def test_an_array_of_python_objects_is_refused(tmp_path):
     with pytest.raises(SelfsupError) as error:
         open_source(tmp_path / "x.npy")
     assert error.value.code == "E106"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_damaged_archive_of_arrays_is_told(tmp_path, save):
+    """Cut anywhere, or with any byte wrong: read as it is, or an error with an id."""
+    path = tmp_path / "x.npz"
+    save(path, images=np.zeros((3, 4, 4), np.uint8))
+    whole = path.read_bytes()
+    cut = [whole[:end] for end in range(1, len(whole), 7)]
+    wrong = [
+        whole[:i] + bytes([whole[i] ^ bits]) + whole[i + 1 :]
+        for i in range(len(whole))
+        for bits in (1, 255)
+    ]
+    codes = set()
+    for content in cut + wrong:
+        path.write_bytes(content)
+        try:
+            open_source(path)
+        except SelfsupError as error:
+            codes.add(error.code)
+    assert "E106" in codes and codes <= {"E104", "E106"}
+
+
+def test_an_archive_of_arrays_larger_than_memory_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((1000, 32, 32), np.uint8))
+    free = SimpleNamespace(available=1 << 19)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    with pytest.raises(SelfsupError, match="announces more") as error:
+        open_source(tmp_path / "x.npz")
+    assert error.value.code == "E104"
 
 
 class Pairs:

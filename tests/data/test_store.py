@@ -1,5 +1,6 @@
 """The store: decoded once, the same bytes whoever wrote them, whole or absent after a kill."""
 
+import errno
 import json
 import os
 import random
@@ -8,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from selfsup.data import Ledger, disk, open_source, open_store
 from selfsup.data import cache as cache_module
+from selfsup.data import store as store_module
 from selfsup.data.cache import make_room, used_bytes
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels, write
@@ -132,6 +135,27 @@ def test_the_store_of_a_python_object_ends_with_the_process(image, cache):
     assert os.listdir(cache / "stores") == []
 
 
+def test_python_objects_never_share_a_store(image, monkeypatch):
+    """The number that Python gives an object is given again once the object is gone."""
+
+    class Odd:
+        def __init__(self, first):
+            self.first = first
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return pixels(self.first + i)
+
+    monkeypatch.setattr(store_module, "id", lambda _: 7, raising=False)
+    with (
+        open_store(open_source(Odd(0)), image, 24).fill(),
+        open_store(open_source(Odd(50)), image, 24) as store,
+    ):
+        np.testing.assert_array_equal(store.batch([3]).pixels[0].permute(1, 2, 0), pixels(53))
+
+
 def test_a_batch_that_is_held_is_never_written_over(folder, image):
     with open_store(open_source(folder), image, 24) as store:
         held = [store.batch([i % 20]) for i in range(60)]
@@ -155,6 +179,24 @@ def test_bad_samples_are_left_out_and_remembered(tmp_path, counting):
             assert ledger.counts() == {"empty": 2}
             assert store.counts() == {"found": 40, "used": 38, "skipped": 2}
         assert counting.reads == reads
+
+
+def test_a_bad_sample_after_half_a_line_is_remembered(tmp_path, counting):
+    folder = mixed_folder(tmp_path, bad=(4,))  # not among those that are looked at first
+    with open_store(open_source(folder), counting, 32) as store:
+        place = store.path / "bad.jsonl"
+        place.write_bytes(b'{"index": 7, "co')
+        store.fill()
+    assert [b"{" in line for line in place.read_bytes().splitlines()] == [True, True]
+    assert json.loads(place.read_bytes().splitlines()[1])["index"] == 4
+
+
+def test_a_store_that_cannot_be_built_is_closed(tmp_path, image, cache):
+    folder = mixed_folder(tmp_path, bad=range(0, 40, 3))
+    with pytest.raises(SelfsupError):
+        open_store(open_source(folder), image, 32, max_skipped=0.1)
+    (path,) = (cache / "stores").iterdir()
+    assert cache_module.throw_out(path)  # nobody holds it
 
 
 def test_too_many_bad_samples_stop_the_run(tmp_path, image):
@@ -378,6 +420,22 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path, image, cache):
         assert stores_of(cache) == {store.path.name, "new-young"}  # that one may be in the making
 
 
+def test_the_store_of_another_user_is_left_alone(folder, image, cache, monkeypatch):
+    others = cache / "stores" / "theirs"
+    others.mkdir(parents=True)
+    stat = Path.stat
+
+    def refusing(path, **more):
+        if path.parent == others:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", refusing)  # (mode 0700 refuses nothing to root)
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "disk"
+    assert others.exists()
+
+
 def test_a_damaged_store_is_not_used(folder, image):
     with open_store(open_source(folder), image, 24) as store:
         path = store.fill().path
@@ -385,6 +443,20 @@ def test_a_damaged_store_is_not_used(folder, image):
     with open_store(open_source(folder), image, 24) as store:
         assert len(store.batch(np.arange(20))) == 20
         assert "damaged" in " ".join(store.notes)
+
+
+def test_a_store_without_its_facts_is_made_anew(folder, image):
+    with open_store(open_source(folder), image, 24) as store:
+        path = store.fill().path
+    (path / "meta.json").unlink()
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "disk" and len(store.batch(np.arange(20))) == 20
+    (path / "meta.json").unlink()
+    holder = cache_module.InUse(path)
+    with open_store(open_source(folder), image, 24) as store:
+        assert store.mode == "stream" and "damaged and in use" in " ".join(store.notes)
+        assert len(store.batch(np.arange(20))) == 20
+    holder.close()
 
 
 # ---------------------------------------------------------------------------------- memory

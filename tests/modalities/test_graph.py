@@ -1,10 +1,13 @@
 """Graphs and nodes as samples: what is read, which looks there are, and what every control sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_graph import adjacency
 
+from selfsup import randomness
 from selfsup.data import open_source, open_store
 from selfsup.data.graphs import canonical
 from selfsup.data.outcome import BadSample
@@ -101,6 +104,35 @@ def test_parts_of_graphs_hang_together():
     scattered = looks.scattered(x, draws, share)
     assert [int(scattered[x.graph == g].sum()) for g in range(3)] == [12, 1, 4]
     assert not torch.equal(scattered, keep)
+
+
+def test_columns_of_one_graph_are_drawn_once(monkeypatch):
+    x = rings_of(torch.tensor([3000]))  # 3 columns
+    x, graph = replace(x, rows=torch.arange(4)), x.graph[x.owner]
+    share = torch.tensor([0.5])
+    keep = Draws(1, torch.arange(4)).each(graph, x.columns) < share[graph]
+    hashed, hash = [], randomness._hash
+    draws = Draws(1, torch.arange(4))
+    monkeypatch.setattr(randomness, "_hash", lambda z: hashed.append(z.numel()) or hash(z))
+    assert torch.equal(looks.fewer_columns(x, draws, share).values, x.values * keep)
+    assert 0 < keep.sum() < len(keep) and max(hashed) < 10 and draws.calls == 1
+
+
+def test_graphs_that_stay_whole_are_not_walked(monkeypatch):
+    x = rings_of(torch.tensor([30, 500, 9]))
+    draws, share = Draws(0, torch.arange(3)), torch.tensor([0.4, 1.0, 0.4])
+    walked, scatter = [], torch.Tensor.scatter_reduce
+
+    def counting(far, dim, target, *rest):
+        walked.append(len(target))
+        return scatter(far, dim, target, *rest)
+
+    monkeypatch.setattr(torch.Tensor, "scatter_reduce", counting)
+    keep = looks.connected(x, draws, share)
+    assert [int(keep[x.graph == g].sum()) for g in range(3)] == [12, 500, 4]
+    assert set(walked) == {2 * 39}
+    each = looks.connected(x, Draws(0, torch.arange(3)), torch.full((3,), 0.4))
+    assert torch.equal(each[x.graph != 1], keep[x.graph != 1])
 
 
 def rings_of(sizes: torch.Tensor) -> Graphs:

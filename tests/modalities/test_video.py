@@ -158,6 +158,19 @@ def test_faults_have_reasons(monkeypatch):
     assert refused(raw) == refused(np.zeros((4, 32, 48, 3), np.uint8)) == "too_large"
 
 
+def test_a_clip_that_changes_its_size_is_refused(monkeypatch):
+    """What broadcasts do between two programmes; the header tells the first size alone."""
+    parts = [
+        written(numbered(8, *size), form="mpegts", start=800 * k)
+        for k, size in enumerate([(32, 48), (96, 96)])
+    ]
+    raw = b"".join(parts)
+    assert refused(raw) == "frame_sizes"
+    monkeypatch.setattr(video, "MOST_PIXELS", 96 * 96 - 1)
+    assert refused(raw) == "too_large"
+    assert len(read(parts[0])) > 1
+
+
 def test_any_damage_leaves_a_clip_or_a_reason():
     random = np.random.default_rng(0)
     whole, codes = written(random.integers(0, 256, (12, 32, 48, 3), np.uint8)), set()
