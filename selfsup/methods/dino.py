@@ -3,6 +3,7 @@
 A student that sees any part of a sample predicts how a slow teacher, which sees most of it, sorts
 the sample among prototypes. Centring and sharpening of the teacher keep both from collapsing.
 Any modality; any encoder that gives one vector per sample.
+
 Departure: `clip` is of the gradient as a whole; the authors clip each parameter's by itself.
 """
 

@@ -3,6 +3,7 @@
 DINO between samples and iBOT between hidden tokens, each with prototypes of its own that are used
 alike over the batch (Sinkhorn-Knopp), and samples pushed away from their nearest (KoLeo).
 Any modality whose encoder is a transformer on patches.
+
 Departure: the learning rate grows with the batch; the authors' with its square root, which for
 batches smaller than 1,024 is more: twice as much for 256.
 """

@@ -2,8 +2,9 @@
 
 Hide spans of tokens; what the trunk makes of a hidden one must name the cluster of what was there.
 Clusters are first of what tokens are made of, later of what the encoder itself made of them.
-Departure: they go on moving while the encoder trains; the paper's are found once, before.
 Any modality whose stem gives real values in an order: waveforms, spectrograms, series.
+
+Departure: clusters go on moving while the encoder trains; the paper's are found once, before.
 """
 
 from copy import deepcopy

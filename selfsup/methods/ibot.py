@@ -3,6 +3,7 @@
 A student that sees parts of a sample, some of their tokens hidden, foretells how a slow teacher
 that sees all tokens sorts the whole sample, as in DINO, and each hidden token, among prototypes.
 Any modality whose encoder is a transformer on patches.
+
 Departure: `clip` is of the gradient as a whole; the authors clip each parameter's by itself.
 """
 
