@@ -91,6 +91,7 @@ class Itself(nn.Identity):
 def test_without_what_keeps_samples_apart(name, monkeypatch):
     method = without(monkeypatch, name)
     optim = Optim("adamw", lr=1e-2, per=BATCH, weight_decay=0.0)
-    outcome, rows, alarms = look(method, Digits(method.views.count), 60, optim, every=4)
+    steps = 120 if name == "MSN" else 60
+    outcome, rows, alarms = look(method, Digits(method.views.count), steps, optim, every=4)
     assert outcome.verdict == "collapsed", rows[-1]
     assert "same" in alarms[-1]["message"], alarms

@@ -70,7 +70,7 @@ def held(root) -> dict:
 
 SCAN = ["scan", "photos", "--out", "sheet.png", "--skipped", "bad.jsonl", "--hashes", "h.jsonl"]
 EVALUATE = ["evaluate", "run", "photos", "--no-finetune", "--seeds", "2", "--shots", "1"]
-PLAN = ["pretrain", "photos", "--minutes", "1", "--out", "other"]
+PLAN = ["pretrain", "photos", "--minutes", "600", "--out", "other"]
 CASES = [
     ("scan.sample:terminate:7", SCAN),
     ("scan.sample:interrupt:7", SCAN),

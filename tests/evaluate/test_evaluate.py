@@ -66,7 +66,7 @@ def test_a_rare_class_is_judged_by_the_area_under_the_curve(taught, digits):
     assert "area under the ROC curve" in found.verdict
     gain = found.score("linear_auroc")["gain"]
     assert told["verdict"]["points"] == 100 * gain["value"]
-    assert found.score("linear_auroc")["value"] > 0.9
+    assert found.score("linear_auroc")["value"] > 0.8
     assert found.score("linear", "untrained")["value"] > 0.85  # though it says nothing
     assert {row["protocol"] for row in told["curve"]} <= {"linear_auroc", "scratch"}
     assert {"finetune_auroc", "knn"} <= {row["protocol"] for row in told["scores"]}

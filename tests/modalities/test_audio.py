@@ -401,7 +401,7 @@ def test_every_method_runs_on_sound(batch, form, name):
         "Data2Vec": {"layers": 1},
     }[name]
     method = getattr(methods, name)(encoder, **settings)
-    optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), 3e-3)
+    optimizer = torch.optim.AdamW((p for p in method.parameters() if p.requires_grad), 1e-3)
     seen = []
     for _ in range(8):
         views = audio.views(batch, method.views, Draws(0, batch.samples), 48)
@@ -411,7 +411,8 @@ def test_every_method_runs_on_sound(batch, form, name):
         optimizer.step()
         optimizer.zero_grad()
         seen.append(loss.item())
-    assert all(np.isfinite(seen)) and min(seen[4:]) < seen[0]
+    # DINO's centre is zero at the first step, and its loss there is another one
+    assert all(np.isfinite(seen)) and min(seen[4:]) < seen[1 if name == "DINO" else 0]
     for caption, shown in method.show(views).items():
         assert shown.shape == views[0].shape, caption
         assert audio.picture(shown).shape[1] == 3
