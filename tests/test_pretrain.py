@@ -19,6 +19,7 @@ import selfsup
 from selfsup import cli, console, modalities, rehearse, settings
 from selfsup.checkpoint import read
 from selfsup.data.cache import throw_out
+from selfsup.data.store import Store
 from selfsup.errors import SelfsupError
 from selfsup.pretrain import job as job_module
 from selfsup.pretrain.job import local_size
@@ -234,9 +235,12 @@ def test_resolved_file_makes_the_same_run(reference, tmp_path):
     assert settings.load(again.path / "resolved.toml").differences(before) == []
 
 
-def test_labels_never_reach_the_loss(reference, photos, tmp_path):
+def test_labels_never_reach_the_loss(reference, photos, tmp_path, monkeypatch):
+    close, closed = Store.close, []
+    monkeypatch.setattr(Store, "close", lambda store: (closed.append(id(store)), close(store)))
     watched = selfsup.pretrain(photos, out=tmp_path / "w", labels=photos, **TINY)
     assert weights(watched) == weights(reference)
+    assert len(set(closed)) == 2, "that of the labelled data, too"
     rows = list(watched.metrics.read())
     values = [row["eval/knn_top1"] for row in rows if "eval/knn_top1" in row]
     assert values and all(0 <= value <= 1 for value in values)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import distributed, modalities, released
-from ..data import Batch, Ledger, Loader, Source, open_store
+from ..data import Batch, Ledger, Loader, Source, Store, open_store
 from ..data.copies import LOOKED_AT, count_copies
 from ..errors import SelfsupError
 from ..optim import Optim
@@ -44,6 +44,7 @@ class Job:
             opened.pop_all()  # all is built: they stay open until `close`
         self.batch = self.loader.batch_size
         self.held: Batch | None = None  # the last one that was asked for
+        self.beside: list[Store] = []  # of other data, closed with this one's
         self.asked = 0  # samples that were ever asked for, bad ones among them
         self.seed = settings["train.seed"]
         self.optim = Optim(**settings.section("optim"))
@@ -114,7 +115,8 @@ class Job:
 
     def close(self) -> None:
         self.loader.close()
-        self.store.close()
+        for store in (self.store, *self.beside):
+            store.close()
 
 
 def device() -> torch.device:

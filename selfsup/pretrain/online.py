@@ -33,6 +33,7 @@ def online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, floa
     rows = np.flatnonzero(labels >= 0)
     rows = np.sort(np.random.Generator(np.random.Philox(0)).permutation(rows)[:LABELLED])
     store = open_store(source, job.modality, round(STORED * job.size), cache=settings["data.cache"])
+    job.beside.append(store)
 
     def knn(encoder: nn.Module) -> dict[str, float]:
         features, truth = [], []
