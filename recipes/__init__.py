@@ -18,6 +18,7 @@ import selfsup
 from selfsup.evaluate import Evaluation
 from selfsup.evaluate.result import Told
 
+JUDGING = 2  # 1, or none: few labels' gains without the chance of the test samples
 RESULTS = Path(__file__).parent / "results.json"
 
 
@@ -91,6 +92,7 @@ def made(run: selfsup.Run) -> dict:
         "samples": done["samples"],
         "minutes": round(done["seconds"] / 60, 1),
         "cores": os.cpu_count(),
+        "judging": JUDGING,
     }
 
 
