@@ -28,8 +28,8 @@ method on such data (on sound it computes the loss alone), and that no record is
 
 """
 STARRED = (
-    "Verdicts, word for word. With a star: taken when intervals of few labels, nodes, pairs and folds "
-    "did not cover all chances yet, and were too narrow."
+    "Verdicts, word for word. With a star: taken when intervals of few labels, nodes, pairs and "
+    "folds did not cover all chances yet, and were too narrow."
 )
 LEAD = (
     "Each of at most 2,000 labelled samples by its neighbours among the others, while training "
