@@ -128,3 +128,14 @@ def test_rate_and_views_are_chosen_on_labels_that_are_not_trained_on(case, monke
     assert found.rate == tasks.SCRATCH_RATES[1]  # the second did better
     assert found.light == (third < 0.8) and len(scored) == finetune.TRIALS == 3
     assert all(a.isdisjoint(b) and len(a | b) == 40 for a, b in zip(seen, scored, strict=True))
+
+
+def test_what_networks_note_of_a_sample():
+    """For the area under the curve how sure they are; to choose by, where a class is rare, more
+    than whether they are right."""
+    out, y = torch.tensor([[0.0, 2.0], [3.0, 0.0]]), torch.tensor([1, 1])
+    assert finetune.Scored(["0", "1"]).outcome(out, y).tolist() == out.tolist()
+    right, wrong = finetune.Likely(["0", "1"]).outcome(out, y)
+    assert right == pytest.approx(-np.log1p(np.exp(-2))) and wrong == pytest.approx(
+        -np.log1p(np.exp(3))
+    )
