@@ -9,6 +9,7 @@ import glob
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from .texts import file_splits, open_rows, open_texts
 
 __all__ = ["Source", "open_source"]
 
+TABLES = 8  # at the top of a folder are looked into
 ROWS, CLASSES = 10_000, 30  # so many rows of a table tell which columns have so few values
 MOSTLY = 4  # times as many texts as pictures in a folder make it one of texts
 
@@ -245,16 +247,19 @@ def _open_folder(path: str, follow_links: bool) -> Source:
     for code, n in kinds.items():
         if code != chosen and source.kind == "folder":
             source.ignored[KINDS[code]] = source.ignored.get(KINDS[code], 0) + n
-    source.notes = [*source.notes, *_told_beside(path)]
+    if kinds[KINDS.index("table")]:
+        found = zip(listing.names, listing.kinds, strict=True)
+        tables = (text(name) for name, code in found if KINDS[code] == "table" and b"/" not in name)
+        source.notes = [*source.notes, *_told_beside(path, islice(tables, TABLES))]
     return source
 
 
-def _told_beside(path: str) -> list[str]:
+def _told_beside(path: str, names: Iterable[str]) -> list[str]:
     """What tables at the top of a folder tell of the files in it."""
     notes = []
-    for name in sorted(os.listdir(path)):
+    for name in names:
         table = os.path.join(path, name)
-        if suffix(name) not in (".csv", ".tsv") or not os.path.isfile(table):
+        if suffix(name) not in (".csv", ".tsv"):
             continue
         media, texts = pairs.columns_of(table)
         if not media:

@@ -27,7 +27,7 @@ from .features import extract, readable
 from .interval import Interval, over_seeds
 from .result import keep
 from .rounds import Rounds, conclude
-from .split import _groups
+from .split import groups_of
 
 FOLDS, NETWORKS = 10, 3
 
@@ -68,7 +68,7 @@ def evaluate_task(
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             usable, prints = readable(store, console.progress)
             known = classes[0][usable] >= 0
-            usable, groups = usable[known], _groups(prints)[known]
+            usable, groups = usable[known], groups_of(prints)[known]
             y = torch.from_numpy(classes[0][usable])
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
             tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]

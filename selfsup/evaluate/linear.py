@@ -233,16 +233,16 @@ def held_out(
     say little.
     """
     counts = torch.bincount(y)
-    counts_here = counts[counts > 0]
-    fewest = int(counts_here.min())
-    if int(counts_here.max()) < 2:
+    present = counts[counts > 0]
+    fewest = int(present.min())
+    if int(present.max()) < 2:
         return []
     turn = torch.empty_like(y)  # how many of its own class come before each sample
     shuffled = torch.from_numpy(order(seed, 0, len(y))).to(y.device)
     for label in counts.nonzero()[:, 0]:
         rows = shuffled[y[shuffled] == label]
         turn[rows] = torch.arange(len(rows), device=y.device)
-    if len(y) >= max(2000, 10 * len(counts_here)):
+    if len(y) >= max(2000, 10 * len(present)):
         held = turn % 10 == 0
         return [((~held).nonzero()[:, 0], held.nonzero()[:, 0])]
     folds = min(3, int(counts.max()) if fewest < 2 else fewest)

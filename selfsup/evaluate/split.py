@@ -66,7 +66,7 @@ def split(
         notes.append(f"{int((~known).sum())} samples without a label are not used")
     prints = [p for p, k in zip(prints, known, strict=True) if k]
     usable = usable[known]
-    groups = _groups(prints)
+    groups = groups_of(prints)
     given = given or source.splits()
     parts = None if given is None else _given(usable, *given)
     if parts is not None:
@@ -104,7 +104,7 @@ def split(
     return Split(train, test, kind, statement, duplicates, tuple(notes))
 
 
-def _groups(prints: list[bytes]) -> np.ndarray:
+def groups_of(prints: list[bytes]) -> np.ndarray:
     number: dict[bytes, int] = {}
     return np.array([number.setdefault(p, len(number)) for p in prints], np.int64)
 
