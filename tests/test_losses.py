@@ -7,7 +7,7 @@ import torch
 from fixed import ONE, OTHER, waves
 
 from selfsup.losses import covariance, info_nce, off_diagonal, sinkhorn, variance
-from selfsup.methods import nnclr, simclr, tfc, ts2vec
+from selfsup.methods import hubert, nnclr, simclr, tfc, ts2vec, wav2vec2
 
 CONTRASTS = {
     "info_nce": lambda a, b: info_nce(a, b, 0.05),
@@ -16,6 +16,13 @@ CONTRASTS = {
     "tfc": lambda a, b: tfc.nt_xent(a, b, 0.05),
     "ts2vec": lambda a, b: ts2vec.contrast(a.view(4, -1, 32), b.view(4, -1, 32)),
     "nnclr": nnclr.nearest,
+    "hubert": lambda a, b: hubert.named(a[None], b, 0.05),
+    "wav2vec2": lambda a, b: wav2vec2.contrast(
+        a.view(4, 16, 32),
+        b.view(4, 16, 32),
+        ~torch.eye(16, dtype=torch.bool).expand(4, 16, 16),
+        0.05,
+    ),
 }
 
 

@@ -26,7 +26,6 @@ from ..transfer.segment import Segment
 from ..transfer.tasks import FULL, HEAD, Choice, Classify, Task
 from ..transfer.transcribe import Transcribe
 from .controls import COLOUR, by_colour, of_features, of_values
-from .intervals import difference, interval
 from .job import Job
 from .lesson import EXACT, how_much
 from .result import PROBE, TUNED, figure, so_many
@@ -143,8 +142,7 @@ class Curve:
         if len(values) > 1:
             found = over_seeds(values)
         else:
-            one = interval(self.task.summary, outcomes[0], self.job.seed, self.task.blocks)
-            found = Interval(*one, "bootstrap over test samples")
+            found = self.job.interval(outcomes[0])
         more = {"shots": count, "values": values, "settings": settings}
         self.rows.append(score("finetune", of, found, found.value, labels, **more))
 
@@ -154,8 +152,7 @@ class Curve:
         ours = rows.pop(PRETRAINED)
         control = max(rows, key=lambda of: self.task.better * rows[of]["value"])
         pairs = zip(ours["values"], rows[control]["values"], strict=True)  # of the same draws
-        one = difference(self.task, outcomes[PRETRAINED][0], outcomes[control][0], self.job.seed)
-        gain = Interval(*one, "bootstrap over test samples")
+        gain = self.job.gain(outcomes[PRETRAINED][0], outcomes[control][0])
         if len(ours["values"]) > 1:
             drawn = over_seeds([self.task.better * (a - b) for a, b in pairs])
             half = float(np.hypot(drawn.half, gain.half))

@@ -1,41 +1,48 @@
 """Intervals of 95 %: what another draw of the test samples would have said."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
+from ..evaluate.forecast import Judge, over_blocks
+from ..evaluate.interval import Interval
 from ..randomness import mix
+from ..transfer.forecast import Forecast
 from ..transfer.tasks import Task
 
 RESAMPLES = 500
 
 
-def resampled(n: int, seed: int, blocks: int) -> Iterator[np.ndarray]:
-    """Sample numbers drawn with replacement; with `blocks`, so many stretches of neighbours."""
-    units = np.array_split(np.arange(n), min(blocks, n)) if blocks else None
-    generator = np.random.default_rng(mix(seed, 0x626F6F74))
-    for _ in range(RESAMPLES):
-        if units is None:
-            yield generator.integers(0, n, n)
-        else:
-            yield np.concatenate([units[i] for i in generator.integers(0, len(units), len(units))])
-
-
-def interval(
-    summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int, blocks: int = 0
-) -> tuple[float, float, float]:
+def interval(summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int) -> Interval:
     """A metric and its 95 % interval: percentile bootstrap over test samples."""
-    found = [summary(outcomes[rows]) for rows in resampled(len(outcomes), seed, blocks)]
+    n, generator = len(outcomes), np.random.default_rng(mix(seed, 0x626F6F74))
+    found = [summary(outcomes[generator.integers(0, n, n)]) for _ in range(RESAMPLES)]
     low, high = np.quantile(found, (0.025, 0.975))
-    return summary(outcomes), float(low), float(high)
+    return Interval(summary(outcomes), float(low), float(high), "bootstrap over test samples")
 
 
-def difference(
-    task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int
-) -> tuple[float, float, float]:
+def difference(task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Interval:
     """By how much ours are better on the same samples, resampled together."""
 
     def gain(both: np.ndarray) -> float:
         return task.better * (task.summary(both[:, 0]) - task.summary(both[:, 1]))
 
-    return interval(gain, np.stack([ours, theirs], 1), seed, task.blocks)
+    return interval(gain, np.stack([ours, theirs], 1), seed)
+
+
+def over_stretches(
+    task: Forecast, judge: Judge, ours: np.ndarray, theirs: np.ndarray | None = None
+) -> Interval:
+    """The error of forecasts, or by how much it is less than theirs: over blocks of stretches.
+
+    Where the test part holds too few futures that do not overlap, as far as single stretches go.
+    """
+    each = task.shares(ours) if theirs is None else task.shares(theirs) - task.shares(ours)
+    origins, count = judge.origins(2, task.horizon), judge.blocks(task.horizon)
+    found = over_blocks(each[None], origins, task.horizon, count)
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    assert value is not None
+    if low is None or high is None:
+        reach, kind = float(np.nanmax(np.abs(each))), "all that can be: the test part is too short"
+        return Interval(value, value - reach, value + reach, kind)
+    return Interval(value, low, high, f"t over {count} blocks of test stretches")

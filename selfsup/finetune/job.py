@@ -12,6 +12,7 @@ from ..data.store import Store
 from ..evaluate import forecast
 from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, awake, classical
 from ..evaluate.features import readable
+from ..evaluate.interval import Interval
 from ..evaluate.split import Split, split
 from ..load import LoadedEncoder
 from ..randomness import mix
@@ -23,7 +24,7 @@ from ..transfer.tasks import FULL, HEAD, LOW_RANK, Classify, Network, Part, Regr
 from ..transfer.transcribe import Transcribe, fitting, lengths, size_for
 from .asked import Asked
 from .controls import COLOUR, by_colour, of_features, of_values
-from .intervals import difference, interval
+from .intervals import difference, interval, over_stretches
 from .lesson import EXACT, Lesson, how_much
 from .result import PROBE, TUNED, conclude
 
@@ -203,16 +204,29 @@ class Job:
 
     # ---- numbers -----------------------------------------------------------------------------
 
+    def interval(self, outcomes: np.ndarray) -> Interval:
+        """A score and its interval over what tests."""
+        if isinstance(self.task, Forecast):
+            return over_stretches(self.task, self.judge, outcomes)
+        return interval(self.task.summary, outcomes, self.seed)
+
+    def gain(self, ours: np.ndarray, theirs: np.ndarray) -> Interval:
+        """By how much ours are better, and its interval."""
+        if isinstance(self.task, Forecast):
+            return over_stretches(self.task, self.judge, ours, theirs)
+        return difference(self.task, ours, theirs, self.seed)
+
     def told(self) -> dict[str, Any]:
         main = TUNED if TUNED in self.outcomes else PROBE
         ours = self.outcomes[main]
         scores, gains = [], []
         for of, theirs in self.outcomes.items():
-            value, low, high = interval(self.task.summary, theirs, self.seed, self.task.blocks)
-            scores.append({"of": of, "value": value, "low": low, "high": high})
+            found = self.interval(theirs)
+            scores.append({"of": of, "value": found.value, "low": found.low, "high": found.high})
             if of != main:
-                gain = difference(self.task, ours, theirs, self.seed)
-                gains.append({"over": of, **dict(zip(("value", "low", "high"), gain, strict=True))})
+                gain = self.gain(ours, theirs)
+                told = {"value": gain.value, "low": gain.low, "high": gain.high}
+                gains.append({"over": of, **told})
         scores.sort(key=lambda row: row["of"] != main)
         return {
             "format": 1,

@@ -104,4 +104,5 @@ def named(
     c: Float[Tensor, "b k d"], labels: Float[Tensor, "v d"], temperature: float
 ) -> Float[Tensor, "b k v"]:
     """The logarithms of equation 3 but for their sum: cosines over a temperature."""
-    return normalize(c.float(), dim=-1) @ normalize(labels.float(), dim=-1).T / temperature
+    with torch.autocast(c.device.type, enabled=False):  # in float32, as the authors
+        return normalize(c.float(), dim=-1) @ normalize(labels.float(), dim=-1).T / temperature

@@ -109,7 +109,8 @@ def others(b: int, k: int, count: int, device: Any = None) -> Bool[Tensor, "b k 
 
 def contrast(c: Tensor, q: Tensor, wrong: Bool[Tensor, "b k k"], temperature: float) -> Tensor:
     """Equation 3: -log p(own target | it and the wrong ones), by cosine; c and q are (b, k, d)."""
-    scores = (normalize(c.float(), dim=-1) @ normalize(q.float(), dim=-1).mT).float() / temperature
+    with torch.autocast(c.device.type, enabled=False):  # in float32, as the authors
+        scores = normalize(c.float(), dim=-1) @ normalize(q.float(), dim=-1).mT / temperature
     own = scores.diagonal(dim1=1, dim2=2)[..., None]
     candidates = torch.cat([own, scores.masked_fill(~wrong, -torch.inf)], -1)
     return (candidates.logsumexp(-1) - own[..., 0]).mean()

@@ -27,7 +27,6 @@ class Forecast(Task):
     """
 
     name, metric, percent, better, light = "forecast", "squared error", False, -1, False
-    blocks = 20  # neighbouring stretches share most of their futures: resampled together
 
     def __init__(
         self, horizon: int, channels: list[str], mean: list[float], deviation: list[float],
@@ -85,6 +84,12 @@ class Forecast(Task):
 
     def summary(self, outcomes: np.ndarray) -> float:
         return float(outcomes[:, 0].sum() / max(outcomes[:, 2].sum(), 1))
+
+    @staticmethod
+    def shares(outcomes: np.ndarray) -> Float[np.ndarray, " n"]:
+        """What each stretch adds, so that the mean is the summary; NaN where nothing is known."""
+        squared, known = outcomes[:, 0], outcomes[:, 2]
+        return np.where(known > 0, squared / known[known > 0].mean(), np.nan)
 
     def held(self, part: Part, seed: int) -> np.ndarray | None:
         """The last fifth: stretches drawn at random would overlap with those that teach."""

@@ -91,7 +91,6 @@ class Task(ABC):
     percent: ClassVar[bool] = True
     better: ClassVar[int] = 1  # -1 where less is better
     needs_all: ClassVar[str] = ""  # why all weights are to move, however few the labels
-    blocks: ClassVar[int] = 0  # in which neighbours are resampled together; 0: each sample alone
     table: ClassVar[bool] = True  # whether a CSV can hold its answers
     light: ClassVar[bool] = True  # whether light views may be tried
     layer_decay: ClassVar[float] = LAYER_DECAY  # where all layers are trained

@@ -11,8 +11,10 @@ from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import forecast, tasks
 from selfsup.evaluate.interval import over_seeds
+from selfsup.finetune.intervals import over_stretches
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.series import Series
+from selfsup.transfer.find import task_class
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,22 @@ def test_noise_is_not_certain_at_long_horizons(horizon):
         found = forecast.over_blocks(gain, origins, horizon, min(20, 2880 // horizon))
         claims += found["low"] > 0 or found["high"] < 0
     assert 2 <= claims <= 32  # 5 % are 20
+
+
+def test_fine_tuning_judges_forecasts_over_the_same_blocks(waves):
+    judge = forecast.Judge(encoder(waves), open_source(waves), (12, 120), 0, Console(quiet=True))
+    generator = np.random.default_rng(0)
+    for horizon, sure in ((12, True), (120, False)):  # 300 steps test: 20 blocks and 2
+        task = task_class("forecast")(horizon, ["a"], [0.0], [1.0], False, judge.context)
+        n = len(judge.origins(2, horizon))
+        known = generator.integers(1, horizon + 1, n).astype(float)
+        known[0] = 0  # nothing is known of what follows
+        ours = np.stack([known, known, known], 1)
+        theirs = np.stack([known * generator.uniform(1.5, 2.5, n), known, known], 1)
+        gain = over_stretches(task, judge, ours, theirs)
+        assert gain.value == pytest.approx(task.summary(theirs) - task.summary(ours))
+        assert gain.low < gain.value < gain.high and (gain.low > 0) is sure
+        assert over_stretches(task, judge, ours).value == pytest.approx(1)
 
 
 def test_a_gain_over_several_networks_holds_their_spread():

@@ -172,9 +172,9 @@ def test_labels_that_are_numbers_are_told_from_names_of_classes():
 def test_gains_point_the_right_way_where_less_is_better():
     task = task_class("forecast")
     ours, theirs = np.tile([1.0, 1, 1], (40, 1)), np.tile([3.0, 1, 1], (40, 1))
-    value, low, high = difference(Forecast(1, ["a"], [0.0], [1.0], False, 8), ours, theirs, 0)
-    assert value == low == high == 2 and task.better == -1
-    assert interval(lambda x: float(x.mean()), np.arange(10.0), 0)[0] == 4.5
+    found = difference(Forecast(1, ["a"], [0.0], [1.0], False, 8), ours, theirs, 0)
+    assert found[:3] == (2, 2, 2) and task.better == -1
+    assert interval(lambda x: float(x.mean()), np.arange(10.0), 0).value == 4.5
 
 
 CARDS = {
