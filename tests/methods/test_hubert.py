@@ -129,12 +129,13 @@ def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
     torch.testing.assert_close(gradient(0.1), 0.1 * gradient(1.0), atol=1e-6, rtol=1e-3)
 
 
-def test_first_clusters_are_of_the_stem_as_it_was():
+def test_first_clusters_are_of_the_stem_as_it_was_and_the_penalty_as_it_is():
     torch.manual_seed(0)
     encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=2, heads=2)
     method, x = HuBERT(encoder, clusters=8, dim=16, span=2), torch.randn(4, 1, 3200)
     seen = listened(method.outer)
-    method([x], 0.0)
+    penalty = method([x], 0.0)["penalty"]
+    torch.testing.assert_close(penalty, 10 * encoder.stem.local(x).square().mean())
     with torch.no_grad():
         for p in encoder.stem.parameters():
             p.add_(0.1)

@@ -39,7 +39,7 @@ def test_loss_against_a_slow_reading():
                 others = torch.cat([scores[:MASK], scores[MASK + 1 :]])
                 nats = others.logsumexp(0) - scores[x.values[b, i]]
                 total += nats * (slope / (torch.exp(sigma) - 1)).item()
-    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
 
 
 def test_times_are_spread_evenly_and_uniform_each():
