@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import METHODS, build
 
 from selfsup.errors import SelfsupError
 from selfsup.language import Language
 from selfsup.methods import HuBERT
+from selfsup.methods.hubert import named
 from selfsup.sound import wave
 
 
@@ -38,6 +40,13 @@ def test_loss_against_a_slow_reading():
             own = min(range(8), key=lambda k: (((local[b, t] - mean) / std) - centres[k]).norm())
             total -= torch.log(scores[own] / sum(scores))
     torch.testing.assert_close(found, total / 24, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_against_another_implementation():
+    """fairseq at 0dfd6b6, models/hubert/hubert.py: compute_pred, and its criterion's mean."""
+    scores = named(waves(0.3, 2, 5, 4), waves(1.9, 5, 4), 0.1).flatten(0, 1)
+    found = torch.nn.functional.cross_entropy(scores, torch.arange(10) * 3 % 5)
+    torch.testing.assert_close(found, torch.tensor(5.8901796341), atol=1e-5, rtol=1e-5)
 
 
 def test_hidden_tokens_are_never_seen_by_the_trunk_and_only_they_are_scored():
