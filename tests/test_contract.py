@@ -338,8 +338,8 @@ def changed(x, sample):
     return x
 
 
-@pytest.mark.parametrize("name, kind", ALONE, ids=map("-".join, ALONE))
-def test_a_sample_s_part_of_the_loss_is_its_own(name, kind):
+@pytest.mark.parametrize(("name", "kind"), ALONE, ids=map("-".join, ALONE))
+def test_what_a_sample_adds_to_the_loss_is_its_own(name, kind):
     """What a change of one sample does to the loss is the same whatever another one shows. Batch
     norm has fixed statistics here."""
     method, views = build(name, kind)

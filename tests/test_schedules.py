@@ -17,7 +17,7 @@ def steady(start, p):
 
 
 def cosine(start, p):
-    """BYOL, section 3.2: 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2; others took it over."""
+    """BYOL: 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2; others took it over."""
     return 1 - (1 - start) * (math.cos(math.pi * p) + 1) / 2
 
 
@@ -73,13 +73,13 @@ def test_teachers_follow_by_the_momentum_of_the_paper(name):
 
 
 @pytest.mark.parametrize("name", ["DINO", "IBOT", "DINOv2"])
-def test_the_teacher_s_temperature_rises_for_the_first_thirty_hundredths(name):
-    """DINO, appendix C: from 0.04 to 0.07 in the first 30 epochs (of 100)."""
+def test_temperatures_of_teachers_rise_for_three_tenths_of_the_run(name):
+    """DINO, section 3.2: from 0.04 to 0.07 in the first 30 epochs (of 100)."""
     found = [a_case(name)[0].teacher_temperature(p) for p in (0.0, 0.15, *PROGRESS[1:])]
     assert found == pytest.approx([0.04, 0.055, 0.07, 0.07, 0.07])
 
 
-@pytest.mark.parametrize("name, first, last", [("Wav2Vec2", 2.0, 0.5), ("BEiT", 1.0, 0.0625)])
+@pytest.mark.parametrize(("name", "first", "last"), [("Wav2Vec2", 2.0, 0.5), ("BEiT", 1.0, 0.0625)])
 def test_gumbel_temperatures_fall_by_the_same_factor_in_each_step(name, first, last):
     steps = 1000
     factor, value, found = (last / first) ** (1 / steps), first, a_case(name)[0].gumbel

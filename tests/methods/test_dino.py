@@ -23,7 +23,7 @@ def test_across_views_against_a_slow_reading_of_equation_3():
     torch.testing.assert_close(across_views(student, teacher), total / pairs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("progress, temperature", [(0.0, 0.04), (0.15, 0.055), (0.5, 0.07)])
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.15, 0.055), (0.5, 0.07)])
 def test_loss_against_a_slow_reading(progress, temperature):
     """Algorithm 1, view by view; the student's temperature is 0.1."""
     method, views = build("DINO", "image")

@@ -20,7 +20,7 @@ def run(method, views, progress=0.5):
     return terms, *said
 
 
-@pytest.mark.parametrize("progress, temperature", [(0.0, 0.04), (0.5, 0.07)])
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.5, 0.07)])
 @pytest.mark.parametrize("centring", ["sinkhorn", "mean"])
 def test_terms_against_a_slow_reading(centring, progress, temperature):
     method, views = build("DINOv2", "image")

@@ -22,7 +22,7 @@ def run(method, views, progress=0.5):
     return terms, *said, torch.cat(masks_)
 
 
-@pytest.mark.parametrize("progress, temperature", [(0.0, 0.04), (0.5, 0.07)])
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.5, 0.07)])
 def test_terms_against_a_slow_reading(progress, temperature):
     method, views = build("IBOT", "image")
     for centre in method.centres:
