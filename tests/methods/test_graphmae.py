@@ -25,7 +25,7 @@ def test_loss_is_equation_2():
     found = scaled_cosine(cosine_similarity(z, x), 3.0).mean()
     torch.testing.assert_close(found, slow, atol=1e-5, rtol=1e-5)
     found = scaled_cosine(cosine_similarity(ONE, waves(2.0, 6, 4)), 3.0).mean()
-    # authors' code, graphmae/models/loss_func.py: sce_loss, alpha 3
+    # sce_loss of graphmae/models/loss_func.py, alpha 3, as in Haldate-Yu/GraphMAE at 2531136
     torch.testing.assert_close(found, torch.tensor(2.3284881115), atol=1e-5, rtol=1e-5)
 
 
