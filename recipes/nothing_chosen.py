@@ -7,12 +7,24 @@ What is done is `selfsup pretrain DATA`, then `selfsup evaluate RUN DATA [--labe
 --no-finetune`, all else chosen. Pictures, news, captioned pictures and proteins have recipes of
 their own.
 
-AMD EPYC with AVX512-BF16, 2 cores, next to nothing beside it, seed 0, ten minutes each:
-ESC-50, SimCLR, 54,144 sounds seen, the five published folds: 46.0 %, untrained 31.5, MFCC
-statistics 45.4 (gain +-3.4): level. The loss was still falling, and views took 30 % of the time
-(since then 12).
-Fights, MAE with tubes, 160 passes over 300 clips: linear probe 57.6 % (+-12), untrained 68.2,
-pixels, motion + PCA 48.5. Only 66 clips test; what is missing is believed to be clips.
+AMD EPYC with AVX512-BF16, 2 cores, next to nothing beside seed 0; training and judging together in
+brackets:
+Cora and Citeseer, GraphMAE, 600 passes (66 and 82 s): 83.5 and 81.4 % (two seeds), untrained 73.3
+and 74.8, raw features 60.3 and 60.7; Citeseer 72.0 and 71.1, untrained 56.8 and 56.5, raw 62.6 and
+61.5: pretraining helps.
+Spoken digits of a speaker who was not heard, SimCLR (11 minutes): 88.0 %, untrained 32.8, MFCC
+statistics 57.4: it helps. This speaker was not looked at when the views were chosen.
+BasicMotions, TS2Vec (2 minutes): with one label a class +15.5 (2.7 to 28.3) over the same network
+untrained, with all labels all are right.
+HIV, GraphMAE, ten minutes: area under the ROC curve 79.1, untrained 74.3, kinds and degrees 72.2:
+no gain that is certain, as three untrained networks differ by more (+-16.8). What hides is foretold
+almost without error (0.02): the task is too easy for molecules, is believed.
+ESC-50, SimCLR, ten minutes, 54,144 sounds seen, the five published folds: 46.0 %, untrained 31.5,
+MFCC statistics 45.4 (gain +-3.4): level. The loss was still falling, and views took 30 % of the
+time (since then 12).
+Fights, MAE with tubes, ten minutes, 160 passes over 300 clips: linear probe 57.6 % (+-12),
+untrained 68.2, pixels, motion + PCA 48.5. Only 66 clips test; what is missing is believed to be
+clips.
 """
 
 import sys
@@ -32,6 +44,7 @@ class Given(NamedTuple):
     learn: Path
     judge: Path
     labels: Path | None = None
+    drop_leaks: bool = False
 
 
 def esc50() -> Given:
@@ -65,8 +78,9 @@ def citeseer() -> Given:
 
 
 def hiv() -> Given:
+    """Of 30 molecules that teach, twins test: without --drop-leaks that is the error E502."""
     table = as_given("molecules/hiv.csv.gz")
-    return Given("graph", table, table)
+    return Given("graph", table, table, drop_leaks=True)
 
 
 SETS = {f.__name__: f for f in (esc50, spoken_digits, fights, basicmotions, cora, citeseer, hiv)}
@@ -81,7 +95,8 @@ def main() -> None:
         for seed in seeds:
             run = selfsup.pretrain(given.learn, seed=seed, out=Path("runs") / f"{name}-{seed}")
             if task == tasks.CLASSIFY:
-                told = run.evaluate(given.judge, labels=given.labels, finetune=False, seed=seed)
+                told = run.evaluate(given.judge, labels=given.labels, finetune=False, seed=seed,
+                                    drop_leaks=given.drop_leaks)  # fmt: skip
                 keep({"recipe": name, "seed": seed, **figures(run, told)})
                 print(told)
             else:
