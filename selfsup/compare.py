@@ -87,9 +87,7 @@ def compare(
     told = _begin(out, common, contenders, budget, rungs, labels)
     whole = {"train.steps": steps} if steps else {"train.minutes": full_minutes(told)}
     if not told["scores"]:
-        for name in contenders if vary is None else [WHOLE]:
-            console.progress(f"{name}: can it learn from these data?")
-            _check(common | contenders[name])
+        _check(common, contenders if vary is None else {WHOLE: contenders[WHOLE]}, console)
     alive = list(contenders)
     for rung in rungs:
         for name in alive:
@@ -142,15 +140,22 @@ def _contenders(
     return {WHOLE: method, **parts}
 
 
-def _check(given: dict[str, Any]) -> None:
-    """Raises SelfsupError where a run with these settings could not begin. Trains nothing."""
+def _check(
+    common: dict[str, Any], contenders: Mapping[str, dict[str, Any]], console: Console
+) -> None:
+    """Raises SelfsupError where one of them could not begin, before any of them trains."""
     from .pretrain.choose import absolute, choose, source_of
     from .pretrain.job import build_method, modality_of
 
-    made = absolute({k: Given(v, "compare") for k, v in {**given, "train.steps": 1}.items()})
-    source = source_of(made, None, None)
-    settings = choose(made, source, Console(quiet=True))
-    build_method(settings, modality_of(settings, source))
+    source = modality = None
+    for name, own in contenders.items():
+        console.progress(f"{name}: can it learn from these data?")
+        given = {**common, **own, "train.steps": 1}  # of a length in minutes speed is measured
+        made = absolute({key: Given(value, "compare") for key, value in given.items()})
+        source = source or source_of(made, None, None)
+        settings = choose(made, source, Console(quiet=True))
+        modality = modality or modality_of(settings, source)
+        build_method(settings, modality)
 
 
 def _begin(
