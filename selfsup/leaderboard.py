@@ -184,7 +184,7 @@ def notes(told: dict[str, Any]) -> list[str]:
         "neighbours kept by another view."
     )
     found = agreement(told)
-    if found:
+    if found.get("correlation"):
         listed = ", ".join(f"{name} {value:+.2f}" for name, value in found["correlation"].items())
         lines.append(
             f"Spearman with the probe over {found['correlation_over']} scores: {listed}. "
