@@ -3,13 +3,14 @@
     SELFSUP_DATA=... python -m benchmarks.methods --minutes 2
     SELFSUP_DATA=... python -m benchmarks.methods --epochs 4 --methods simclr,byol --seeds 0,1
 
+    ... --minutes 2 --methods simclr,vicreg,dino --encoder 1
     ... --minutes 1 --methods byol --try "" --try method.momentum=0.9 --try "optim.lr=0.01 ..."
 
 Each run is `selfsup pretrain` in a process of its own, with the encoder that its kind of method has
-here and all else chosen; then kNN and a linear probe of the last step, beside the same encoder
-untrained and the classical features. Rows go into benchmarks/methods.json as they come, one for
-each data set, budget, method and seed; a row that is there is not measured again. `python -m
-recipes` writes them into docs/methods.md.
+here, or with `--encoder` the set's encoder of that number, and all else chosen; then kNN and a
+linear probe of the last step, beside the same encoder untrained and the classical features. Rows go
+into benchmarks/methods.json as they come, one for each data set, budget, method, encoder and seed;
+a row that is there is not measured again. `python -m recipes` writes them into docs/methods.md.
 
 Nothing is tuned on the test part: what `--try` tries is judged by a part of the training labels,
 and its rows are the search that benchmarks/search.json keeps.
@@ -48,6 +49,7 @@ from selfsup.randomness import mix
 ROWS = Path(__file__).parent / "methods.json"
 SEARCH = ROWS.with_name("search.json")
 UNFIT = "E202"  # the method cannot use the encoder
+TEACHERS = {"distill": "simclr"}  # what teaches it: a run of the same seed under the same budget
 
 
 class Set(NamedTuple):
@@ -61,9 +63,9 @@ class Set(NamedTuple):
     settings: dict[str, Any]
 
 
-def pictures(archive: str, name: str, labels: int) -> tuple[Path, Path, Path]:
-    """All training pictures; tables of every so many-th picture of both parts and of the training
-    part, about `labels` of the latter."""
+def pictures(archive: str, name: str, labels: int, step: int = 1) -> tuple[Path, Path, Path]:
+    """Every `step`-th training picture; tables of every so many-th picture of both parts and of the
+    training part, about `labels` of the latter."""
     folder = data(archive, name)
     found = sorted(folder.glob("*/*/*.*"))
     every = round(sum(path.parts[-3] == "train" for path in found) / labels) or 1
@@ -73,7 +75,13 @@ def pictures(archive: str, name: str, labels: int) -> tuple[Path, Path, Path]:
     replace(table, "\n".join(["path,label,split", *lines, ""]).encode())
     lines = [f"{path.relative_to(folder)},{label}" for path, label, part in rows if part == "train"]
     replace(chosen, "\n".join(["path,label", *lines, ""]).encode())
-    return folder / "train", table, chosen
+    if step == 1:
+        return folder / "train", table, chosen
+    train = [path for path in found if path.parts[-3] == "train"]
+    some = folder / f"train_every_{step}.csv"
+    lines = [f"{path.relative_to(folder)}" for path in train[::step]]
+    replace(some, "\n".join(["path", *lines, ""]).encode())
+    return some, table, chosen
 
 
 def digits() -> tuple[Path, Path, Path]:
@@ -97,16 +105,21 @@ def cora() -> tuple[Path, Path, Path]:
     return folder, folder, folder
 
 
+CIFAR10 = Set(
+    partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10", 17_000),
+    "image",
+    (
+        {"name": "resnet18", "width": 0.25, "stem": 2},
+        {"name": "vit_tiny", "depth": 4, "patch": 4},
+        {"name": "vit_tiny", "depth": 4, "patch": 4, "causal": True},
+    ),
+    {"data.resolution": 32},
+)
 SETS = {
-    "cifar10": Set(
-        partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10", 17_000),
-        "image",
-        (
-            {"name": "resnet18", "width": 0.25, "stem": 2},
-            {"name": "vit_tiny", "depth": 4, "patch": 4},
-            {"name": "vit_tiny", "depth": 4, "patch": 4, "causal": True},
-        ),
-        {"data.resolution": 32},
+    "cifar10": CIFAR10,
+    "cifar10_5k": CIFAR10._replace(
+        ready=partial(CIFAR10.ready, step=10),
+        settings={"data.resolution": 32, "train.batch": 32},
     ),
     "imagenette": Set(
         partial(pictures, "images/imagenette128.tar.gz", "imagenette128", 4_200),
@@ -154,6 +167,9 @@ def main(arguments: list[str] | None = None) -> None:
     length.add_argument("--minutes", type=float)
     length.add_argument("--epochs", type=float)
     parser.add_argument("--methods", default="", help="parted by commas; default: all that apply")
+    parser.add_argument(
+        "--encoder", type=int, help="which of the set's, from 0; default: the first fit"
+    )
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--try", dest="tried", action="append", metavar="KEY=VALUE ...")
     given = parser.parse_args(arguments)
@@ -161,18 +177,25 @@ def main(arguments: list[str] | None = None) -> None:
     budget = f"{length[1]:g} {length[0]}"
     names = given.methods.split(",") if given.methods else [*listing.methods()]
     file = ROWS if given.tried is None else SEARCH
+    pool, asked = SETS[given.set], {}
+    if given.encoder is not None:
+        pool = pool._replace(encoders=(pool.encoders[given.encoder],))
+        asked = {"encoder": pool.encoders[0], "asked": True}
     for seed, tried, name in product(map(int, given.seeds.split(",")), given.tried or [""], names):
         key = {"set": given.set, "budget": budget, "method": name, "tried": tried, "seed": seed}
-        if any(key.items() <= row.items() for row in rows(file)):
+        found = [row for row in rows(file) if key.items() <= row.items()]
+        if any(
+            row["encoder"] == asked["encoder"] if asked else "asked" not in row for row in found
+        ):
             continue
         known = {json.dumps(r["encoder"]): r for r in rows(file) if r["set"] == given.set}
-        row = measure(SETS[given.set], name, seed, length, tried.split(), known, file == SEARCH)
-        if row is None:
-            print(f"{name}: does not apply to {given.set}", flush=True)
+        row = measure(pool, name, seed, length, tried.split(), known, file == SEARCH)
+        if isinstance(row, str):
+            print(f"{name}, seed {seed}: left out of {given.set}: {row}", flush=True)
             continue
-        put(key | row, file)
-        found = row["linear"]["pretrained"][0], row["knn"]["pretrained"][0]
-        print(f"{name} {tried}, seed {seed}: linear {found[0]}, kNN {found[1]}", flush=True)
+        put(key | row | asked, file)
+        scores = row["linear"]["pretrained"][0], row["knn"]["pretrained"][0]
+        print(f"{name} {tried}, seed {seed}: linear {scores[0]}, kNN {scores[1]}", flush=True)
 
 
 def rows(file: Path = ROWS) -> list[dict[str, Any]]:
@@ -194,51 +217,86 @@ def measure(
     settings: list[str],
     known: dict[str, dict[str, Any]],
     validation: bool = False,
-) -> dict[str, Any] | None:
-    """One run and its judgement; none where the method can use none of the encoders."""
+) -> dict[str, Any] | str:
+    """One run and its judgement; why not, where the method can use none of the encoders."""
     unlabelled, labelled, chosen_by = pool.ready()
     if validation and chosen_by == labelled:
         raise SystemExit("these data have no labels apart from the test part to choose by")
     labelled = chosen_by if validation else labelled
     with tempfile.TemporaryDirectory(prefix="selfsup-methods-") as temporary:
+        train = partial(trained, pool, unlabelled, labelled, seed, length)
+        taught = {}
+        if name in TEACHERS:
+            taught = {"teacher": TEACHERS[name]}
+            teacher = Path(temporary) / "teacher"
+            settings = [*settings, f"method.teacher={teacher}"]
+            made = train(TEACHERS[name], [], teacher)
+            if isinstance(made, str):
+                return f"no {TEACHERS[name]} to teach it: {made}"
         out = Path(temporary) / "run"
-        for encoder in pool.encoders:
-            command = [sys.executable, "-m", "selfsup", "pretrain", str(unlabelled), "--json"]
-            command += ["--quiet", "--out", str(out), "--method", name, "--seed", str(seed)]
-            command += ["--labels", str(labelled), f"--{length[0]}", str(length[1])]
-            own = {f"encoder.{key}": value for key, value in encoder.items()} | pool.settings
-            command += [f"--set={key}={str(value).lower()}" for key, value in own.items()]
-            command += [f"--set={setting}" for setting in settings]
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-            assert process.stdout is not None
-            told = json.loads(process.stdout.read())
-            _, status, usage = os.wait4(process.pid, 0)
-            if "settings" in told:
-                break
-            if told["error"]["code"] != UNFIT:
-                raise SystemExit(f"{name}: {told}")
-        else:
-            return None
+        made = train(name, settings, out)
+        if isinstance(made, str):
+            return made
+        encoder, told, status, memory = made
+        run = selfsup.Run(out)
         curve = [
             [round(row["time"], 1), round(100 * row["eval/knn_top1"], 1)]
-            for row in selfsup.Run(out).metrics.read()
+            for row in run.metrics.read()
             if "eval/knn_top1" in row
         ]
         return {
             "encoder": encoder,
+            **taught,
             "health": told["verdict"],
+            "verdicts": [
+                [row["step"], row["verdict"], row["message"]]
+                for row in run.events.read()
+                if row["kind"] == "verdict"
+            ],
             "exit_code": os.waitstatus_to_exitcode(status),
             "steps": told["step"],
             "epochs": round(told["epochs"], 2),
             "seconds": round(told["seconds"], 1),
             "samples_per_second": round(told["samples_per_second"], 1),
-            "memory_gib": round(usage.ru_maxrss / 2**20, 2),
+            "memory_gib": round(memory, 2),
             "cores": os.cpu_count(),
             **judged(out, labelled, seed, known.get(json.dumps(encoder))),
             "knn_over_seconds": curve,
         }
+
+
+def trained(
+    pool: Set,
+    unlabelled: Path | str,
+    labelled: Path | str,
+    seed: int,
+    length: tuple[str, float],
+    name: str,
+    settings: list[str],
+    out: Path,
+) -> tuple[dict[str, Any], dict[str, Any], int, float] | str:
+    """The first encoder that the method can use, what the run told, its exit status and memory in
+    GiB; why not, where it can use none."""
+    why = ""
+    for encoder in pool.encoders:
+        command = [sys.executable, "-m", "selfsup", "pretrain", str(unlabelled), "--json"]
+        command += ["--quiet", "--out", str(out), "--method", name, "--seed", str(seed)]
+        command += ["--labels", str(labelled), f"--{length[0]}", str(length[1])]
+        own = {f"encoder.{key}": value for key, value in encoder.items()} | pool.settings
+        command += [f"--set={key}={str(value).lower()}" for key, value in own.items()]
+        command += [f"--set={setting}" for setting in settings]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        told = json.loads(process.stdout.read())
+        _, status, usage = os.wait4(process.pid, 0)
+        if "settings" in told:
+            return encoder, told, status, usage.ru_maxrss / 2**20
+        if told["error"]["code"] != UNFIT:
+            raise SystemExit(f"{name}: {told}")
+        why = f"{told['error']['what']}: {told['error']['why']}"
+    return why
 
 
 def judged(

@@ -23,8 +23,9 @@ measured. All figures are of the final step, in percent, with half the width of 
 controls are the same encoder untrained (several initialisations) and the classical features of the
 kind of data, judged by the same probe on the same split. In the table stand recipes and, as "DATA
 in BUDGET", runs of all methods under one budget (below), bold where the linear probe is ahead of
-both controls by more than half of its interval. "runs" says that the contract test trains the
-method on such data (on sound it computes the loss alone), and that no record is there yet.
+each control by more than both half widths together (in quadrature), with every seed. "runs" says
+that the contract test trains the method on such data (on sound it computes the loss alone), and
+that no record is there yet.
 
 """
 STARRED = (
@@ -98,7 +99,7 @@ def page() -> str:
             continue
         cells = _head(row)
         for protocol in ("linear", "knn"):
-            for of in sorted(row[protocol], key=lambda of: (*OWN, of).index(of)):
+            for of in sorted(row[protocol], key=_place):
                 value, low, high = row[protocol][of]
                 name = "" if of in OWN else f" ({of})"
                 cells.append(f"{value} ± {(high - low) / 2:.1f}{name}")
@@ -113,21 +114,24 @@ def page() -> str:
 
 def beside(method: str, modality: str) -> set[str]:
     """Data on which the method ran under the same budget as others; bold where it was ahead of both
-    controls by more than half of its interval, with every seed."""
-    found = set()
-    mine = [r for r in budgets.rows() if r["method"] == method]
-    for name, budget in {(r["set"], r["budget"]) for r in mine}:
-        if budgets.SETS[name].modality == modality:
-            seeds = [r["linear"] for r in mine if (r["set"], r["budget"]) == (name, budget)]
-            told = f"{name} in {budget}"
-            found.add(f"**{told}**" if all(map(ahead, seeds)) else told)
-    return found
+    controls with every seed."""
+    seeds: dict[str, list[bool]] = {}
+    for row in budgets.rows():
+        if (row["method"], budgets.SETS[row["set"]].modality) == (method, modality):
+            told = f"{row['set']} in {row['budget']}"
+            told += f" with {row['encoder']['name']}" if "asked" in row else ""
+            seeds.setdefault(told, []).append(ahead(row["linear"]))
+    return {f"**{told}**" if all(found) else told for told, found in seeds.items()}
 
 
 def ahead(linear: dict[str, list[float]]) -> bool:
+    """Of each control by more than both half widths in quadrature."""
     value, low, high = linear["pretrained"]
-    controls = [numbers[0] for of, numbers in linear.items() if of != "pretrained"]
-    return value - max(controls) > (high - low) / 2
+    return all(
+        value - other > np.hypot(high - low, most - least) / 2
+        for of, (other, least, most) in linear.items()
+        if of != "pretrained"
+    )
 
 
 def _head(row: dict) -> list[Any]:
@@ -164,27 +168,36 @@ def side_by_side() -> list[str]:
         rows = [r for r in budgets.rows() if (r["set"], r["budget"]) == (name, budget)]
         rows.sort(key=lambda r: -r["linear"]["pretrained"][0])
         lines += ["", f"## {name}, {budget} of training each", ""]
+        common = ", ".join(f"{k} {v}" for k, v in budgets.SETS[name].settings.items())
         lines += [
             "`python -m benchmarks.methods`; drawn over time in [methods.html](methods.html). "
-            "Programs of low priority ran beside some runs: compare passes before accuracies.",
+            + (f"Set for all: {common}. " if common else "")
+            + "Programs of low priority ran beside some runs: compare passes before accuracies.",
             "",
         ]
         head = ["method", "seed", "encoder", "linear probe", "untrained", "classical", "kNN",
-                "untrained", "rank", "samples/s", "passes", "memory", "health"]  # fmt: skip
-        lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * 9 + "---|"]
+                "untrained", "classical", "rank", "samples/s", "passes", "memory",
+                "health, alarms on the way"]  # fmt: skip
+        lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * 10 + "---|"]
         for row in rows:
             own = [f"{k} {v}" for k, v in row["encoder"].items() if k != "name"]
-            cells = [row["method"], row["seed"], f"{row['encoder']['name']} ({', '.join(own)})"]
+            name = row["method"] + (f" of {row['teacher']}" if "teacher" in row else "")
+            cells = [name, row["seed"], f"{row['encoder']['name']} ({', '.join(own)})"]
             linear, knn = row["linear"], row["knn"]
             cells += [
                 f"{value} ± {(high - low) / 2:.1f}"
                 for value, low, high in (linear[of] for of in sorted(linear, key=_place))
             ]
-            cells += [f"{knn[of][0]}" for of in OWN]
+            cells += [f"{knn[of][0]}" for of in sorted(knn, key=_place)]
             cells += [row["effective_rank"], row["samples_per_second"], row["epochs"]]
-            cells += [f"{row['memory_gib']} GiB", row["health"]]
+            rang = [f"{kind} at {step}" for step, kind, _ in row.get("verdicts", ())]
+            cells += [f"{row['memory_gib']} GiB", ", ".join([row["health"], *rang])]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def _curve_name(row: dict) -> str:
+    return row["method"] + (f" ({row['encoder']['name']})" if "asked" in row else "")
 
 
 def _place(of: str) -> int:
@@ -205,7 +218,7 @@ def drawing() -> str:
         for first in range(0, len(rows), TOLD_APART):
             some = rows[first : first + TOLD_APART]
             series = [
-                plots.Series(r["method"], *np.array(r["knn_over_seconds"]).T / [[1], [100]])
+                plots.Series(_curve_name(r), *np.array(r["knn_over_seconds"]).T / [[1], [100]])
                 for r in some
             ]
             places = f"places {first + 1} to {first + len(some)} of {len(rows)}"

@@ -21,11 +21,20 @@ from .data.sources import keep_apart
 from .errors import SelfsupError
 from .evaluate import controls, linear
 from .evaluate.features import extract, readable
-from .evaluate.interval import over_samples
+from .evaluate.interval import difference, over_samples
 from .evaluate.measure import measure_for
 from .evaluate.quality import quality
 from .evaluate.split import split
-from .leaderboard import BY_PROBE, BY_QUALITY, Comparison, full_minutes, kept, length, ranked
+from .leaderboard import (
+    BY_PROBE,
+    BY_QUALITY,
+    WITHOUT,
+    Comparison,
+    full_minutes,
+    kept,
+    length,
+    ranked,
+)
 from .listing import find
 from .load import LoadedEncoder, load
 from .logs import replace
@@ -35,7 +44,9 @@ from .run import Run
 from .settings import Given
 from .stop import Stopped, stop
 
-FORMAT = 1
+FORMAT = 2
+WHOLE = "all-views"
+OUTCOMES = "outcomes.npy"  # in the folder of a contender: of each sample that tests the probe
 RUNGS = (0.25, 0.5, 1.0)  # of a full run, at which the worse half is stopped
 
 
@@ -58,12 +69,14 @@ def compare(
     their operations left out each. `minutes` is for all training together, 30 where nothing is
     given; `steps` is the length of one full run instead. `labels` are labelled data, of which only
     the training part is looked at: a linear probe on a held-out fifth of it ranks. Without them
-    effective rank, stability under augmentation and agreement of neighbours do. `settings` are
+    effective rank, stability under augmentation and agreement of neighbours do. What an operation
+    contributes is the score of all views minus that without it, sample by sample. `settings` are
     those of `pretrain`, by dotted key, for all. The same call with the same `out` goes on where it
     was.
 
-    Raises SelfsupError: E201 what is asked for makes no sense, E304 `out` holds another comparison,
-    and what `pretrain` and `evaluate` raise.
+    Raises SelfsupError: E201 what is asked for makes no sense, E202 a method that cannot learn from
+    the data, before any is trained, E304 `out` holds another comparison, and what `pretrain` and
+    `evaluate` raise.
     """
     console, out = console or Console(), Path(out)
     keep_apart(out, data)
@@ -73,6 +86,8 @@ def compare(
     budget = {"steps": steps} if steps else {"minutes": minutes or 30.0}
     told = _begin(out, common, contenders, budget, rungs, labels)
     whole = {"train.steps": steps} if steps else {"train.minutes": full_minutes(told)}
+    if not told["scores"]:
+        _check(common, contenders if vary is None else {WHOLE: contenders[WHOLE]}, console)
     alive = list(contenders)
     for rung in rungs:
         for name in alive:
@@ -81,6 +96,9 @@ def compare(
                 console.say(f"{name}: training to {rung:.0%} of {length(told)}")
                 row = {"name": name, "rung": rung, **_train(out / name, given, rung, console)}
                 row |= _judge(out / name, labels, seed, console)
+                if vary and labels is not None and name != WHOLE:
+                    ours, theirs = (np.load(out / of / OUTCOMES) for of in (WHOLE, name))
+                    row["contribution"] = difference(ours, theirs, seed)._asdict()
                 told["scores"].append(row)
                 replace(out / "compare.json", (json.dumps(told, indent=1) + "\n").encode())
         alive = _better_half(told, alive, rung) if rung < 1 else alive
@@ -114,12 +132,30 @@ def _contenders(
     if not operations:
         raise SelfsupError(
             "E201",
-            f"the views of {name} cannot be taken apart yet",
+            f"the views of {name} cannot be taken apart",
             do="compare methods: --methods simclr,dino",
         )
     method = {"method.name": methods[0]} if methods else {}
-    found = {"all-views": method}
-    return found | {f"without-{o}": {**method, "modality.without": o} for o in operations}
+    parts = {f"{WITHOUT}{o}": {**method, "modality.without": o} for o in operations}
+    return {WHOLE: method, **parts}
+
+
+def _check(
+    common: dict[str, Any], contenders: Mapping[str, dict[str, Any]], console: Console
+) -> None:
+    """Raises SelfsupError where one of them could not begin, before any of them trains."""
+    from .pretrain.choose import absolute, choose, source_of
+    from .pretrain.job import build_method, modality_of
+
+    source = modality = None
+    for name, own in contenders.items():
+        console.progress(f"{name}: can it learn from these data?")
+        given = {**common, **own, "train.steps": 1}  # of a length in minutes speed is measured
+        made = absolute({key: Given(value, "compare") for key, value in given.items()})
+        source = source or source_of(made, None, None)
+        settings = choose(made, source, Console(quiet=True))
+        modality = modality or modality_of(settings, source)
+        build_method(settings, modality)
 
 
 def _begin(
@@ -192,12 +228,16 @@ def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, An
         found: dict[str, Any] = {"quality": quality(encoder, store, some, seed)._asdict()}
     if labels is not None:
         console.progress("linear probe ...")
-        found["probe"] = _probe(encoder, labels, seed, cache)
+        found["probe"], outcomes = _probe(encoder, labels, seed, cache)
+        np.save(path / OUTCOMES, outcomes)
     return found
 
 
-def _probe(encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None) -> dict[str, Any]:
-    """A linear probe on four fifths of the labels' training part, judged on the rest of it."""
+def _probe(
+    encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """A linear probe on four fifths of the labels' training part, judged on the rest of it; and
+    what each sample of that adds to the encoder's score."""
     source = seen_as(open_source(labels), encoder.modality.contents)
     known = source.labels()
     if known is None or not (known[0] >= 0).any():
@@ -223,11 +263,13 @@ def _probe(encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None) ->
         }
         measure = measure_for(target[:held], len(names))
         found: dict[str, Any] = {"train": len(train), "test": len(test), "measure": measure.title}
+        outcomes = {}
         for of, (a, b) in pairs.items():
             scale = linear.scale_of(a, common=of == encoder.modality.baseline_name)
             plane, _ = linear.probe(a, target[held:], len(names), scale=scale, seed=seed)
-            found[of] = over_samples(measure(plane(scale(b)), target[:held]))._asdict()
-    return found
+            outcomes[of] = measure(plane(scale(b)), target[:held])
+            found[of] = over_samples(outcomes[of])._asdict()
+    return found, outcomes[controls.PRETRAINED]
 
 
 def _score(told: dict[str, Any], name: str, rung: float) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from .evaluate.quality import Quality
 
 BY_PROBE, BY_QUALITY = "linear probe", "label-free quality"
 GONE = ("collapsed", "diverged")
+WITHOUT = "without-"  # an operation of the views
 
 
 class Comparison:
@@ -129,6 +130,9 @@ def sentence(told: dict[str, Any]) -> str:
         text += f"; {rivals[0]['name']} is within the interval"
     if max(found["high"] for found in scores.values()) >= best["low"]:
         text += "; it does not clearly beat its controls"
+    if parts := {r["name"].removeprefix(WITHOUT): r for r in board if "contribution" in r}:
+        clear = [name for name, row in parts.items() if row["contribution"]["low"] > 0]
+        text += f"; views clearly gain from {', '.join(clear) or 'no operation alone'}"
     return text + "."
 
 
@@ -137,9 +141,12 @@ def rows(told: dict[str, Any]) -> list[list[str]]:
     board = leaderboard(told)
     others = [k for k in board[0].get("probe", {}) if k not in ("train", "test", "measure")]
     head = ["", "reached", *(_measure(board[0]) if o == controls.PRETRAINED else o for o in others)]
+    apart = any("contribution" in row for row in board)
+    head += ["contribution"] * apart
     found = [[*head, *Quality._fields, "samples/s", "health"]]
     for row in board:
         scores = [_percent(row["probe"][of]) for of in others]
+        scores += [_percent(row["contribution"], "+") if "contribution" in row else ""] * apart
         numbers = [f"{row['quality'][field]:.2f}" for field in Quality._fields]
         speed = row["samples_per_second"]
         found.append(
@@ -167,12 +174,17 @@ def notes(told: dict[str, Any]) -> list[str]:
             f"{probe['train']} labels teach the probe and {probe['test']} judge it, all from the "
             "training part; the test part is untouched: selfsup evaluate."
         )
+    if any("contribution" in row for row in told["scores"]):
+        lines.append(
+            "contribution: all views minus the views without that operation, on the same test "
+            "samples. Its interval is of these samples: another seed may differ by more."
+        )
     lines.append(
         "rank: effective rank over its limit; stability: own second view nearest; agreement: "
         "neighbours kept by another view."
     )
     found = agreement(told)
-    if found:
+    if found.get("correlation"):
         listed = ", ".join(f"{name} {value:+.2f}" for name, value in found["correlation"].items())
         lines.append(
             f"Spearman with the probe over {found['correlation_over']} scores: {listed}. "
@@ -185,5 +197,5 @@ def _measure(row: dict[str, Any]) -> str:
     return row.get("probe", {}).get("measure", "linear probe")
 
 
-def _percent(found: dict[str, Any]) -> str:
-    return f"{100 * found['value']:.1f} ± {50 * (found['high'] - found['low']):.1f}"
+def _percent(found: dict[str, Any], sign: str = "") -> str:
+    return f"{100 * found['value']:{sign}.1f} ± {50 * (found['high'] - found['low']):.1f}"

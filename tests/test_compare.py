@@ -124,19 +124,40 @@ def test_the_same_command_goes_on_where_it_was(found, pictures, settings, monkey
 
 
 def test_views_are_taken_apart(pictures, settings, tmp_path):
-    told = compare(
+    out = tmp_path / "views"
+    found = compare(
         pictures / "train",
         methods=("simclr",),
         vary="views",
         steps=2,
-        out=tmp_path / "views",
+        labels=pictures,
+        out=out,
         settings=settings,
         console=QUIET,
-    ).to_json()
+    )
+    told = found.to_json()
     names = {row["name"] for row in told["scores"]}
     operations = selfsup.modalities.find("image").operations
     assert names == {"all-views", *(f"without-{name}" for name in operations)}
-    assert told["by"] == leaderboard.BY_QUALITY and all(r["rung"] == 1 for r in told["scores"])
+    assert all(row["rung"] == 1 for row in told["scores"])
+    whole, *parts = told["scores"]
+    assert whole["name"] == "all-views" and "contribution" not in whole
+    ours = np.load(out / "all-views" / "outcomes.npy")
+    for row in parts:
+        gain, theirs = row["contribution"], np.load(out / row["name"] / "outcomes.npy")
+        assert gain["value"] == pytest.approx(ours.mean() - theirs.mean())
+        assert theirs.mean() == pytest.approx(row["probe"]["pretrained"]["value"])
+        assert gain["low"] <= gain["value"] <= gain["high"]
+    never = next(row for row in parts if row["name"] == "without-blur")  # of 8 pixels
+    assert never["contribution"]["value"] == never["contribution"]["high"] == 0
+    assert "views clearly gain from" in str(found) and "contribution" in str(found)
+    assert "contribution" in (out / "report.html").read_text()
+
+
+def test_a_method_that_cannot_learn_from_the_data_is_refused_before_any_trains(pictures, tmp_path):
+    with pytest.raises(SelfsupError, match="mlm") as raised:
+        compare(pictures / "train", methods=("simclr", "mlm"), steps=8, out=tmp_path / "x")
+    assert raised.value.code == "E202" and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,9 @@ class _Contrast(torch.autograd.Function):
     """-log p(partner | the other 2n - 1), its gradient found in the same pass.
 
     Written out, the similarities of 2,708 nodes take 117 MB, and autograd goes over them ten times.
+    Under autocast they are of half precision, unlike other methods' contrasts: float32 takes twice
+    as long. For 2,708 nodes at temperature 0.4 the loss is off by at most 2e-4 of itself; the
+    gradient by 1.4 % where all nodes are alike, at a cosine of 0.9999, and by 0.4 % where not.
     """
 
     @staticmethod

@@ -46,7 +46,8 @@ class Audio(Modality):
     `form` is what encoders get: log-mel pictures, (b, 1, mels, frames), or waves, (b, 1, samples).
     `rate` in Hz; without one, 16,000 or the data's own if that is lower. `hop` is the length of a
     frame in ms, the unit of sizes. `longest` seconds of a recording are kept, from its middle.
-    With `mix` up to that share of a strong view is another sound of the batch, in the background.
+    With `mix` up to that share of a strong view is another sound of the batch, in the background;
+    `without` names what views leave out, such as "noise,mask".
     `keep_truncated` uses files that end early as far as they go, `keep_silent` those without sound.
     """
 
@@ -61,6 +62,8 @@ class Audio(Modality):
     mean = (-9.0,)  # of log-mel powers; learned from the data
     std = (3.5,)
 
+    operations = looks.OPERATIONS
+
     def __init__(
         self,
         *,
@@ -72,6 +75,7 @@ class Audio(Modality):
         mix: float = 0.0,
         keep_truncated: bool = False,
         keep_silent: bool = False,
+        without: str = "",
     ):
         if rate is not None and not RATES[0] <= rate <= RATES[1]:
             raise _setting(f"modality.rate is {rate}", f"from {RATES[0]} to {RATES[1]} Hz")
@@ -83,6 +87,7 @@ class Audio(Modality):
         self.rate = rate or USUAL_RATE
         self.fixed = rate is not None
         self.keep_truncated, self.keep_silent = keep_truncated, keep_silent
+        self.without = self.left_out(without)
         if form == "wave":
             self.mean, self.std = (0.0,), (1.0,)
 
@@ -306,10 +311,10 @@ class Audio(Modality):
             frames, share = (small, spec.local_share) if local else (size, spec.share)
             own = draws.of_view(number)
             if self.form == "wave":
-                first = looks.starts(lengths, frames * self.step, own.uniform())
+                first = looks.starts(lengths, frames * self.step, self._where(own))
                 waves = self._cut(samples, first, frames * self.step)
                 if number >= spec.light:
-                    waves = looks.disturbed_wave(waves, looks.draw_look(own), own)
+                    waves = looks.disturbed_wave(waves, self._look(own), own)
                 views.append(looks.standardised(waves)[:, None])
                 continue
             views.append(
@@ -327,20 +332,29 @@ class Audio(Modality):
         light: bool,
     ) -> Float[Tensor, "b 1 m t"]:
         if light:
-            first = looks.starts(lengths, frames * self.step, draws.uniform())
+            first = looks.starts(lengths, frames * self.step, self._where(draws))
             waves = self._cut(samples, first, frames * self.step, self.margin)
             return self._normal(self._log_mel(waves))
         # of a word, two thirds say what it was, and a fifth does not: the fourth root of the share
+        share = (1.0, 1.0) if "crop" in self.without else share
         wide = frames * draws.uniform(*share) ** 0.25
-        first = looks.starts(lengths, (wide * self.step).long(), draws.uniform())
+        first = looks.starts(lengths, (wide * self.step).long(), self._where(draws))
         waves = self._cut(samples, first, frames * self.step, self.margin)
-        look = looks.draw_look(draws)
+        look = self._look(draws)
         power = looks.mel_power(waves, self.rate, self.step, self.mels)
         picture = looks.decibel_free(looks.disturbed(power, look, draws))
         if self.mix:
             picture = looks.mixed(picture, draws.uniform(0, self.mix), self.std[0])
         picture = looks.resized(picture, torch.zeros_like(wide), wide, frames, look)
         return looks.masked(self._normal(picture)[:, 0], look)[:, None]
+
+    def _where(self, draws: Draws) -> Float[Tensor, " b"]:
+        """In a recording a view lies, from 0 to 1; where nothing is cropped, in the middle."""
+        found = draws.uniform()
+        return torch.full_like(found, 0.5) if "crop" in self.without else found
+
+    def _look(self, draws: Draws) -> looks.Look:
+        return looks.leave_out(looks.draw_look(draws), self.without)
 
     @staticmethod
     def local_size(size: int) -> int:

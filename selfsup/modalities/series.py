@@ -37,7 +37,8 @@ class Series(Modality):
 
     `instance` scales each channel of each sample by its own mean and deviation instead of those of
     the data: for series that drift, where the level means nothing. `calendar` adds seven channels
-    that tell the minute, the hour, the day ... of each step, for data with dates.
+    that tell the minute, the hour, the day ... of each step, for data with dates. `without` names
+    what views leave out, such as "noise,hole".
     """
 
     name = "series"
@@ -50,8 +51,11 @@ class Series(Modality):
     mean = (0.0,)  # the scale of the channels is in `state`
     std = (1.0,)
 
-    def __init__(self, *, instance: bool = False, calendar: bool = False):
+    operations = looks.OPERATIONS
+
+    def __init__(self, *, instance: bool = False, calendar: bool = False, without: str = ""):
         self.instance, self.calendar = instance, calendar
+        self.without = self.left_out(without)
         self.added = len(CALENDAR) if calendar else 0  # channels behind those of the data
         self.level: Tensor = torch.zeros(0)  # (c,) of each channel in the data
         self.spread: Tensor = torch.ones(0)
@@ -148,9 +152,12 @@ class Series(Modality):
             steps = (local_size or self.local_size(size)) if local else size
             own = draws.of_view(number)
             share = spec.local_share if local else spec.share
-            shown = looks.show(x, n, looks.draw_spans(own, n, steps, share, pieces), steps)
+            spans = looks.draw_spans(own, n, steps, share, pieces)
+            spans = looks.whole(n, steps, pieces) if "crop" in self.without else spans
+            shown = looks.show(x, n, spans, steps)
             if number >= spec.light:
-                shown = self._changed(shown, partial(looks.disturb, draws=own))
+                change = partial(looks.disturb, draws=own, without=self.without)
+                shown = self._changed(shown, change)
             views.append(self._view(shown))
         return views
 

@@ -51,7 +51,8 @@ class Video(Modality):
     A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
     seen whole. Folders of frames were taken at `frame_rate`. `longest` seconds of a clip are kept,
     from its middle. `mirror` says that a clip and its mirror image mean the same. `keep_truncated`
-    uses files that end early as far as they go.
+    uses files that end early as far as they go. `without` names what views leave out, such as
+    "colour,time".
     """
 
     name = "video"
@@ -63,6 +64,8 @@ class Video(Modality):
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
+    operations = (*looks.OPERATIONS, "time")
+
     def __init__(
         self,
         *,
@@ -72,6 +75,7 @@ class Video(Modality):
         longest: float = 10.0,
         mirror: bool = True,
         keep_truncated: bool = False,
+        without: str = "",
     ):
         rates = (frame_rate,) if rate is None else (rate, frame_rate)
         if frames < 4 or frames % 4 or not all(0 < r <= 1000 for r in rates) or longest <= 0:
@@ -83,6 +87,7 @@ class Video(Modality):
             )
         self.frames, self.longest, self.frame_rate = frames, longest, frame_rate
         self.mirror, self.keep_truncated = mirror, keep_truncated
+        self.without = self.left_out(without)
         self.rate, self.fixed = rate or 8.0, rate is not None
         self.stored = 2 * self.rate  # frames a second: so that half a view has as many
 
@@ -274,17 +279,22 @@ class Video(Modality):
             side, share = (small, spec.local_share) if local else (size, spec.share)
             own = draws.of_view(number)
             boxes = looks.draw_boxes(own, height, width, share)
-            if not self.mirror:
+            if "crop" in self.without:
+                boxes = _middle(height, width)._replace(mirrored=boxes.mirrored)
+            if not self.mirror or "mirror" in self.without:
                 boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
             # in time less is cut off than in space: what happens takes time
-            long = self._span(frames) * own.uniform(0.75 if light else 0.5, 1.0)
+            part, start = own.uniform(0.75 if light else 0.5, 1.0), own.uniform()
+            if "time" in self.without:
+                part, start = torch.ones_like(part), torch.full_like(start, 0.5)
+            long = self._span(frames) * part
             long = long / 2 if local else long
-            first = own.uniform() * (frames - long)
+            first = start * (frames - long)
             at = clips.moments(frames, first, long, self.frames // 2 if local else self.frames)
             look = None
             if not light:
                 recipe = looks.recipe(number - spec.light, side, spec.alike, local)
-                look = looks.draw_looks(own, recipe)
+                look = looks.draw_looks(own, looks.leave_out(recipe, self.without))
             views.append(self._cut(samples, at, boxes, side, look))
         return views
 

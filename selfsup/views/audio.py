@@ -5,6 +5,7 @@ same whatever the window.
 """
 
 import math
+from collections.abc import Collection
 from functools import cache
 from typing import NamedTuple
 
@@ -23,6 +24,15 @@ WARP, SHIFT = 0.25, 0.04  # of the frequency axis: stretched and moved, as by an
 NOISY, QUIETEST, LOUDEST = 0.8, 30.0, 0.0  # how often, and signal over noise in dB
 AT_ONCE = 512  # frames that a processor transforms while they are in its cache
 HOLE = 0.3  # of an axis that a mask covers at most (SpecAugment)
+
+# What the setting `without` leaves out of views: "crop", and these numbers of a Look
+STILL = {
+    "filter": {"gain": 0.0, "tilt": 0.0, "ripple": 0.0},
+    "pitch": {"warp": 1.0, "shift": 0.0},
+    "noise": {"noise": math.inf},
+    "mask": {"holes": 0.0},
+}
+OPERATIONS = ("crop", *STILL)
 
 
 # ---- the transform -------------------------------------------------------------------------------
@@ -121,6 +131,12 @@ def draw_look(draws: Draws) -> Look:
     holes = torch.stack([*hole(), *hole()], 1)
     level = torch.where(noisy, level, torch.inf)
     return Look(gain, tilt, ripple, phase, warp, shift, level, colour, holes)
+
+
+def leave_out(look: Look, names: Collection[str]) -> Look:
+    """The look without some of its disturbances."""
+    still = {field: value for name in names for field, value in STILL.get(name, {}).items()}
+    return look._replace(**{f: torch.full_like(getattr(look, f), v) for f, v in still.items()})
 
 
 def filter_curve(look: Look, n: int) -> Float[Tensor, "b n"]:
@@ -232,7 +248,7 @@ def disturbed_wave(waves: Float[Tensor, "b n"], look: Look, draws: Draws) -> Flo
     time = (torch.arange(n, device=waves.device) + 0.5) / n
     begin, end = look.holes[:, 2:3], look.holes[:, 3:4]
     waves = waves.masked_fill((time >= begin) & (time < end), 0.0)
-    return waves * torch.where(look.tilt > 0, 1.0, -1.0)[:, None]
+    return waves * torch.where(look.tilt >= 0, 1.0, -1.0)[:, None]
 
 
 def standardised(waves: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:

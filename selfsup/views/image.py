@@ -49,7 +49,7 @@ class Recipe:
     solarise: float = 0.0
 
 
-# What the setting `without` of the image modality leaves out of views
+# What the setting `without` of pictures and clips leaves out of views
 OPERATIONS = ("crop", "mirror", "colour", "gray", "blur", "solarise")
 
 

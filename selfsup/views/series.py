@@ -5,6 +5,7 @@ the straight line between its neighbours, so that nothing jumps, and `here` tell
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ STRETCH = 1.5  # at most, of the part of a series that a view shows
 NOISE, SCALE, BEND = 0.2, 0.2, 0.15  # deviations, in deviations of the channel itself
 WAVES = 3  # half periods of the slowest bends
 HOLE, HOLED = 0.2, 0.5  # longest part of a view that is taken out, and how often
+OPERATIONS = ("crop", "noise", "scale", "bend", "hole")  # that the setting `without` leaves out
 
 
 class Series(NamedTuple):
@@ -96,17 +98,19 @@ def bridged(values: Float[Tensor, "b c t"], here: Bool[Tensor, "b c t"]) -> Tens
     return torch.where(here, values, line.masked_fill(none, 0.0))
 
 
-def disturb(series: Series, draws: Draws) -> Series:
+def disturb(series: Series, draws: Draws, without: Collection[str] = ()) -> Series:
     """Noise, another scale and a slow bend for each channel, and at times a hole."""
+    most = {"noise": NOISE, "scale": SCALE, "bend": BEND, "hole": HOLE}
+    most |= dict.fromkeys(without, 0.0)
     values, here = series
     b, c, t = values.shape
     unit = deviation(series)[1]
-    noise = draws.normal(c * t).view(b, c, t) * draws.uniform(0.0, NOISE)[:, None, None]
+    noise = draws.normal(c * t).view(b, c, t) * draws.uniform(0.0, most["noise"])[:, None, None]
     place = (torch.arange(t, device=values.device) + 0.5) / t
     waves = torch.stack([torch.cos(math.pi * k * place) for k in range(1, WAVES + 1)])
-    bend = draws.normal(c * WAVES).view(b, c, WAVES) @ waves * BEND  # (b, c, t)
-    gain = 1 + SCALE * draws.normal(c).view(b, c, 1)
-    hole = draws.uniform(0.0, HOLE) * draws.chance(HOLED)
+    bend = draws.normal(c * WAVES).view(b, c, WAVES) @ waves * most["bend"]  # (b, c, t)
+    gain = 1 + most["scale"] * draws.normal(c).view(b, c, 1)
+    hole = draws.uniform(0.0, most["hole"]) * draws.chance(HOLED)
     start = draws.uniform() * (1 - hole)
     cut = (place >= start[:, None]) & (place < (start + hole)[:, None])  # (b, t)
     values = values * gain * (1 + bend) + noise * unit

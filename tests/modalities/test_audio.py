@@ -283,6 +283,21 @@ def test_views_are_finite_differ_and_depend_on_the_sample_alone(batch, form):
     assert not torch.equal(other[0], views[0])
 
 
+@pytest.mark.parametrize("form", ["mel", "wave"])
+def test_operations_of_views_can_be_left_out(batch, form):
+    def made(names):
+        audio = Audio(form=form, without=",".join(names))
+        return audio.views(batch, Views(strong=1), Draws(0, batch.samples), 24)[0]
+
+    names = set(Audio.operations)
+    plain = Audio(form=form).plain(batch, 24)
+    torch.testing.assert_close(made(names), plain, atol=1e-3, rtol=1e-3)
+    for name in names - ({"pitch"} if form == "wave" else set()):  # each alone changes a view
+        assert (made(names - {name}) - plain).abs().mean() > 0.01, name
+    with pytest.raises(SelfsupError, match="colour"):
+        Audio(without="colour")
+
+
 def test_light_views_show_a_part_of_the_recording_as_it_is(batch):
     audio = Audio(form="wave")
     (view,) = audio.views(batch, Views(light=1), Draws(0, batch.samples), 10)

@@ -116,6 +116,21 @@ def test_views_are_functions_of_the_sample_alone():
     assert not any(torch.equal(x, y) for x, y in zip(together, other, strict=True))
 
 
+@pytest.mark.parametrize("piece", [False, True])
+def test_operations_of_views_can_be_left_out(piece):
+    batch = batch_of(samples((45, 32, 40, 60) * 4), piece)
+
+    def made(names):
+        modality = Series(without=",".join(names))
+        modality.restore(learned().state)
+        return modality.views(batch, Views(strong=1), Draws(0, batch.samples), SIZE)[0]
+
+    names, plain = set(Series.operations), learned().plain(batch, SIZE)
+    torch.testing.assert_close(made(names), plain)
+    for name in names:  # each of them alone changes some samples
+        assert not torch.allclose(made(names - {name}), plain), name
+
+
 def test_pieces_of_recordings_are_shown_as_they_are():
     modality = learned()
     arrays = samples((48, 48))

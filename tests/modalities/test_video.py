@@ -362,6 +362,22 @@ def test_mirrors_can_be_left_out():
         assert bright.all() != mirror
 
 
+def test_operations_of_views_can_be_left_out():
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (24, 40, 48, 3), dtype=np.uint8)
+    batch = batch_of([fields.pack({"frames": frames})] * 24)
+
+    def made(names):
+        spec = Views(strong=2, alike=False)
+        modality = Video(without=",".join(names))
+        return modality.views(batch, spec, Draws(0, batch.samples), 40)[1]
+
+    names, plain = set(Video.operations), Video().plain(batch, 40)
+    torch.testing.assert_close(made(names), plain, atol=2e-2, rtol=0.0)
+    for name in names:  # each of them alone changes some of the clips
+        assert (made(names - {name}) - plain).abs().max() > 0.1, name
+
+
 def test_baseline_sees_motion(batch):
     modality = Video()
     found = modality.baseline(batch)
