@@ -8,7 +8,8 @@ arXiv 2205.13504: its moving average is linear too), and the last value, carried
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ BATCH = 64
 SEED = 0  # of the stretches that are drawn
 SHOWN = 3  # test stretches that are kept with their forecasts
 FORMAT = 1
+KINDS = ("mse", "mae")
+
+# of each subject's networks, the squared and the absolute error of each test stretch
+Errors = dict[str, list[tuple[np.ndarray, np.ndarray]]]
 
 
 class Forecast(Told):
@@ -56,7 +61,7 @@ class Forecast(Told):
         raise KeyError(f"no forecast of {of!r} at {horizon}")
 
     def __str__(self) -> str:
-        subjects = (PRETRAINED, UNTRAINED, LINEAR, LAST)
+        subjects = list(dict.fromkeys(row["of"] for row in self._told["scores"]))
         rows = [["steps ahead, MSE / MAE", *subjects, "gain over the better control"]]
         for horizon in self._told["horizons"]:
             cells = [f"{self.error(horizon, of):.3f} / {self.error(horizon, of, 'mae'):.3f}"
@@ -174,7 +179,7 @@ class Judge:
         for horizon in self.horizons:
             parts = [self.origins(part, horizon) for part in range(3)]
             futures = [self.future(origins, horizon) for origins in parts]
-            errors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+            errors: Errors = {}
             for number, (of, encoder) in enumerate(networks):
                 known = cache.setdefault((of, number), {})
                 features = [self.features(encoder, o, known, of) for o in parts]
@@ -188,10 +193,10 @@ class Judge:
             errors[LAST] = [wrong(np.nan_to_num(last), futures[2])]
             if horizon == self.horizons[0]:
                 cases = self.cases(parts[2], futures[2], {PRETRAINED: ours, LAST: last})
-            for of, pairs in errors.items():
-                mse, mae = (float(np.mean([np.nanmean(p[k]) for p in pairs])) for k in (0, 1))
-                scores.append({"horizon": horizon, "of": of, "mse": mse, "mae": mae})
-            gains.append({"horizon": horizon, **self.gain(errors, parts[2], horizon)})
+            scores += rows(errors, horizon)
+            count = self.blocks(horizon)
+            over = partial(over_blocks, origins=parts[2], horizon=horizon, blocks=count)
+            gains.append({"horizon": horizon, "blocks": count, **gained(errors, over)})
         counts = [len(self.origins(part, self.horizons[0])) for part in range(3)]
         return {
             "format": FORMAT,
@@ -213,20 +218,6 @@ class Judge:
             ],
             "seconds": round(time.monotonic() - self.started, 1),
         }
-
-    def gain(
-        self, errors: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-        origins: list[tuple[int, int]], horizon: int,
-    ) -> dict[str, Any]:  # fmt: skip
-        """How much smaller the squared error is than the better control's, and than untrained."""
-        squared = {of: np.stack([pair[0] for pair in pairs]) for of, pairs in errors.items()}
-        ours = squared.pop(PRETRAINED)
-        control = min(squared, key=lambda of: np.nanmean(squared[of]))
-        count = self.blocks(horizon)
-        over, own = (
-            over_blocks(squared[of] - ours, origins, horizon, count) for of in (control, UNTRAINED)
-        )
-        return {**over, "control": control, "blocks": count, "over_untrained": own}
 
     def blocks(self, horizon: int) -> int:
         """As many as futures that do not overlap fit into what tests, of all recordings."""
@@ -343,6 +334,27 @@ def wrong(guess: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     known = np.isfinite(off).sum((1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nansum(off**2, (1, 2)) / known, np.nansum(np.abs(off), (1, 2)) / known
+
+
+def rows(errors: Errors, horizon: int) -> list[dict[str, Any]]:
+    """The mean errors of each subject, over its networks and the stretches."""
+    return [
+        {"horizon": horizon, "of": of}
+        | {k: float(np.mean([np.nanmean(p[i]) for p in pairs])) for i, k in enumerate(KINDS)}
+        for of, pairs in errors.items()
+    ]
+
+
+def gained(errors: Errors, over: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, Any]:
+    """How much smaller the squared error is than the better control's, and than untrained.
+
+    `over` gives the mean of gains (networks, n), and its interval.
+    """
+    squared = {of: np.stack([pair[0] for pair in pairs]) for of, pairs in errors.items()}
+    ours = squared.pop(PRETRAINED)
+    control = min(squared, key=lambda of: np.nanmean(squared[of]))
+    own = over(squared[UNTRAINED] - ours)
+    return {**over(squared[control] - ours), "control": control, "over_untrained": own}
 
 
 def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:
