@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from recipes.__main__ import NEEDS
 from selfsup import listing, methods, released
@@ -102,6 +103,9 @@ CASES += [(m, "residues") for m in (*ANY, *WORDS, "Data2Vec")]  # tokens that co
 CASES += [("SimCSE", g) for g in ("dilated", "graphs", "nodes", "text", "residues")]
 CASES += [(m, "pairs") for m in (*ANY, *PARTED)]
 CASES += [(m, g) for m in (*ANY, *ACTED) for g in ("frames", "vectors")]
+# what a sample adds to the loss depends on no other one; all nodes are of one graph
+ALONE = [(m, g) for m, g in CASES if g != "nodes"]
+ALONE = [(m, g) for m, g in ALONE if not getattr(methods, m.replace("_", "")).across_batch]
 # what each modality's data are here
 BUILT = {
     "audio": ("sound",),  # one channel on an oblong grid, and otherwise as pictures are
@@ -316,6 +320,44 @@ def test_kept_encoder_gives_one_vector_a_sample_and_one_a_place(case):
         assert found == (8, prod(encoder.grid), encoder.dim)
     else:  # the largest graph says how many places there are
         assert found[0] == 8 and found[2] == encoder.dim
+
+
+def changed(x, sample):
+    """The same samples, but for what one of them shows."""
+    if isinstance(x, Parts):
+        return Parts({name: changed(part, sample) for name, part in x.of.items()})
+    x = copy.deepcopy(x)
+    if isinstance(x, Graphs):
+        x.values[x.graph[x.owner] == sample] *= 3.0
+    elif isinstance(x, Ragged):
+        x.values[sample] = 3 + (x.values[sample] - 2) % 20
+    elif isinstance(x, Steps):
+        x.observations[sample] = 1 - x.observations[sample].flip(-1)
+    else:
+        x[sample] = 1 - x[sample].flip(-1)
+    return x
+
+
+@pytest.mark.parametrize(("name", "kind"), ALONE, ids=map("-".join, ALONE))
+def test_what_a_sample_adds_to_the_loss_is_its_own(name, kind):
+    """What a change of one sample does to the loss is the same whatever another one shows. Batch
+    norm has fixed statistics here."""
+    method, views = build(name, kind)
+    for module in method.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    found, state = [], copy.deepcopy(method.state_dict())
+    for samples in ((), (0,), (1,), (0, 1)):
+        method.load_state_dict(state)
+        torch.manual_seed(1)
+        others = list(views)
+        for sample in samples:
+            others = [changed(x, sample) for x in others]
+        with torch.no_grad():
+            found.append(sum(method(others, 0.5).values()).item())
+    plain, one, other, both = found
+    assert one != plain != other
+    assert plain + both == pytest.approx(one + other, rel=1e-6, abs=2e-8)
 
 
 def test_masked_methods_refuse_an_encoder_without_tokens():

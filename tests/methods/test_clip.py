@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fixed import ONE, OTHER
 from torch.nn.functional import normalize
 
 from selfsup.encoder import Encoder
@@ -74,6 +75,15 @@ def test_the_loss_is_the_papers(kind):
         assert scale == pytest.approx(10) and float(method.bias) == -10
         expected = slow_sigmoid(z["a"], z["b"], scale, -10.0)
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_against_another_implementation():
+    """open_clip_torch 3.3.0, loss.py: ClipLoss, and SigLipLoss with a bias of -3; scale 10."""
+    a, b, scale = normalize(ONE, dim=1), normalize(OTHER, dim=1), torch.tensor(10.0)
+    found = (softmax(a, b, 0, scale) + softmax(b, a, 0, scale)) / 2
+    torch.testing.assert_close(found, torch.tensor(1.4166164398), atol=1e-5, rtol=1e-5)
+    found = sigmoid(a, b, 0, scale, torch.tensor(-3.0))
+    torch.testing.assert_close(found, torch.tensor(12.9824132919), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])

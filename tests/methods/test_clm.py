@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import methods
@@ -21,6 +22,17 @@ def test_loss_against_a_slow_reading():
             count += 1
     found = method([x], 0.0)["next"]
     torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """transformers 5.23.0, loss/loss_utils.py, ForCausalLMLoss; labels of padding are -100."""
+    method, _ = build("CLM", "text")
+    valid = torch.arange(5) < torch.tensor([5, 2, 4])[:, None]
+    x = Ragged(torch.arange(15).view(3, 5) * 4 % 7, valid)
+    method.encoder.features = lambda seen: waves(0.3, 3, 5, 7)[:, :-1]
+    method.encoder.logits = lambda states: states
+    found = method([x], 0.0)["next"]
+    torch.testing.assert_close(found, torch.tensor(1.7334125042), atol=1e-5, rtol=1e-5)
 
 
 def test_full_rows_give_what_padded_ones_give():

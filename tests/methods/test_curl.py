@@ -21,10 +21,11 @@ def test_loss_against_a_slow_reading_of_equation_4():
 
 
 def test_loss_against_the_authors_product():
-    """curl_sac.py of the authors: logits = q (W k'), less the largest of each row."""
+    """curl_sac.py of the authors, at 0999558: logits = q (W k'), less the largest of each row."""
     logits = ONE @ (W @ OTHER.T)
     logits = logits - logits.max(1)[0][:, None]
     expected = torch.nn.CrossEntropyLoss()(logits, torch.arange(6))
+    torch.testing.assert_close(expected, torch.tensor(1.6452966928), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(bilinear(ONE, OTHER, W), expected)
     assert not torch.isclose(bilinear(ONE, OTHER, W.T), expected, atol=1e-3)  # W is on one side
 

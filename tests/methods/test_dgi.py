@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from fixed import ONE, OTHER, waves
 from test_graph import WIDTH, graphs
 
 from selfsup.graph import network
 from selfsup.methods import DGI
-from selfsup.methods.dgi import corruption
+from selfsup.methods.dgi import corruption, discrimination
 
 
 def method(**settings) -> DGI:
@@ -29,6 +30,13 @@ def test_loss_against_a_slow_reading():
             total -= torch.log(torch.sigmoid(h[i] @ model.weight @ s))
             total -= torch.log(1 - torch.sigmoid(wrong[i] @ model.weight @ s))
     torch.testing.assert_close(found, total / (2 * x.nodes), atol=1e-5, rtol=1e-5)
+
+
+def test_discrimination_against_another_implementation():
+    """torch_geometric 2.8.1, nn/models/deep_graph_infomax.py, which adds the two means."""
+    summary = ONE.mean(0).sigmoid().expand(6, 4)
+    found = discrimination(ONE, OTHER, summary, waves(1.3, 4, 4)) / 6
+    torch.testing.assert_close(found, torch.tensor(1.3611094952), atol=1e-5, rtol=1e-5)
 
 
 def test_corruption_reorders_within_graphs_and_every_order_is_as_likely():

@@ -1,6 +1,8 @@
 import math
 
+import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup.methods.dino import across_views
@@ -19,6 +21,36 @@ def test_across_views_against_a_slow_reading_of_equation_3():
                 p = torch.softmax(student[j, row], -1)
                 total -= sum(teacher[i, row, k] * math.log(p[k]) for k in range(7)) / 3
     torch.testing.assert_close(across_views(student, teacher), total / pairs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.15, 0.055), (0.5, 0.07)])
+def test_loss_against_a_slow_reading(progress, temperature):
+    """Algorithm 1, view by view; the student's temperature is 0.1."""
+    method, views = build("DINO", "image")
+    method.centre.normal_()
+    for p in method.teacher.parameters():  # after a while it is another one
+        p.data += 0.1 * torch.randn_like(p)
+    total = 0.0
+    for i in range(2):
+        t = method.teacher_head(method.teacher(views[i]))
+        t = ((t - method.centre) / temperature).softmax(-1)
+        for j in range(8):
+            if i != j:
+                s = method.head(method.encoder(views[j])) / 0.1
+                total -= (t * s.softmax(-1).log()).sum(-1).mean() / 14
+    terms = method(views, progress)
+    assert list(terms) == ["dino"]
+    torch.testing.assert_close(terms["dino"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """lightly 1.6.0, loss/dino_loss.py, teacher_temp 0.055, a centre that is not zero."""
+    method, views = build("DINO", "image")
+    method.head.forward = lambda h, frozen: waves(1.1, 64, 32)
+    method.teacher_head.forward = lambda h: waves(0.4, 16, 32)
+    method.centre.copy_(waves(0.7, 32))
+    found = method(views, 0.15)["dino"]
+    torch.testing.assert_close(found, torch.tensor(11.7355222702), atol=1e-5, rtol=1e-5)
 
 
 def test_a_view_is_not_scored_against_itself():

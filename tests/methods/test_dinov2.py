@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from fixed import ONE, OTHER
 from test_contract import build
 
 from selfsup.losses import sinkhorn
@@ -19,18 +20,19 @@ def run(method, views, progress=0.5):
     return terms, *said
 
 
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.5, 0.07)])
 @pytest.mark.parametrize("centring", ["sinkhorn", "mean"])
-def test_terms_against_a_slow_reading(centring):
+def test_terms_against_a_slow_reading(centring, progress, temperature):
     method, views = build("DINOv2", "image")
     method.centring = centring
     for centre in method.centres:
         centre.mean.normal_()
-    terms, samples, parts, whole, all_parts = run(method, views, 0.0)
+    terms, samples, parts, whole, all_parts = run(method, views, progress)
     if centring == "mean":
-        targets = ((whole - method.centres[0].mean) / 0.04).softmax(-1)
-        parts_targets = ((all_parts - method.centres[1].mean) / 0.04).softmax(-1)
+        targets = ((whole - method.centres[0].mean) / temperature).softmax(-1)
+        parts_targets = ((all_parts - method.centres[1].mean) / temperature).softmax(-1)
     else:
-        targets, parts_targets = sinkhorn(whole / 0.04), sinkhorn(all_parts / 0.04)
+        targets, parts_targets = (sinkhorn(t / temperature) for t in (whole, all_parts))
     targets, samples = targets.view(2, 8, 32), samples.view(10, 8, 32) / 0.1
     total = 0.0
     for i in range(2):
@@ -54,6 +56,13 @@ def test_koleo_against_a_slow_reading():
         total -= math.log(near) / 7
     assert float(koleo(x, 1e-8)) == pytest.approx(total, abs=1e-5)
     assert float(koleo(x)) == pytest.approx(total, abs=5e-3)
+
+
+def test_koleo_against_another_implementation():
+    """lightly 1.6.0, loss/koleo_loss.py."""
+    assert float(koleo(ONE, 1e-8)) == pytest.approx(0.6918401718, abs=1e-5)
+    both = koleo(ONE, 1e-8) + koleo(OTHER, 1e-8)
+    assert float(both) == pytest.approx(1.4018931389, abs=1e-5)
 
 
 def test_koleo_is_finite_for_duplicates_and_under_autocast():

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from fixed import ONE, OTHER
 from test_graph import WIDTH, graphs
 from torch.nn.functional import cosine_similarity
 
@@ -30,6 +31,22 @@ def test_loss_and_gradient_are_those_of_the_equations():
     ours = torch.autograd.grad(3 * found, (u, v))
     theirs = torch.autograd.grad(3 * expected, (u, v))
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_loss_against_a_slow_reading_and_another_implementation():
+    torch.manual_seed(0)
+    method = GRACE(network("gcn", WIDTH, dim=8), hidden=8, dim=4)
+    for p in method.projector.parameters():  # or all point almost the same way
+        torch.nn.init.normal_(p)
+    x, y = graphs((4, 2)), graphs((4, 2), seed=1)
+    u, v = (method.projector(method.encoder.nodes(view)) for view in (x, y))
+    terms = method([x, y], 0.0)
+    assert list(terms) == ["contrast"]
+    torch.testing.assert_close(terms["contrast"], slow(u, v, 0.4), atol=1e-5, rtol=1e-5)
+    method.projector.forward = lambda h: torch.cat([ONE, OTHER])
+    found = method([x, y], 0.0)["contrast"]
+    # authors' code at 700be33, model.py, tau 0.4, on the same numbers
+    torch.testing.assert_close(found, torch.tensor(1.7469743490), atol=1e-5, rtol=1e-5)
 
 
 def test_parts_of_the_similarities_give_the_same(monkeypatch):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from fixed import ONE, waves
 from test_graph import WIDTH, graphs
 from torch.nn.functional import cosine_similarity
 
@@ -23,6 +24,30 @@ def test_loss_is_equation_2():
         slow += (1 - (a @ b / (a.norm() * b.norm()))) ** 3 / 5
     found = scaled_cosine(cosine_similarity(z, x), 3.0).mean()
     torch.testing.assert_close(found, slow, atol=1e-5, rtol=1e-5)
+    found = scaled_cosine(cosine_similarity(ONE, waves(2.0, 6, 4)), 3.0).mean()
+    # sce_loss of graphmae/models/loss_func.py, alpha 3, as in Haldate-Yu/GraphMAE at 2531136
+    torch.testing.assert_close(found, torch.tensor(2.3284881115), atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_a_slow_reading():
+    """Each hidden node's own values are the target, whatever it showed; over the hidden alone."""
+    model, x = method(noise=0.3), graphs((9, 1, 12))
+    torch.nn.init.normal_(model.decoder.project.bias)  # of a lone hidden node nothing else is said
+    torch.manual_seed(1)
+    found = model([x], 0.0)
+    torch.manual_seed(1)
+    hidden, blank, shown = model.mask(x)
+    assert not torch.equal(shown.dense(), x.dense()) and (hidden & ~blank).any()
+    h = model.between(model.encoder.nodes(shown, blank, model.token))
+    z = model.decoder(torch.where(hidden[:, None], 0.0, h), x)
+    total, count = 0.0, 0
+    for i, own in enumerate(x.dense()):
+        if hidden[i]:
+            cosine = z[i] @ own / (z[i].norm() * own.norm()) if own.any() else 0.0
+            total += (1 - cosine) ** 3
+            count += 1
+    assert list(found) == ["reconstruction"] and count == 11
+    torch.testing.assert_close(found["reconstruction"], total / count, atol=1e-5, rtol=1e-5)
 
 
 def test_masks_have_the_sizes_of_the_paper():

@@ -5,11 +5,13 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import METHODS, build
 
 from selfsup.errors import SelfsupError
 from selfsup.language import Language
 from selfsup.methods import HuBERT
+from selfsup.methods.hubert import named
 from selfsup.sound import wave
 
 
@@ -38,6 +40,13 @@ def test_loss_against_a_slow_reading():
             own = min(range(8), key=lambda k: (((local[b, t] - mean) / std) - centres[k]).norm())
             total -= torch.log(scores[own] / sum(scores))
     torch.testing.assert_close(found, total / 24, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_against_another_implementation():
+    """fairseq at 0dfd6b6, models/hubert/hubert.py: compute_pred, and its criterion's mean."""
+    scores = named(waves(0.3, 2, 5, 4), waves(1.9, 5, 4), 0.1).flatten(0, 1)
+    found = torch.nn.functional.cross_entropy(scores, torch.arange(10) * 3 % 5)
+    torch.testing.assert_close(found, torch.tensor(5.8901796341), atol=1e-5, rtol=1e-5)
 
 
 def test_hidden_tokens_are_never_seen_by_the_trunk_and_only_they_are_scored():
@@ -129,12 +138,13 @@ def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
     torch.testing.assert_close(gradient(0.1), 0.1 * gradient(1.0), atol=1e-6, rtol=1e-3)
 
 
-def test_first_clusters_are_of_the_stem_as_it_was():
+def test_first_clusters_are_of_the_stem_as_it_was_and_the_penalty_as_it_is():
     torch.manual_seed(0)
     encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=2, heads=2)
     method, x = HuBERT(encoder, clusters=8, dim=16, span=2), torch.randn(4, 1, 3200)
     seen = listened(method.outer)
-    method([x], 0.0)
+    penalty = method([x], 0.0)["penalty"]
+    torch.testing.assert_close(penalty, 10 * encoder.stem.local(x).square().mean())
     with torch.no_grad():
         for p in encoder.stem.parameters():
             p.add_(0.1)

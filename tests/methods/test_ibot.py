@@ -1,4 +1,6 @@
+import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup.methods.ibot import at_hidden
@@ -20,14 +22,15 @@ def run(method, views, progress=0.5):
     return terms, *said, torch.cat(masks_)
 
 
-def test_terms_against_a_slow_reading():
+@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 0.04), (0.5, 0.07)])
+def test_terms_against_a_slow_reading(progress, temperature):
     method, views = build("IBOT", "image")
     for centre in method.centres:
         centre.mean.normal_()
-    terms, student, teacher, hidden = run(method, views, 0.0)
+    terms, student, teacher, hidden = run(method, views, progress)
     samples, rest = student[: 12 * 8].view(12, 8, 32) / 0.1, student[12 * 8 :] / 0.1
-    whole = ((teacher[:16] - method.centres[0].mean) / 0.04).softmax(-1).view(2, 8, 32)
-    parts = ((teacher[16:] - method.centres[1].mean) / 0.04).softmax(-1)
+    whole = ((teacher[:16] - method.centres[0].mean) / temperature).softmax(-1).view(2, 8, 32)
+    parts = ((teacher[16:] - method.centres[1].mean) / temperature).softmax(-1)
     total = 0.0
     for i in range(2):
         for j in range(12):
@@ -42,6 +45,20 @@ def test_terms_against_a_slow_reading():
             at += 1
     assert at == len(rest) == len(parts) > 0
     torch.testing.assert_close(terms["tokens"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_of_tokens_against_another_implementation():
+    """lightly 1.6.0, loss/ibot_loss.py, teacher_temp 0.055, a centre that is not zero."""
+    method, views = build("IBOT", "image")
+    hidden = waves(0.2, 16, 16) > 0.6
+    hidden[::3] = False
+    parts = iter(hidden.split(8))
+    method.hide = lambda rows, device: next(parts)
+    method.head.forward = lambda h, frozen: waves(1.1, len(h), 32)
+    method.teacher_head.forward = lambda h: waves(0.4, len(h), 32)
+    method.centres[1].mean.copy_(waves(0.7, 32))
+    found = method(views, 0.15)["tokens"]
+    torch.testing.assert_close(found, torch.tensor(7.2156834602), atol=1e-5, rtol=1e-5)
 
 
 def test_each_hidden_token_is_compared_with_the_same_token_of_the_same_view():

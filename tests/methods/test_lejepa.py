@@ -7,21 +7,25 @@ from test_contract import build
 from selfsup.losses import sigreg
 
 
+def slow(views, d):
+    total, step, n = 0.0, 3 / 16, views.shape[1]
+    for view in views:
+        for m in range(d.shape[1]):
+            x = (view @ d[:, m]).tolist()
+            for k in range(-16, 17):  # both sides of zero
+                t = k * step
+                phi = sum(complex(math.cos(t * a), math.sin(t * a)) for a in x) / n
+                error = abs(phi - math.exp(-t * t / 2)) ** 2 * math.exp(-t * t / 2)
+                total += n * error * step * (0.5 if abs(k) == 16 else 1)
+    return torch.tensor(total / len(views) / d.shape[1])
+
+
 def test_sigreg_against_a_slow_reading_and_another_implementation():
     d = waves(0.5, 4, 8)
     d = d / d.norm(dim=0)
     views = torch.stack([ONE, OTHER])
-    total, step = 0.0, 3 / 16
-    for view in views:
-        for m in range(8):
-            x = (view @ d[:, m]).tolist()
-            for k in range(-16, 17):  # both sides of zero
-                t = k * step
-                phi = sum(complex(math.cos(t * a), math.sin(t * a)) for a in x) / 6
-                error = abs(phi - math.exp(-t * t / 2)) ** 2 * math.exp(-t * t / 2)
-                total += 6 * error * step * (0.5 if abs(k) == 16 else 1) / 16
     found = sigreg(views, d)
-    torch.testing.assert_close(found, torch.tensor(total), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, slow(views, d), atol=1e-5, rtol=1e-5)
     # lightly 1.6.0, loss/lejepa_loss.py, along the same directions
     torch.testing.assert_close(found, torch.tensor(1.6974742413), atol=1e-5, rtol=1e-5)
 
@@ -50,6 +54,19 @@ def test_all_views_are_drawn_to_the_mean_of_the_wide_ones():
     for view in by_view:
         total += (view - (by_view[0] + by_view[1]) / 2).square().mean() / 8
     torch.testing.assert_close(terms["prediction"], 0.95 * total)
+
+
+def test_sigreg_is_of_each_view_along_directions_of_length_one_and_weighs_a_twentieth():
+    method, views = build("LeJEPA", "image")
+    z = waves(0.3, 64, 8)
+    method.projector.forward = lambda h: z
+    torch.manual_seed(3)
+    terms = method(views, 0.5)
+    torch.manual_seed(3)
+    d = torch.randn(8, 32)
+    expected = 0.05 * slow(z.view(8, 8, 8), d / d.norm(dim=0))
+    assert set(terms) == {"prediction", "sigreg"}
+    torch.testing.assert_close(terms["sigreg"], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_directions_are_drawn_anew_from_the_step_and_gradients_reach_all_views():

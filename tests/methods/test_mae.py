@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import masks
@@ -26,6 +27,18 @@ def test_loss_against_a_slow_reading():
             row += 1
     terms = method([x], 0.0)
     torch.testing.assert_close(terms["reconstruction"], total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """transformers 5.23.0, ViTMAEForPreTraining, norm_pix_loss; its decoder says `guess`."""
+    method, _ = build("MAE", "image")
+    x, guess = waves(0.3, 2, 3, 16, 16), waves(1.9, 2, 3, 16, 16)
+    hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 4
+    method.mask = lambda batch, grid, device: hidden
+    said = masks.take(method.encoder.stem.patches(guess), hidden)
+    method.rebuild = lambda x, hidden: (torch.zeros(2, 4, 24), said)
+    found = method([x], 0.0)["reconstruction"]
+    torch.testing.assert_close(found, torch.tensor(1.5213664770), atol=1e-5, rtol=1e-5)
 
 
 def test_hidden_tokens_are_never_seen_by_the_encoder_and_alone_are_scored():

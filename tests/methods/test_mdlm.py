@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import methods
 from selfsup.errors import SelfsupError
 from selfsup.generate import denoised
 from selfsup.language import Language
+from selfsup.methods import mdlm
 from selfsup.methods.mdlm import LEAST, times
 from selfsup.ragged import Ragged
 from selfsup.stems import END, MASK
@@ -39,7 +41,20 @@ def test_loss_against_a_slow_reading():
                 others = torch.cat([scores[:MASK], scores[MASK + 1 :]])
                 nats = others.logsumexp(0) - scores[x.values[b, i]]
                 total += nats * (slope / (torch.exp(sigma) - 1)).item()
-    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation(monkeypatch):
+    """Authors' code at b886f9f, diffusion.py: _subs_parameterization, _loss, log-linear noise."""
+    method, _ = build("MDLM", "text")
+    valid = torch.arange(5) < torch.tensor([5, 2, 4])[:, None]
+    x = Ragged(2 + torch.arange(15).view(3, 5) * 4 % 5, valid)
+    monkeypatch.setattr(mdlm, "times", lambda *_: torch.tensor([0.9, 0.3, 0.6]))
+    method._draws = lambda x: 1.0 - (torch.arange(15).view(3, 5) % 3 == 1).float()
+    method.encoder.features = lambda seen: waves(0.3, 3, 5, 7)
+    method.encoder.logits = lambda states: states
+    found = method([x], 0.0)["bound"]
+    torch.testing.assert_close(found, torch.tensor(1.1885868311), atol=1e-5, rtol=1e-5)
 
 
 def test_times_are_spread_evenly_and_uniform_each():

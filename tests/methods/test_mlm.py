@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import build, texts
 
 from selfsup import methods
@@ -28,6 +29,18 @@ def test_loss_against_a_slow_reading():
                 total -= scores.log_softmax(-1)[x.values[b, i]]
                 count += 1
     torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """transformers 5.23.0, loss/loss_utils.py, ForMaskedLMLoss; other tokens' labels are -100."""
+    method, _ = build("MLM", "text")
+    valid = torch.arange(5) < torch.tensor([5, 2, 4])[:, None]
+    x = Ragged(torch.arange(15).view(3, 5) * 4 % 7, valid)
+    method._choose = lambda x: x.valid & (torch.arange(15).view(3, 5) % 3 == 1)
+    method.encoder.features = lambda seen: waves(0.3, 3, 5, 7)
+    method.name = lambda states: states
+    found = method([x], 0.0)["masked"]
+    torch.testing.assert_close(found, torch.tensor(1.7135442495), atol=1e-5, rtol=1e-5)
 
 
 def test_the_rule_of_eighty_ten_ten():

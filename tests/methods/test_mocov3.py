@@ -18,6 +18,8 @@ def test_the_loss_is_symmetric_and_scaled_by_twice_the_temperature():
             total -= (near[i] / near.sum()).log() / 6
     found = method([torch.randn(6, 3, 16, 16)] * 2, 0.5)["info_nce"]
     torch.testing.assert_close(found, 2 * 0.2 * total, atol=1e-5, rtol=1e-5)
+    # authors' code at 0c5d00a, moco/builder.py: ctr_loss, T 0.2, on the same numbers
+    torch.testing.assert_close(found, torch.tensor(1.7732733488), atol=1e-5, rtol=1e-5)
 
 
 def test_no_gradient_flows_through_keys():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fixed import ONE, OTHER
 from test_contract import build
 from torch.nn.functional import cosine_similarity
 
@@ -24,6 +25,15 @@ def test_loss_against_a_slow_reading():
         scores = [torch.exp(cosine_similarity(h1[i], h2[j], dim=0) / 0.05) for j in range(8)]
         total -= torch.log(scores[i] / sum(scores))
     torch.testing.assert_close(found, total / 8, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """Authors' code at 206d7ae, simcse/models.py: cl_forward, temperature 0.05."""
+    method, views = build("SimCSE", "text")
+    both = iter((ONE, OTHER))
+    method.head.forward = lambda h: next(both)
+    found = method(views, 0.0)["contrast"]
+    torch.testing.assert_close(found, torch.tensor(2.1887543201), atol=1e-5, rtol=1e-5)
 
 
 def test_the_two_looks_differ_and_evaluation_has_none_of_it():

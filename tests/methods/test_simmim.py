@@ -1,4 +1,5 @@
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import masks
@@ -20,6 +21,18 @@ def test_loss_against_a_slow_reading():
                 count += len(patch)
     terms = method([x], 0.0)
     torch.testing.assert_close(terms["reconstruction"], total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """transformers 5.23.0, ViTForMaskedImageModeling; its decoder says `guess`."""
+    method, _ = build("SimMIM", "image")
+    x, guess = waves(0.3, 2, 3, 16, 16), waves(1.9, 2, 3, 16, 16)
+    hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 4
+    method.mask = lambda batch, grid, device: hidden
+    said = masks.take(method.encoder.stem.patches(guess), hidden)
+    method.rebuild = lambda x, hidden: (torch.zeros(2, 16, 24), said)
+    found = method([x], 0.0)["reconstruction"]
+    torch.testing.assert_close(found, torch.tensor(0.9130282998), atol=1e-5, rtol=1e-5)
 
 
 def test_hidden_values_are_never_seen_and_alone_are_scored():

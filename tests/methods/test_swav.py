@@ -21,6 +21,27 @@ def test_swapped_against_a_slow_reading_of_equation_6_and_another_implementation
     torch.testing.assert_close(found, torch.tensor(3.6856980324), atol=1e-4, rtol=1e-5)
 
 
+def test_loss_against_a_slow_reading():
+    """Codes by exp(scores / 0.05) and three rounds; scores are over the temperature of 0.1."""
+    method, views = build("SwAV", "image")
+    raw = waves(0.3, 8, 8, 16)  # views, samples, numbers
+    method.projector.forward = lambda h: raw.flatten(0, 1)
+    c = method.prototypes.directions.detach()
+    scores = (raw / raw.norm(dim=-1, keepdim=True)) @ (c / c.norm(dim=1, keepdim=True)).T
+    total = 0.0
+    for i in range(2):
+        q = (scores[i] / 0.05).exp()
+        for _ in range(3):
+            q = q / q.sum(0) / 32
+            q = q / q.sum(1, keepdim=True) / 8
+        for j in range(8):
+            for row in range(8 if i != j else 0):
+                p = (scores[j, row] / 0.1).softmax(0)
+                total -= (8 * q[row] * p.log()).sum() / 8 / 14
+    found = method(views, 0.0)["swav"]
+    torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-5)
+
+
 def test_a_view_does_not_foretell_its_own_code():
     scores = waves(0.2, 2, 3, 5).requires_grad_()
     codes = torch.zeros(2, 3, 5)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 
 from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder
@@ -51,6 +52,16 @@ def test_equations_and_hierarchy(monkeypatch):
             a, b = (z[:, : len(z[0]) // 2 * 2].unflatten(1, (-1, 2)).amax(2) for z in (a, b))
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, abs=1e-5), name
+
+
+def test_loss_against_another_implementation(monkeypatch):
+    """The authors' code (ts2vec 0.1, models/losses.py), hierarchical_contrastive_loss."""
+    method = TS2Vec(Dilated(7, 2, dim=4, hidden=4, depth=1))
+    both = iter((waves(0.3, 3, 7, 4), waves(1.9, 3, 7, 4)))
+    monkeypatch.setattr(ts2vec, "overlap", lambda *_: ((0, 0, 7, 7), torch.zeros(3).long()))
+    monkeypatch.setattr(TS2Vec, "see", lambda *_: next(both))
+    found = sum(method.loss([torch.zeros(3, 2, 7)], 0.0).values())
+    torch.testing.assert_close(found, torch.tensor(1.8676685095), atol=1e-5, rtol=1e-5)
 
 
 def test_untrained_losses_are_at_chance(monkeypatch):

@@ -2,10 +2,12 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import masks
 from selfsup.errors import SelfsupError
+from selfsup.methods import Wav2Vec2
 from selfsup.methods.wav2vec2 import Quantiser, contrast, others, perplexity
 from selfsup.sound import wave
 
@@ -27,6 +29,60 @@ def test_contrast_against_a_slow_reading():
                 torch.stack([similarity(i) for i in candidates]), 0
             )
     torch.testing.assert_close(contrast(c, q, wrong, 0.1), total / 21, atol=1e-5, rtol=1e-5)
+
+
+def test_terms_against_a_slow_reading():
+    """Equations 1 to 4. Targets are of what is hidden, as it was."""
+    method, (x,) = build("Wav2Vec2", "series")
+    hidden = torch.arange(8).expand(8, 8) % 2 == 0
+    method.mask = lambda batch, grid, device: hidden
+    torch.manual_seed(3)
+    terms = method([x], 0.5)
+    torch.manual_seed(3)
+    even = torch.rand(8, 4 * 2 * 8).clamp(1e-7, 1 - 1e-7).view(8, 4, 2, 8)
+    quantiser, stem = method.quantiser, method.encoder.stem
+    tokens = stem.project(stem.patches(x))
+    tokens[hidden] = method.blank
+    final = method.encoder.trunk(tokens + method.encoder.positions)
+    total, used = 0.0, torch.zeros(2, 8)
+    for b in range(8):
+        codes, q = [], []
+        for k in range(4):
+            local = x[b, :, 16 * k : 16 * k + 8].flatten()
+            local = (local - local.mean()) / (local.var(correction=0) + 1e-5).sqrt()
+            scores = (quantiser.choose.weight @ local + quantiser.choose.bias).view(2, 8)
+            used = used + scores.softmax(-1) / 32
+            codes.append((scores - (-even[b, k].log()).log()).argmax(-1).tolist())
+            q.append(torch.cat([quantiser.codes[g, codes[k][g]] for g in range(2)]))
+        for k in range(4):
+            c = method.context(final[b, 2 * k])
+            near = [torch.cosine_similarity(c, method.target(v), dim=0) / 0.1 for v in q]
+            there = [near[i] for i in range(4) if i == k or codes[i] != codes[k]]
+            total -= (near[k] - torch.stack(there).logsumexp(0)) / 32
+    perplexities = [torch.exp(-sum(p * p.log() for p in book)) for book in used]
+    assert set(terms) == {"contrast", "diversity"}  # patches are not learned: no penalty
+    torch.testing.assert_close(terms["contrast"], total, atol=1e-5, rtol=1e-5)
+    expected = 0.1 * (16 - sum(perplexities)) / 16
+    torch.testing.assert_close(terms["diversity"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_parts_against_another_implementation():
+    """transformers 5.23.0, models/wav2vec2: compute_contrastive_logits and the cross-entropy of
+    forward, all others of the row wrong; _compute_perplexity, which adds up the books."""
+    wrong = ~torch.eye(6, dtype=torch.bool).expand(2, 6, 6)
+    found = contrast(waves(0.3, 2, 6, 4), waves(1.9, 2, 6, 4), wrong, 0.1)
+    torch.testing.assert_close(found, torch.tensor(7.5419135094), atol=1e-5, rtol=1e-5)
+    p = (2 * waves(0.5, 10, 2, 8)).softmax(-1).mean(0)
+    found = perplexity(p).sum()
+    torch.testing.assert_close(found, torch.tensor(15.8584222794), atol=1e-5, rtol=1e-5)
+
+
+def test_penalty_is_the_mean_square_of_what_the_stem_gives():
+    torch.manual_seed(0)
+    encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)
+    x = torch.randn(4, 1, 3200)
+    terms = Wav2Vec2(encoder, codes=8, dim=16, span=2)([x], 0.5)
+    torch.testing.assert_close(terms["penalty"], 10 * encoder.stem.local(x).square().mean())
 
 
 def test_perplexity_of_even_and_of_one_code():
@@ -98,8 +154,6 @@ def test_only_hidden_tokens_are_scored():
 
 @pytest.mark.parametrize("penalty", [0.0, 10.0])
 def test_on_waves_the_stem_gets_a_tenth_of_the_gradient(penalty):
-    from selfsup.methods import Wav2Vec2
-
     def gradient(share):
         torch.manual_seed(0)
         encoder = wave("wave_tiny", (3200,), 16_000, channels=16, dim=24, depth=1, heads=2)

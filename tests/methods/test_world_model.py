@@ -9,6 +9,7 @@ from selfsup.encoder import resnet
 from selfsup.errors import SelfsupError
 from selfsup.health import Monitor
 from selfsup.logs import Events
+from selfsup.losses import sigreg
 from selfsup.methods import WorldModel
 from selfsup.methods.world_model import Predictor, mean
 from selfsup.steps import Observer, Steps
@@ -37,6 +38,26 @@ def test_foretold_is_compared_with_what_came_and_padding_counts_for_nothing():
     other.actions[~x.valid] -= 9.0
     for name, value in method([other], 0.0).items():
         torch.testing.assert_close(value, found[name])
+
+
+def test_what_keeps_vectors_apart_against_slow_readings():
+    """VICReg's equations 1 and 3 over all steps that are there, whosever they are; SIGReg too."""
+    method, (x,) = build("World_Model", "vectors")
+    method.weights["sigreg"] = 0.5
+    torch.manual_seed(3)
+    found = method([x], 0.0)
+    torch.manual_seed(3)
+    d = torch.randn(12, 256)
+    all_steps = method.encoder.features(x)
+    z = torch.stack([all_steps[b, t] for b in range(8) for t in range(6) if x.valid[b, t]])
+    mean = sum(z) / len(z)
+    covariance = sum(torch.outer(row - mean, row - mean) for row in z) / (len(z) - 1)
+    below = sum((1 - (covariance[i, i] + 1e-4).sqrt()).clamp(min=0) for i in range(12)) / 12
+    beside = sum(covariance[i, j] ** 2 for i in range(12) for j in range(12) if i != j) / 12
+    expected = {"variance": 16 * below, "covariance": beside}
+    expected["sigreg"] = 0.5 * sigreg(z[None], d / d.norm(dim=0))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
 
 
 def test_later_observations_are_targets_and_never_inputs_of_what_is_foretold():
