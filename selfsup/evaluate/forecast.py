@@ -388,7 +388,7 @@ def gained(errors: Errors, over: Callable[[np.ndarray], dict[str, Any]]) -> dict
 
 
 def figure(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}" if abs(value) >= 0.1 else f"{value:{sign}.2g}"
+    return f"{value:{sign}.3f}" if abs(value) >= 0.1 else f"{value:{sign}#.2g}"
 
 
 def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..console import Console
 from ..data import open_source
@@ -123,10 +123,11 @@ class Judge:
         self.run, self.encoder, self.source, self.console = run, encoder, source, console
         self.began = time.monotonic()
         teaching, testing, self.statement, self.fair = divided(source, run)
-        self.episodes = len(testing)
-        cut = None if self.episodes >= FEWEST else STRETCH  # a unit of those that test
         modality: Any = encoder.modality
-        self.parts = [known(source, modality, teaching), known(source, modality, testing, cut)]
+        self.parts = [known(source, modality, spans) for spans in (teaching, testing)]
+        self.episodes = len(np.unique(self.parts[1].unit))
+        if self.episodes < FEWEST:
+            self.parts[1] = known(source, modality, testing, STRETCH)
         self.starts = [drawn(part.left, n) for part, n in zip(self.parts, (TEACH, TEST))]
         self.horizons = [h for h in horizons if min(len(a) for a in self.at(h)) >= LEAST]
         if not self.horizons:
@@ -326,7 +327,7 @@ def seen_by(encoder: LoadedEncoder, seen: np.ndarray) -> Float[Tensor, "n d"]:
     return torch.cat(found)
 
 
-def predictors_of(run: Any, count: int) -> list[nn.Module | None]:
+def predictors_of(run: Any, count: int) -> list[Any]:
     """The run's own and `count` of random weights; None for each where it has none."""
     chosen = settings_of(run)
     if chosen is None or not foretells(built(home := Run.open(run))):

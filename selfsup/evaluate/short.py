@@ -19,6 +19,7 @@ from .regress import VALIDATION
 from .split import by_name
 
 VELOCITY = "constant velocity"
+DRAWN = "drawn at random"
 LEAST = 20  # series that teach
 SHARE = 0.6  # of the steps, that are to be foretold
 
@@ -89,7 +90,7 @@ class Short(Judge):
         }
 
     def parts(self) -> dict[str, Any]:
-        return {"parts": not self.statement.startswith("drawn"), "ahead": self.ahead}
+        return {"parts": self.statement != DRAWN, "ahead": self.ahead}
 
     def notes(self, counts: list[int], gains: list[dict[str, Any]]) -> list[str]:
         left = f" {self.left_out} series are left out." if self.left_out else ""
@@ -110,7 +111,7 @@ def divided(source: SeriesSource, usable: np.ndarray) -> tuple[list[np.ndarray],
     if found is None or parts is None:
         places = usable[order(SEED, 3, len(usable))]
         cuts = [int(0.7 * len(places)), len(places) - int(0.2 * len(places))]
-        return [np.sort(part) for part in np.split(places, cuts)], "drawn at random"
+        return [np.sort(part) for part in np.split(places, cuts)], DRAWN
     train, test, statement, _ = parts
     choosing = [i for i, name in enumerate(found[1]) if name.lower() in VALIDATION]
     held = np.setdiff1d(usable[np.isin(found[0][usable], choosing)], test)
