@@ -15,6 +15,7 @@ from ..errors import SelfsupError
 from .names import Names, text
 from .packed import opened, suffix
 
+TRAIN = {"train", "training"}
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_name", "cls")

@@ -25,9 +25,10 @@ from .files import read_file
 from .names import Names, text
 from .outcome import BadSample
 from .parquet import read_all, schema_of
-from .tables import folder_labels, folder_splits
+from .tables import TRAIN, folder_labels, folder_splits
 
 STRETCH = 32  # steps of a sample
+FEW = 16  # episodes; of fewer the last part is not for training
 KEPT = 8  # episodes in memory: the stretches of one are often asked for together
 OBSERVATIONS = ("observation", "observations", "obs", "image", "images", "pixels", "state")
 ACTIONS = ("action", "actions", "act")
@@ -96,6 +97,29 @@ class Trajectories(Source):
         found = folder_splits(self._names())
         return None if found is None else (found[0][self.owner], found[1])
 
+    def ends(self) -> list[int]:
+        """Up to which step each episode is to learn from; what follows is there to be foretold.
+
+        Where folders are train and others, nothing of the others. Else all but the last fifth of
+        few episodes, and all of many.
+        """
+        steps = [episode.steps for episode in self.episodes]
+        found = folder_splits(self._names())
+        taught = [name.lower() in TRAIN for name in found[1]] if found else []
+        if found and len(set(taught)) == 2:
+            return [n * taught[code] for n, code in zip(steps, found[0].tolist(), strict=True)]
+        return [n - n // 5 for n in steps] if len(steps) < FEW else steps
+
+    def for_training(self) -> "Trajectories":
+        kept = [
+            Episode(episode.name, end, functools.partial(_beginning, episode.read, end))
+            for episode, end in zip(self.episodes, self.ends(), strict=True)
+            if end or not episode.steps  # broken ones are told
+        ]
+        if [episode.steps for episode in kept] == [episode.steps for episode in self.episodes]:
+            return self
+        return Trajectories(self.place, self.kind, kept, f"{self._fingerprint}-train")
+
     def _names(self) -> Names:
         return Names(os.fsencode(episode.name) for episode in self.episodes)
 
@@ -123,6 +147,10 @@ def whole(arrays: Fields) -> Fields:
     if len(x) == len(u) + 1:
         u = np.concatenate([u, np.zeros_like(u[:1])])
     return {"observation": x, "action": u}
+
+
+def _beginning(read: Callable[[], Fields], end: int) -> Fields:
+    return {name: values[:end] for name, values in whole(read()).items()}
 
 
 def pick(arrays: Iterable[str], names: tuple[str, ...]) -> str | None:

@@ -19,6 +19,8 @@ PARTS = 8  # of a step, each much shorter than the wall is thick
 NEAR = 0.08  # of the goal that counts as being there
 HELD = 6.0  # steps for which a random policy keeps pushing the same way, on average
 
+GREY = (153, 76)  # green and blue of the wall
+
 Worlds = Float[np.ndarray, "n 3"]
 
 
@@ -77,8 +79,16 @@ class Rooms:
         wall = (np.abs(x - 0.5) < WALL) & (np.abs(y - door) > DOOR)  # (n, h, w)
         width = max(RADIUS, 1 / self.size)
         dot = np.exp(-(np.square(x - at_x) + np.square(y - at_y)) / (2 * width**2))
-        channels = [dot, 0.6 * wall, 0.3 * wall]
-        return np.round(255 * np.stack(channels, -1)).astype(np.uint8)
+        channels = [255 * dot, *(level * wall for level in GREY)]
+        return np.round(np.stack(channels, -1)).astype(np.uint8)
+
+    @staticmethod
+    def shows(pictures: UInt8[np.ndarray, "n h w c"]) -> bool:
+        """Whether they are of this world: nothing but its wall is green or blue."""
+        if pictures.shape[3] != 3:
+            return False
+        wall = pictures[..., 1] > 0
+        return bool(wall.any() and (pictures[..., 1:] == wall[..., None] * GREY).all())
 
     def reached(self, state: Worlds, goal: Worlds) -> Bool[np.ndarray, " n"]:
         return np.linalg.norm(state[:, :2] - goal[:, :2], axis=1) < NEAR

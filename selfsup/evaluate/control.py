@@ -103,6 +103,7 @@ def control(
     }
     with stop.installed():
         source = open_source(settings.from_file(home.path / "resolved.toml")["data.path"].value)
+        source = source.for_training()
         if isinstance(source, Trajectories):
             console.progress("plan: behaviour cloning of the training data")
             policies[CLONE] = cloning(world, encoder, source, clone, seed)
@@ -119,17 +120,26 @@ def control(
 
 def model_of(run: Run) -> Any:
     """The method of a run with its weights. Raises E202 where it has no predictor."""
-    chosen = settings.resolve(settings.from_file(run.path / "resolved.toml"), ())
-    method = build_method(chosen, load(run.path).modality)
-    if not hasattr(method, "predictor"):
+    method = built(run)
+    if not foretells(method):
         raise SelfsupError(
             "E202",
             "this run cannot be planned with",
-            why=f"{chosen['method.name']} foretells nothing from actions",
+            why=f"{load(run.path).card.method} foretells nothing from actions",
             do="pretrain one on trajectories with --method world_model",
         )
     method.load_state_dict(dict(read(run.checkpoint, "method")))
     return method.eval()
+
+
+def built(run: Run) -> Any:
+    """The method of a run, its weights drawn anew."""
+    chosen = settings.resolve(settings.from_file(run.path / "resolved.toml"), ())
+    return build_method(chosen, load(run.path).modality)
+
+
+def foretells(method: Any) -> bool:
+    return hasattr(getattr(method, "predictor", None), "rollout")
 
 
 def _of_size(encoder: LoadedEncoder, given: dict[str, Any]) -> dict[str, Any]:

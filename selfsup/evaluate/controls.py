@@ -79,6 +79,12 @@ def settings_of(run: Any) -> settings.Settings | None:
     return settings.load(path) if path.is_file() else None
 
 
+def seen_before(run: Any, source: Source) -> bool:
+    """Whether a run has learned from just these data."""
+    own = data_of(run)
+    return own is not None and own.fingerprint() == source.fingerprint()
+
+
 def data_of(run: Any) -> Source | None:
     """What a run learned from, to teach a control; None where that is not at hand."""
     try:

@@ -86,14 +86,19 @@ def baseline(
     x = plain(train)
     mean = x.mean(0)
     x -= mean
+    axes = principal(x, modality.baseline_components)
+    return x @ axes, (plain(test) - mean) @ axes
+
+
+def principal(x: Float[Tensor, "n p"], most: int) -> Float[Tensor, "p k"]:
+    """The axes along which centred samples vary most: those that carry weight, `most` at most."""
     if len(x) > x.shape[1]:
         variance, axes = torch.linalg.eigh(_gram(x.T))
     else:
         variance, left = torch.linalg.eigh(_gram(x))
         axes = x.T.double() @ left / variance.clamp(min=1e-300).sqrt()
     keep = (variance > 1e-9 * variance.max().clamp(min=1e-30)).nonzero()[:, 0]
-    axes = axes[:, keep[-modality.baseline_components :].flip(0)].float()  # eigh sorts upwards
-    return x @ axes, (plain(test) - mean) @ axes
+    return axes[:, keep[-most:].flip(0)].float()  # eigh sorts upwards
 
 
 def _gram(x: Tensor) -> Float[Tensor, "n n"]:

@@ -8,8 +8,8 @@ arXiv 2205.13504: its moving average is linear too), and the last value, carried
 """
 
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,14 @@ from torch import Tensor
 from ..console import Console, columns, duration
 from ..data import open_source
 from ..data.outcome import BadSample
-from ..data.packed import suffix
-from ..data.series import Recordings, is_series
+from ..data.series import Recordings, SeriesSource
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..modalities.series import Series
 from ..randomness import mix, order
 from ..stop import stop
 from ..transfer.forecast import Stretches, level_of
-from .controls import PRETRAINED, UNTRAINED, fresh
+from .controls import PRETRAINED, UNTRAINED, fresh, seen_before
 from .interval import over_seeds
 from .result import Told, keep
 from .ridge import solutions
@@ -43,6 +42,10 @@ BATCH = 64
 SEED = 0  # of the stretches that are drawn
 SHOWN = 3  # test stretches that are kept with their forecasts
 FORMAT = 1
+KINDS = ("mse", "mae")
+
+# of each subject's networks, the squared and the absolute error of each test stretch
+Errors = dict[str, list[tuple[np.ndarray, np.ndarray]]]
 
 
 class Forecast(Told):
@@ -56,33 +59,37 @@ class Forecast(Told):
         raise KeyError(f"no forecast of {of!r} at {horizon}")
 
     def __str__(self) -> str:
-        subjects = (PRETRAINED, UNTRAINED, LINEAR, LAST)
+        subjects = list(dict.fromkeys(row["of"] for row in self._told["scores"]))
         rows = [["steps ahead, MSE / MAE", *subjects, "gain over the better control"]]
         for horizon in self._told["horizons"]:
-            cells = [f"{self.error(horizon, of):.3f} / {self.error(horizon, of, 'mae'):.3f}"
+            cells = [" / ".join(figure(self.error(horizon, of, kind)) for kind in KINDS)
                      for of in subjects]  # fmt: skip
             gain = next(g for g in self._told["gains"] if g["horizon"] == horizon)
             told = "no interval"
             if gain["low"] is not None:
-                told = f"± {(gain['high'] - gain['low']) / 2:.3f}"
-            rows.append([str(horizon), *cells, f"{gain['value']:+.3f} {told} ({gain['control']})"])
+                told = f"± {figure((gain['high'] - gain['low']) / 2)}"
+            rows.append(
+                [str(horizon), *cells, f"{figure(gain['value'], '+')} {told} ({gain['control']})"]
+            )
         return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
-    """One recording without classes is to be foretold."""
-    path = str(data)
-    table = suffix(path) in (".csv", ".tsv", ".parquet") and Path(path).is_file()
-    if labels is not None or modality != "series" or not table or not is_series(path):
+    """Series without classes are to be foretold."""
+    if labels is not None or modality != "series":
         return False
-    return isinstance(open_source(path), Recordings)
+    try:
+        source = open_source(data)
+    except SelfsupError:
+        return False  # what is wrong is said when the data are read for the task
+    return isinstance(source, SeriesSource) and source.labels() is None
 
 
 def evaluate_task(
     run: Any,
     data: Any,
     *,
-    horizons: Sequence[int] = HORIZONS,
+    horizons: Sequence[int] | None = None,
     seeds: int = NETWORKS,
     follow_links: bool = False,
     write: bool = True,
@@ -91,23 +98,32 @@ def evaluate_task(
 ) -> Forecast:
     """Judge an encoder by forecasts; a run's folder keeps them in evaluation-forecast.json.
 
-    Raises SelfsupError: E503 where there is no recording, or none that is long enough.
+    `horizons` are those of HORIZONS for recordings; of many series 60 % of the steps, and a third
+    of that. Raises SelfsupError: E503 where there are no series, or none that are long enough.
     """
+    from .short import Short
+
     console = console or Console()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links)
-        if not isinstance(source, Recordings) or not isinstance(encoder.modality, Series):
+        if not isinstance(source, SeriesSource) or not isinstance(encoder.modality, Series):
             raise SelfsupError(
                 "E503",
-                f"{source.place} is no recording for this encoder to forecast",
+                f"{source.place} holds no series for this encoder to forecast",
                 where=source.place,
-                why="a forecast needs one long series, and an encoder of series",
+                why="a forecast needs series, and an encoder of them",
                 do="give a table whose rows are steps of time",
             )
-        found = Judge(
-            encoder, source, tuple(horizons), max(2, min(seeds, NETWORKS)), console
-        ).found()
+        networks = max(2, min(seeds, NETWORKS))
+        if isinstance(source, Recordings):
+            found = Judge(encoder, source, tuple(horizons or HORIZONS), networks, console).found()
+        else:
+            found = Short(encoder, source, tuple(horizons or ()), networks, console).found()
+            if not found["data"]["parts"] and seen_before(run, source):
+                found["verdict"]["sentence"] += (
+                    " The network has learned from those that test, too."
+                )
         told = Forecast(found)
         if write:
             keep(run, "forecast", told)
@@ -120,18 +136,23 @@ class Judge:
     def __init__(
         self,
         encoder: LoadedEncoder,
-        source: Recordings,
+        source: Any,
         horizons: tuple[int, ...],
         networks: int,
         console: Console,
     ):
         self.encoder, self.source, self.console = encoder, source, console
         self.networks, self.started = networks, time.monotonic()
-        self.context, self.bounds = encoder.size, source.bounds
         self.instance = isinstance(encoder.modality, Series) and encoder.modality.instance
-        self.inputs = inputs(encoder, source)
         self.channel = [*source.columns, "0"][0]
-        self.series = []
+        self.series: list[Float[np.ndarray, "t c"]] = []
+        self.prepare(horizons)
+
+    def prepare(self, horizons: tuple[int, ...]) -> None:
+        """What is known before each origin, and values on their scale."""
+        source: Recordings = self.source
+        self.context, self.bounds = self.encoder.size, source.bounds
+        self.inputs = inputs(self.encoder, source)
         for values, limits in zip(source.series, source.bounds, strict=True):
             teaching = values[: limits[0]].astype(np.float64)
             with np.errstate(invalid="ignore"):
@@ -174,24 +195,26 @@ class Judge:
         for horizon in self.horizons:
             parts = [self.origins(part, horizon) for part in range(3)]
             futures = [self.future(origins, horizon) for origins in parts]
-            errors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+            errors: Errors = {}
             for number, (of, encoder) in enumerate(networks):
                 known = cache.setdefault((of, number), {})
                 features = [self.features(encoder, o, known, of) for o in parts]
-                level = [self.level(o) for o in parts] if self.instance else None
+                level = [self.level(o) for o in parts]
                 guess = regress(features, futures, level)
                 errors.setdefault(of, []).append(wrong(guess, futures[2]))
                 if of == PRETRAINED:
                     ours = guess
-            errors[LINEAR] = [wrong(self.linear(parts, futures), futures[2])]
-            last = np.repeat(self.values(parts[2], 1), horizon, 1)
-            errors[LAST] = [wrong(np.nan_to_num(last), futures[2])]
+            simple = self.simple(parts, futures)
+            errors |= {
+                of: [wrong(np.nan_to_num(guess), futures[2])] for of, guess in simple.items()
+            }
             if horizon == self.horizons[0]:
-                cases = self.cases(parts[2], futures[2], {PRETRAINED: ours, LAST: last})
-            for of, pairs in errors.items():
-                mse, mae = (float(np.mean([np.nanmean(p[k]) for p in pairs])) for k in (0, 1))
-                scores.append({"horizon": horizon, "of": of, "mse": mse, "mae": mae})
-            gains.append({"horizon": horizon, **self.gain(errors, parts[2], horizon)})
+                shown = {PRETRAINED: ours, LAST: simple[LAST]}
+                cases = self.cases(parts[2], futures[2], shown)
+            scores += rows(errors, horizon)
+            count = self.blocks(horizon)
+            over = partial(over_blocks, origins=parts[2], horizon=horizon, blocks=count)
+            gains.append({"horizon": horizon, "blocks": count, **gained(errors, over)})
         counts = [len(self.origins(part, self.horizons[0])) for part in range(3)]
         return {
             "format": FORMAT,
@@ -202,31 +225,23 @@ class Judge:
             "gains": gains,
             "cases": cases,
             "origins": dict(zip(("train", "val", "test"), counts, strict=True)),
-            "data": {"place": self.source.place, "bounds": self.source.bounds},
-            "notes": [
-                f"The last {self.context} steps are known. {counts[0]} stretches teach, "
-                f"{counts[1]} choose the strength, {counts[2]} test, evenly over the parts.",
-                "Errors are on scaled values. ± is half of a 95 % interval over blocks of test "
-                "stretches and untrained networks. Blocks at each horizon: "
-                + ", ".join(f"{g['blocks']} at {g['horizon']}" for g in gains)
-                + f"; fewer than {FEWEST} say nothing for certain.",
-            ],
+            "data": {"place": self.source.place, **self.parts()},
+            "notes": self.notes(counts, gains),
             "seconds": round(time.monotonic() - self.started, 1),
         }
 
-    def gain(
-        self, errors: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-        origins: list[tuple[int, int]], horizon: int,
-    ) -> dict[str, Any]:  # fmt: skip
-        """How much smaller the squared error is than the better control's, and than untrained."""
-        squared = {of: np.stack([pair[0] for pair in pairs]) for of, pairs in errors.items()}
-        ours = squared.pop(PRETRAINED)
-        control = min(squared, key=lambda of: np.nanmean(squared[of]))
-        count = self.blocks(horizon)
-        over, own = (
-            over_blocks(squared[of] - ours, origins, horizon, count) for of in (control, UNTRAINED)
-        )
-        return {**over, "control": control, "blocks": count, "over_untrained": own}
+    def parts(self) -> dict[str, Any]:
+        return {"bounds": self.bounds}
+
+    def notes(self, counts: list[int], gains: list[dict[str, Any]]) -> list[str]:
+        return [
+            f"The last {self.context} steps are known. {counts[0]} stretches teach, "
+            f"{counts[1]} choose the strength, {counts[2]} test, evenly over the parts.",
+            "Errors are on scaled values. ± is half of a 95 % interval over blocks of test "
+            "stretches and untrained networks. Blocks at each horizon: "
+            + ", ".join(f"{g['blocks']} at {g['horizon']}" for g in gains)
+            + f"; fewer than {FEWEST} say nothing for certain.",
+        ]
 
     def blocks(self, horizon: int) -> int:
         """As many as futures that do not overlap fit into what tests, of all recordings."""
@@ -258,8 +273,8 @@ class Judge:
         return np.stack([self.series[i][t : t + horizon] for i, t in origins])
 
     def level(self, origins: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of each channel before each origin, (n, 1, c) each."""
-        return level_of(list(self.values(origins, self.context)), True)
+        """What futures are relative to: mean and deviation of each channel, (n, 1, c) each."""
+        return level_of(list(self.values(origins, self.context)), self.instance)
 
     @torch.inference_mode()
     def features(
@@ -272,7 +287,7 @@ class Judge:
             some = todo[low : low + BATCH]
             stretches = Stretches(self.inputs, some, self.context)
             batch = stretches.batch(np.arange(len(some)))
-            x = encoder.modality.plain(batch.to(encoder.device), self.context)
+            x = encoder.modality.plain(batch.to(encoder.device), encoder.size)
             vectors = encoder.features(x)[:, -1].float().cpu().numpy().copy()  # lets go of the rest
             known.update(zip(some, vectors, strict=True))
             spent = duration(time.monotonic() - self.started)
@@ -281,14 +296,20 @@ class Judge:
             )
         return np.stack([known[origin] for origin in origins])
 
-    def linear(self, parts: list, futures: list[np.ndarray]) -> Float[np.ndarray, "n h c"]:
-        """One map from the values of a channel to its future, the same for all channels."""
-        past = [np.nan_to_num(self.values(o, self.context)).transpose(0, 2, 1) for o in parts]
-        flat = [p.reshape(-1, self.context) for p in past]
-        after = [f.transpose(0, 2, 1).reshape(-1, f.shape[1], 1) for f in futures]
-        guess = regress(flat, after)[:, :, 0]
-        n, horizon, channels = futures[2].shape
-        return guess.reshape(n, channels, horizon).transpose(0, 2, 1)
+    def simple(
+        self, parts: list[list[tuple[int, int]]], futures: list[np.ndarray]
+    ) -> dict[str, Float[np.ndarray, "n h c"]]:
+        """What needs no network."""
+        last = np.repeat(self.values(parts[2], 1), futures[2].shape[1], 1)
+        return {LINEAR: linear([self.values(o, self.context) for o in parts], futures), LAST: last}
+
+
+def linear(pasts: list[np.ndarray], futures: list[np.ndarray]) -> Float[np.ndarray, "n h c"]:
+    """One map from the values of a channel to its future, the same for all channels."""
+    flat = [np.nan_to_num(p).transpose(0, 2, 1).reshape(-1, p.shape[1]) for p in pasts]
+    after = [f.transpose(0, 2, 1).reshape(-1, f.shape[1], 1) for f in futures]
+    n, horizon, channels = futures[2].shape
+    return regress(flat, after).reshape(n, channels, horizon).transpose(0, 2, 1)
 
 
 def inputs(encoder: LoadedEncoder, source: Recordings) -> list[Float[np.ndarray, "t c"]]:
@@ -345,6 +366,31 @@ def wrong(guess: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         return np.nansum(off**2, (1, 2)) / known, np.nansum(np.abs(off), (1, 2)) / known
 
 
+def rows(errors: Errors, horizon: int) -> list[dict[str, Any]]:
+    """The mean errors of each subject, over its networks and the stretches."""
+    return [
+        {"horizon": horizon, "of": of}
+        | {k: float(np.mean([np.nanmean(p[i]) for p in pairs])) for i, k in enumerate(KINDS)}
+        for of, pairs in errors.items()
+    ]
+
+
+def gained(errors: Errors, over: Callable[[np.ndarray], dict[str, Any]]) -> dict[str, Any]:
+    """How much smaller the squared error is than the better control's, and than untrained.
+
+    `over` gives the mean of gains (networks, n), and its interval.
+    """
+    squared = {of: np.stack([pair[0] for pair in pairs]) for of, pairs in errors.items()}
+    ours = squared.pop(PRETRAINED)
+    control = min(squared, key=lambda of: np.nanmean(squared[of]))
+    own = over(squared[UNTRAINED] - ours)
+    return {**over(squared[control] - ours), "control": control, "over_untrained": own}
+
+
+def figure(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}" if abs(value) >= 0.1 else f"{value:{sign}#.2g}"
+
+
 def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:
     """As JSON has it: missing values as null."""
     return [round(float(v), 4) if np.isfinite(v) else None for v in x]
@@ -385,7 +431,7 @@ def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[s
     behind = {g["control"] for g in gains if (g["high"] or 0) < 0}
     first = gains[0]["horizon"]
     at = {row["of"]: row["mse"] for row in scores if row["horizon"] == first}
-    shown = ", ".join(f"{value:.3f} {of}" for of, value in at.items())
+    shown = ", ".join(f"{figure(value)} {of}" for of, value in at.items())
     told = "No clear gain in forecasts"
     if sure:
         told = f"Pretraining helps forecasts {', '.join(sure)} steps ahead"

@@ -24,6 +24,7 @@ from ..data.batch import Batch
 from ..data.copies import content_print
 from ..data.pairs import HELD_OUT, PairSource
 from ..data.store import Store
+from ..data.tables import TRAIN
 from ..errors import SelfsupError
 from ..inference import Fast
 from ..load import LoadedEncoder, load
@@ -33,7 +34,7 @@ from ..tokens import SHOWN as MARKS
 from .controls import PRETRAINED, UNTRAINED, behind, fresh
 from .interval import Interval, difference, over_samples
 from .result import Told, keep
-from .split import TEST, TRAIN
+from .split import TEST
 
 DEPTHS = (1, 5, 10)
 CLASSICAL = "canonical correlation"

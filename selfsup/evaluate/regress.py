@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..console import Console
 from ..data import Source, open_source, open_store
-from ..data.tables import FEW, as_numbers
+from ..data.tables import FEW, TRAIN, as_numbers
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
@@ -30,7 +30,7 @@ from .interval import Interval, over_seeds
 from .result import keep
 from .ridge import solutions
 from .scored import Scored, best_control, conclude
-from .split import TRAIN, split
+from .split import split
 
 NETWORKS = 3
 COUNTS = (10, 100, 1000)  # labels of the curve

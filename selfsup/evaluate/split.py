@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..data.base import Source
+from ..data.tables import TRAIN
 from ..errors import SelfsupError
 from ..randomness import mix, order
 
-TRAIN = {"train", "training"}
 TEST = ("test", "testing", "val", "valid", "validation", "dev")  # the first that is there
 TEST_SHARE = 0.2
 
@@ -68,7 +68,7 @@ def split(
     usable = usable[known]
     groups = groups_of(prints)
     given = given or source.splits()
-    parts = None if given is None else _given(usable, *given)
+    parts = None if given is None else by_name(usable, *given)
     if parts is not None:
         train, test, statement, extra = parts
         notes += extra
@@ -109,7 +109,7 @@ def groups_of(prints: list[bytes]) -> np.ndarray:
     return np.array([number.setdefault(p, len(number)) for p in prints], np.int64)
 
 
-def _given(
+def by_name(
     usable: np.ndarray, parts: np.ndarray, names: list[str]
 ) -> tuple[np.ndarray, np.ndarray, str, list[str]] | None:
     """The parts that the data name, or None when they do not name both."""

@@ -16,6 +16,7 @@ CLASSIFY = "classify"
 TASKS = {
     "anomaly": "anomaly",  # before forecast: marked steps say more than none
     "forecast": "forecast",
+    "foretell": "foretell",
     "transcribe": "transcribe",
     "tokens": "tokens",
     "regress": "regress",

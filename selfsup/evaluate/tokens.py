@@ -20,6 +20,7 @@ from ..console import Console
 from ..data import open_source, open_store
 from ..data.proteins import Fasta, marks
 from ..data.store import Store
+from ..data.tables import TRAIN
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..ragged import Ragged
@@ -31,7 +32,7 @@ from .controls import PRETRAINED, UNTRAINED
 from .interval import Interval, difference, over_samples, over_seeds
 from .result import keep
 from .scored import Few, Scored, best_control, conclude
-from .split import TEST, TEST_SHARE, TRAIN
+from .split import TEST, TEST_SHARE
 
 NETWORKS = 3
 COUNTS, DRAWS = (10, 100), 3  # labelled samples of the curve, and how often so many are drawn

@@ -62,7 +62,7 @@ def ask(
     if task == "forecast" or (task is None and forecast.suits(name, data, labels)):
         source = open_source(data, follow_links=follow_links)
         if not isinstance(source, Recordings):
-            raise _no_labels(source, "a forecast needs one long series")
+            raise _no_labels(source, "what is learned from series alone is forecasts of long ones")
         reason = "a recording without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
     source = open_source(data, follow_links=follow_links, labels=labels)

@@ -26,10 +26,9 @@ def of_values(
     if places is not None:
         parts[0] = [parts[0][i] for i in places.tolist()]
     futures = [judge.future(origins, task.horizon) for origins in parts]
-    last = np.repeat(judge.values(parts[2], 1), task.horizon, 1)
-    said = {forecast.LINEAR: judge.linear(parts, futures), forecast.LAST: np.nan_to_num(last)}
     truth = torch.from_numpy(futures[2])
-    return {of: wrong(torch.from_numpy(values), truth) for of, values in said.items()}
+    return {of: wrong(torch.from_numpy(np.nan_to_num(values)), truth)
+            for of, values in judge.simple(parts, futures).items()}  # fmt: skip
 
 
 def of_features(

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+from dataclasses import fields
 
 import numpy as np
 
 from ...errors import SelfsupError
 from ..base import Source
-from ..tables import encode
+from ..tables import TRAIN, encode
 from .found import Found
 
 WINDOW, SHORTEST = 256, 16  # steps of a stretch, at most and at least
@@ -83,6 +84,20 @@ class SeriesSource(Source):
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return encode(self.found_series.splits)
+
+    def for_training(self) -> "SeriesSource":
+        """Of series without classes, other parts than train are there to be foretold."""
+        parts = self.splits()
+        if self.labels() is not None or parts is None:
+            return self
+        taught = [i for i, name in enumerate(parts[1]) if name.lower() in TRAIN]
+        rows = np.flatnonzero(np.isin(parts[0], taught)).tolist()
+        if not rows or len(rows) == len(self):
+            return self
+        each = {f.name: getattr(self.found_series, f.name) for f in fields(Found)}
+        shared = ("columns", "notes")
+        kept = {k: v if k in shared else [v[i] for i in rows] for k, v in each.items()}
+        return SeriesSource(self.place, self.kind, Found(**kept))
 
 
 class Recordings(SeriesSource):
