@@ -56,7 +56,7 @@ class GraphMAE(Method):
         nodes = hidden.nonzero()[:, 0] if x.rows is None else x.rows
         again = self.between(self.encoder.nodes(shown, blank, self.token)) * ~hidden[:, None]
         cosines, said = self.decoder.cosine(again, x)[nodes], self.decoder(again, x, nodes)
-        rows: list[list[Guess]] = [[] for _ in range(len(x))]
+        rows = [[] for _ in range(len(x))]
         columns, right = x.columns.clone(), 0
         for i, (node, cosine, scores) in enumerate(zip(nodes.tolist(), cosines, said, strict=True)):
             own = slice(int(x.starts[node]), int(x.starts[node] + x.lengths[node]))

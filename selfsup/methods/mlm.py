@@ -62,7 +62,7 @@ class MLM(Method):
         logits = self.name(self.encoder.features(Ragged(seen, x.valid))[chosen])
         chances, first = logits.float().softmax(-1).topk(3)  # (k, 3)
         named = x.values.masked_scatter(chosen, first[:, 0])
-        rows: list[list[Guess]] = [[] for _ in range(len(x))]
+        rows = [[] for _ in range(len(x))]
         for (b, i), sure, tokens in zip(chosen.nonzero().tolist(), chances, first, strict=True):
             note = ", ".join(f"{100 * p:.0f} %" for p in sure.tolist())
             rows[b].append(Guess(i, [int(x.values[b, i])], tokens.tolist(), note))

@@ -149,8 +149,7 @@ class Studio:
     def _new_text(self) -> Samples | None:
         """The text whose perplexity was measured, which was not trained on."""
         data = self.folder.tasks.get("perplexity", {}).get("data")
-        place = data.get("place") if isinstance(data, dict) else None
-        if not isinstance(place, str):
+        if not isinstance(data, dict) or not isinstance(place := data.get("place"), str):
             return None
         try:
             source = seen_as(open_source(place), self.modality.contents)

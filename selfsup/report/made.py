@@ -43,7 +43,7 @@ def in_use(found: Sequence[Groups]) -> str:
 
 def told(caption: str, made: Any, names: Sequence[str], modality: Modality) -> Markup:
     """The table of one thing that a method shows."""
-    draw = {Guesses: _guesses, Continued: _continued, Alike: _alike}[type(made)]
+    draw: Any = {Guesses: _guesses, Continued: _continued, Alike: _alike}[type(made)]
     note, head, rows, numbers = draw(made, [clean(name, 60) for name in names], modality)
     title = tag("h4", clean(caption.capitalize(), 200))
     return tag("div", title, table(head, rows, caption=note, numbers=numbers))
