@@ -296,17 +296,18 @@ def _padding(batches: list[list]) -> float | None:
     """The share of the places that are computed but hold nothing; None where nothing is ragged."""
     from selfsup.language import Layout
     from selfsup.ragged import Ragged
+    from selfsup.steps import Steps
     from selfsup.towers import Parts
 
     views = [x for batch in batches for x in batch]
     parts = [p for x in views for p in (x.of.values() if isinstance(x, Parts) else [x])]
-    ragged = [part for part in parts if isinstance(part, Ragged)]
+    ragged = [part for part in parts if isinstance(part, Ragged | Steps)]
     if not ragged:
         return None
-    laid = [Layout.of(part) for part in ragged]
+    laid = [Layout.of(part) if isinstance(part, Ragged) else None for part in ragged]
     places = sum(r.valid.numel() if at is None else at.document.numel()
                  for r, at in zip(ragged, laid, strict=True))  # fmt: skip
-    return 1 - sum(int(part.lengths.sum()) for part in ragged) / places
+    return 1 - sum(int(part.valid.sum()) for part in ragged) / places
 
 
 def _held(case: Case, job: Any) -> Any:

@@ -24,8 +24,7 @@ controls are the same encoder untrained (several initialisations) and the classi
 kind of data, judged by the same probe on the same split. In the table stand recipes and, as "DATA
 in BUDGET", runs of all methods under one budget (below), bold where the linear probe is ahead of
 each control by more than both half widths together (in quadrature), with every seed. "runs" says
-that the contract test trains the method on such data (on sound it computes the loss alone), and
-that no record is there yet.
+that the contract test trains the method on such data, and that no record is there yet.
 
 """
 STARRED = (

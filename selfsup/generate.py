@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 from .errors import SelfsupError
-from .language import Cache
+from .language import Cache, draw
 from .load import LoadedEncoder, load
 from .ragged import Ragged
 from .randomness import mix
@@ -146,15 +144,3 @@ def denoised(
         for place, row in zip(places.tolist(), logits, strict=True):
             x[0, place] = draw(row, temperature, top_p, generator)
     return x[0, len(known) :].tolist()
-
-
-def draw(
-    logits: Float[Tensor, " v"], temperature: float, top_p: float, generator: torch.Generator
-) -> Int64[Tensor, ""]:
-    """One token: the likeliest at temperature 0, else by chance among the nucleus (1904.09751)."""
-    if temperature == 0:
-        return logits.argmax()
-    chances, order = (logits / temperature).softmax(-1).sort(descending=True)
-    before = chances.cumsum(-1) - chances  # the likeliest always stays
-    chances = chances.masked_fill(before >= top_p, 0.0)
-    return order[torch.multinomial(chances, 1, generator=generator)][0]

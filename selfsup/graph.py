@@ -523,8 +523,11 @@ class Decoder(nn.Module):
             bound = (6 / (1 + width)) ** 0.5 / 2**0.5
             self.says = nn.Parameter(torch.empty(width).uniform_(-bound, bound))
 
-    def forward(self, h: Float[Tensor, "n d"], x: Graphs) -> Float[Tensor, "n width"]:
-        return self.project(self._heard(h, x))
+    def forward(
+        self, h: Float[Tensor, "n d"], x: Graphs, nodes: Any = slice(None)
+    ) -> Float[Tensor, "k width"]:
+        """Of some nodes, or of all."""
+        return self.project(self._heard(h, x)[nodes])
 
     def cosine(self, h: Float[Tensor, "n d"], x: Graphs) -> Float[Tensor, " n"]:
         """Cosine of what is said of each node and what is known of it, 0 where nothing is.

@@ -181,6 +181,21 @@ class Cache:
         return k, v
 
 
+def draw(
+    logits: Float[Tensor, " v"],
+    temperature: float,
+    top_p: float,
+    generator: torch.Generator | None = None,
+) -> Int64[Tensor, ""]:
+    """One token: the likeliest at temperature 0, else by chance among the nucleus (1904.09751)."""
+    if temperature == 0:
+        return logits.argmax()
+    chances, order = (logits / temperature).softmax(-1).sort(descending=True)
+    before = chances.cumsum(-1) - chances  # the likeliest always stays
+    chances = chances.masked_fill(before >= top_p, 0.0)
+    return order[torch.multinomial(chances, 1, generator=generator)][0]
+
+
 class Block(nn.Module):
     """Attention and gated units, each after a normalisation and added to the stream."""
 

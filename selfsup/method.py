@@ -59,8 +59,8 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Move what gradients do not: teachers, queues, centres. Called once per optimizer step."""
 
-    def show(self, views: list[Tensor]) -> dict[str, Tensor]:
-        """Sample-shaped tensors worth a look in the report, by caption."""
+    def show(self, views: list[Tensor]) -> dict[str, Any]:
+        """What is worth a look in the report, by caption: sample-shaped, or a class of `shown`."""
         return {}
 
     @property

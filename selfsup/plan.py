@@ -89,8 +89,9 @@ def plan(given: Mapping[str, Any], facts: Facts, rate: Rate, default_method: str
 
     choose("method.name", *_method(default_method, facts))
     method = known["method.name"]
-    for key, value in SUITED.get(f"{facts.modality}.{method}", {}).items():
-        choose(key, value, "neighbouring frames hold nearly the same")
+    why, suited = SUITED.get(f"{facts.modality}.{method}", ("", {}))
+    for key, value in suited.items():
+        choose(key, value, why)
     resolution = len(choices)
     choose("data.resolution", facts.size, facts.size_reason)
     choose("train.batch", *_batch(method, facts))

@@ -82,16 +82,9 @@ class Patches(nn.Module):
 
 def cut(x: Float[Tensor, "b c *size"], grid: tuple[int, ...]) -> Float[Tensor, "b n p"]:
     """The values in each cell of a grid that tiles x, by channel, then place."""
-    size = tuple(x.shape[2:])
-    if any(side % cells for side, cells in zip(size, grid, strict=True)):
-        raise SelfsupError(
-            "E202",
-            f"a grid of {grid} does not tile an input of {size}",
-            do="choose another resolution or encoder",
-        )
     axes, parts = len(grid), [x.shape[0], x.shape[1]]
-    for side, cells in zip(size, grid, strict=True):
-        parts += [cells, side // cells]
+    for cells, side in zip(grid, _sides(grid, tuple(x.shape[2:])), strict=True):
+        parts += [cells, side]
     order = [0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2)]
     return x.reshape(parts).permute(order).flatten(1, axes).flatten(2)  # (b, n, c * cell)
 
@@ -100,13 +93,23 @@ def paste(
     cells: Float[Tensor, "b n p"], grid: tuple[int, ...], size: tuple[int, ...]
 ) -> Float[Tensor, "b c *size"]:
     """The inverse of `cut`."""
-    axes = len(grid)
-    sides = [side // g for side, g in zip(size, grid, strict=True)]
+    axes, sides = len(grid), _sides(grid, size)
     x = cells.reshape(len(cells), *grid, -1, *sides)
     order = [0, 1 + axes]
     for axis in range(axes):
         order += [1 + axis, 2 + axes + axis]
     return x.permute(order).reshape(len(x), -1, *size)
+
+
+def _sides(grid: tuple[int, ...], size: tuple[int, ...]) -> list[int]:
+    """Of a cell."""
+    if any(side % cells for side, cells in zip(size, grid, strict=True)):
+        raise SelfsupError(
+            "E202",
+            f"a grid of {grid} does not tile an input of {size}",
+            do="choose another resolution or encoder",
+        )
+    return [side // cells for side, cells in zip(size, grid, strict=True)]
 
 
 class Vocabulary(nn.Module):

@@ -389,8 +389,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 
-# What a method needs for data whose samples hold nearly the same many times over, on any machine
-SUITED: dict[str, dict[str, Any]] = {
-    "video.mae": {"method.mask": "tube", "method.ratio": 0.9},
-    "video.jepa": {"method.blocks": 8, "method.scale": (0.15, 0.15)},
+# What a method needs for a kind of data on any machine, and why
+ALIKE = "neighbouring frames hold nearly the same"
+SUITED: dict[str, tuple[str, dict[str, Any]]] = {
+    "video.mae": (ALIKE, {"method.mask": "tube", "method.ratio": 0.9}),
+    "video.jepa": (ALIKE, {"method.blocks": 8, "method.scale": (0.15, 0.15)}),
+    "protein.mlm": ("of residues ESM-2 hides 15 %, BERT's share", {"method.ratio": 0.15}),
 }

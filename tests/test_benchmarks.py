@@ -16,6 +16,7 @@ from selfsup import settings as schema
 from selfsup.data import open_source
 from selfsup.data.store import PROBE
 from selfsup.ragged import Ragged
+from selfsup.steps import Steps
 from selfsup.towers import Parts
 
 HEAD = {"method_hidden": 16, "method_dim": 8}
@@ -92,6 +93,9 @@ def test_padding_counts_what_the_encoder_computes():
     assert throughput._padding([[packed]]) == pytest.approx(1 - 45 / 48)
     both = Parts({"image": torch.ones(3, 3), "text": packed})
     assert throughput._padding([[both], [both]]) == pytest.approx(1 - 45 / 48)
+    there = torch.arange(4) < torch.tensor([4, 1])[:, None]
+    steps = Steps(torch.ones(2, 4, 3), torch.ones(2, 4, 2), there)
+    assert throughput._padding([[steps]]) == pytest.approx(3 / 8)
 
 
 def test_ragged_data_through_the_workers(tmp_path):

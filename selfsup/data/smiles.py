@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -223,9 +224,24 @@ GROUPS = {
     "charge": 5,
     "aromatic": 1,
     "in a ring": 1,
-    "bonds": 6,  # has a double, two double, has a triple; 1, 2, 3 aromatic ones
+    "bonds": 6,  # BONDED
 }
+BONDED = ("a double bond", "two double bonds", "a triple bond",
+          "an aromatic bond", "two aromatic bonds", "three aromatic bonds")  # fmt: skip
 WIDTH = sum(GROUPS.values())
+
+
+def said(column: int) -> str:
+    """What a column of an atom means."""
+    starts = zip(GROUPS, accumulate(GROUPS.values(), initial=0), strict=False)
+    kind, place = [(kind, column - start) for kind, start in starts if column >= start][-1]
+    if kind == "element":
+        return (*KNOWN, "another element")[place]
+    if kind == "charge":
+        return f"charge {place - 2:+d}" if place != 2 else "no charge"
+    if kind == "bonds":
+        return BONDED[place]
+    return kind if GROUPS[kind] == 1 else f"{place} {kind}"
 
 
 def described(molecule: Molecule) -> tuple[Int64[np.ndarray, "2 e"], list[list[int]]]:

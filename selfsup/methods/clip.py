@@ -19,6 +19,7 @@ from ..distributed import gather, rank
 from ..errors import SelfsupError
 from ..method import Method, Views
 from ..optim import Optim
+from ..shown import Alike
 
 MOST = math.log(100)  # section 2.5: "clipped to prevent scaling the logits by more than 100"
 
@@ -78,6 +79,12 @@ class CLIP(Method):
     @torch.no_grad()
     def after_step(self, progress):
         self.log_scale.clamp_(max=MOST)
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        z = {name: normalize(v.float(), dim=-1) for name, v in self.encoder.vectors(x).items()}
+        return {f"{a} and {b}": Alike((a, b), z[a] @ z[b].T) for a, b in self.pairs}
 
 
 def softmax(

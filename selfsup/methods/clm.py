@@ -12,9 +12,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .. import distributed, needs, ragged
+from ..language import Cache, draw
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
+from ..shown import Continued
+from ..stems import MASK, UNKNOWN
+
+WRITTEN = 64  # tokens that it goes on with in the report, at most
 
 
 class CLM(Method):
@@ -43,4 +48,20 @@ class CLM(Method):
         (x,) = views
         named = x.values.clone()
         named[:, 1:] = self.encoder.logits(self.encoder.features(x))[:, :-1].argmax(-1)
-        return {"original": x, "each token as named by those before": Ragged(named, x.valid)}
+        texts = [values[valid] for values, valid in zip(x.values, x.valid, strict=True)]
+        return {
+            "original": x,
+            "each token as named by those before": Ragged(named, x.valid),
+            "from the middle on": Continued([self._continued(text) for text in texts]),
+        }
+
+    def _continued(self, tokens):
+        """The first half of a document, how it goes on, and how it might, by chance."""
+        known, true = tokens.tensor_split([-(-len(tokens) // 2)])
+        cache, fresh, made = Cache(), known, []
+        for _ in true[:WRITTEN]:
+            logits = self.encoder.logits(self.encoder.step(fresh[None], cache)[0, -1]).float()
+            logits[[MASK, UNKNOWN]] = -torch.inf
+            fresh = draw(logits, 0.8, 0.95)[None]
+            made += fresh.tolist()
+        return known.tolist(), true[:WRITTEN].tolist(), made

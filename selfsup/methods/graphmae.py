@@ -5,6 +5,7 @@ nodes are blanked once more before the decoder, so that it is the encoder that h
 Graphs; any encoder that gives one vector per node.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from .. import distributed, needs
 from ..graph import numbers, shuffled
 from ..method import Method, Views
 from ..optim import Optim
+from ..shown import Guess, Guesses
+
+SHOWN = 4  # hidden nodes of a graph that the report tells of
 
 
 class GraphMAE(Method):
@@ -42,6 +46,41 @@ class GraphMAE(Method):
         # by the mean over ranks, which hide more or fewer: every node counts the same
         count = distributed.mean(hidden.sum().float())
         return {"reconstruction": scaled_cosine(similarity, self.sharpness).sum() / count}
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        hidden, blank, shown = self.mask(x)
+        if x.rows is not None:  # the nodes that are looked at
+            hidden, blank = (flags.index_fill(0, x.rows, True) for flags in (hidden, blank))
+        nodes = hidden.nonzero()[:, 0] if x.rows is None else x.rows
+        again = self.between(self.encoder.nodes(shown, blank, self.token)) * ~hidden[:, None]
+        cosines, said = self.decoder.cosine(again, x)[nodes], self.decoder(again, x, nodes)
+        rows = [[] for _ in range(len(x))]
+        columns, right = x.columns.clone(), 0
+        for i, (node, cosine, scores) in enumerate(zip(nodes.tolist(), cosines, said, strict=True)):
+            own = slice(int(x.starts[node]), int(x.starts[node] + x.lengths[node]))
+            known = x.values[own] != 0
+            if 2 * int(known.sum()) > x.width:  # numbers: which are the largest
+                known = x.values[own] >= x.values[own].quantile(0.75)
+            true = sorted(x.columns[own][known].tolist())
+            guessed = scores.topk(len(true)).indices.sort().values  # as many as there are
+            columns[own][known] = guessed
+            both = len(set(guessed.tolist()) & set(true))
+            right += both == len(true)
+            of = i if x.rows is not None else int(x.graph[node])
+            note = f"cosine {float(cosine):.2f}, {both} of {len(true)}"
+            rows[of].append(Guess(int(x.place[node]), true, guessed.tolist(), note))
+        made = {"hidden nodes": Guesses([row[:SHOWN] for row in rows], right, len(nodes))}
+        if x.rows is None:
+            seen = replace(x, values=x.values * ~hidden[x.owner])
+            made = {
+                "original": x,
+                "what the encoder sees (grey is hidden)": seen,
+                "rebuilt": replace(x, columns=columns),
+                **made,
+            }
+        return made
 
     def mask(self, x):
         """Who is hidden (n,); who of them shows the token; the others show another node's values.

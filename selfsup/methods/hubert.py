@@ -20,6 +20,7 @@ from ..clusters import Clusters
 from ..distributed import gather
 from ..method import Method, Views
 from ..optim import Optim
+from ..shown import Groups
 
 
 class HuBERT(Method):
@@ -66,8 +67,7 @@ class HuBERT(Method):
             terms["penalty"] = self.penalty * local.float().square().mean()
         grid = stem.grid_of(tuple(x.shape[2:]))
         hidden = self.mask(len(x), grid, x.device)
-        tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), stem.project(local))
-        final = self.encoder.trunk(tokens + self.encoder.positions_at(grid))
+        final = self.final(local, hidden, grid)
         target = masks.take(self.clusters(x)[..., None], hidden)[..., 0]  # (b, k)
         c = self.context(masks.take(final, hidden))
         scores = named(c, self.labels, self.temperature)
@@ -78,6 +78,12 @@ class HuBERT(Method):
         self.chance = {"named": float(-torch.xlogy(used, used).sum())}  # knowing how many of each
         return terms
 
+    def final(self, local, hidden, grid):
+        """What the trunk makes of tokens of which some are hidden."""
+        seen = self.encoder.stem.project(local)
+        tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), seen)
+        return self.encoder.trunk(tokens + self.encoder.positions_at(grid))
+
     @property
     def used(self) -> Clusters:
         return self.inner if self.second else self.outer
@@ -85,12 +91,32 @@ class HuBERT(Method):
     @torch.no_grad()
     def clusters(self, x: Float[Tensor, "b c *size"]) -> Int64[Tensor, "b n"]:
         """Of each token, all of them seen."""
-        features = self.past.features(x) if self.second else self.past.stem.local(x)
+        features = self.material(x)
         seen = gather(features.float()).flatten(0, 1)
         if not self.used.counts.any():
             self.used.fit(seen)
         self.used.see(seen)
         return self.used(features.flatten(0, 1).float()).view(features.shape[:2])
+
+    def material(self, x):
+        """What clusters are of."""
+        return self.past.features(x) if self.second else self.past.stem.local(x)
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        stem, features = self.encoder.stem, self.material(x)
+        grid, count = stem.grid_of(tuple(x.shape[2:])), len(self.labels)
+        hidden = self.mask(len(x), grid, x.device)
+        true = self.used(features.flatten(0, 1).float()).view(features.shape[:2])
+        c = self.context(self.final(stem.local(x), hidden, grid))
+        guessed = named(c, self.labels, self.temperature).argmax(-1)
+        return {
+            "original": x,
+            "what the encoder sees": stem.unpatch(stem.patches(x) * ~hidden[..., None]),
+            "the cluster of each place": Groups(true, count, grid),
+            "as named where it is hidden": Groups(guessed.where(hidden, -1), count, grid),
+        }
 
     @torch.no_grad()
     def after_step(self, progress):

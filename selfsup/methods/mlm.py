@@ -20,7 +20,10 @@ from ..masks import choose, corrupt
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
+from ..shown import Guess, Guesses
 from ..stems import MASK
+
+SHOWN = 6  # hidden tokens of a document whose names the report tells
 
 
 class MLM(Method):
@@ -56,12 +59,19 @@ class MLM(Method):
         (x,) = views
         chosen = self._choose(x)
         seen = x.values.masked_fill(chosen, MASK)
-        named = x.values.clone()
-        named[chosen] = self.name(self.encoder.features(Ragged(seen, x.valid))[chosen]).argmax(-1)
+        logits = self.name(self.encoder.features(Ragged(seen, x.valid))[chosen])
+        chances, first = logits.float().softmax(-1).topk(3)  # (k, 3)
+        named = x.values.masked_scatter(chosen, first[:, 0])
+        rows = [[] for _ in range(len(x))]
+        for (b, i), sure, tokens in zip(chosen.nonzero().tolist(), chances, first, strict=True):
+            note = ", ".join(f"{100 * p:.0f} %" for p in sure.tolist())
+            rows[b].append(Guess(i, [int(x.values[b, i])], tokens.tolist(), note))
+        right = int((named == x.values)[chosen].sum())
         return {
             "original": x,
             "what the encoder sees": Ragged(seen, x.valid),
             "the hidden tokens as it names them": Ragged(named, x.valid),
+            "hidden tokens": Guesses([row[:SHOWN] for row in rows], right, int(chosen.sum())),
         }
 
     def name(self, states: Float[Tensor, "k d"]) -> Float[Tensor, "k v"]:

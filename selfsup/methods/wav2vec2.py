@@ -16,6 +16,7 @@ from torch.nn.functional import layer_norm, normalize, one_hot
 from .. import distributed, masks, needs, schedules
 from ..method import Method, Views
 from ..optim import Optim
+from ..shown import Groups
 
 
 class Wav2Vec2(Method):
@@ -59,8 +60,7 @@ class Wav2Vec2(Method):
             terms["penalty"] = self.penalty * local.float().square().mean()
         grid = stem.grid_of(tuple(x.shape[2:]))
         hidden = self.mask(len(x), grid, x.device)
-        tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), stem.project(local))
-        final = self.encoder.trunk(tokens + self.encoder.positions_at(grid))
+        final = self.final(local, hidden, grid)
         c = self.context(masks.take(final, hidden))  # (b, k, d)
         values, p, chosen = self.quantiser(masks.take(local, hidden), self.gumbel(progress))
         wrong = others(len(c), c.shape[1], self.negatives, x.device)
@@ -72,6 +72,32 @@ class Wav2Vec2(Method):
         self.watch = {"embedding": final.mean(1).detach(), "assignments": worst.detach()}
         self.chance = {"contrast": math.log(1 + min(self.negatives, c.shape[1] - 1))}
         return terms
+
+    def final(self, local, hidden, grid):
+        """What the trunk makes of tokens of which some are hidden."""
+        seen = self.encoder.stem.project(local)
+        tokens = torch.where(hidden[..., None], self.blank.to(local.dtype), seen)
+        return self.encoder.trunk(tokens + self.encoder.positions_at(grid))
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        stem, books = self.encoder.stem, self.quantiser.codes
+        grid, count = stem.grid_of(tuple(x.shape[2:])), books.shape[1]
+        local, hidden = stem.local(x), self.mask(len(x), grid, x.device)
+        codes = self.quantiser(local, 1.0)[1].argmax(-1)  # (b, n, g), without noise
+        values = torch.einsum("bngv,gvd->bngd", one_hot(codes, count).float(), books)
+        c = self.context(masks.take(self.final(local, hidden, grid), hidden))
+        target = normalize(masks.take(self.target(values.flatten(2)), hidden).float(), dim=-1)
+        place = (normalize(c.float(), dim=-1) @ target.mT).argmax(-1)  # of the hidden ones
+        found = torch.full_like(codes[..., 0], -1)
+        found[hidden] = masks.take(codes[..., :1], hidden)[..., 0].gather(1, place).flatten()
+        return {
+            "original": x,
+            "what the encoder sees": stem.unpatch(stem.patches(x) * ~hidden[..., None]),
+            "the code of each place (book 1)": Groups(codes[..., 0], count, grid),
+            "as found where it is hidden": Groups(found, count, grid),
+        }
 
 
 class Quantiser(nn.Module):

@@ -5,6 +5,7 @@ follow; vectors are kept apart by their variance and covariance (or SIGReg, arXi
 two that follow each other must tell the action between them. Data with actions.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,17 @@ class WorldModel(Method):
                 terms["sigreg"] = sigreg(everyone[None], drawn)
         self.watch = {"embedding": z[:, 0].detach()}
         return {name: self.weights[name] * term for name, term in terms.items()}
+
+    @torch.no_grad()
+    def show(self, views):
+        (x,) = views
+        z = self.encoder.features(x).float()
+        foretold = self.predictor.rollout(z[:, 0], x.actions[:, :-1])
+        near = torch.cdist(foretold.flatten(0, 1), z[x.valid]).argmin(-1)  # of all that was seen
+        found = x.observations.clone()
+        found[:, 1:] = x.observations[x.valid][near].view_as(found[:, 1:])
+        caption = "seen nearest to what the actions foretell"
+        return {"original": x, caption: replace(x, observations=found)}
 
 
 class Predictor(nn.Module):

@@ -56,6 +56,7 @@ class Audio(Modality):
     unit = "frames"
     raw_unit = "ms"
     baseline_name = "MFCC statistics"
+    upward = True
     default_method = "simclr"
     encoders = ("mel_tiny", "mel_small", "wave_tiny", "wave_small", "wave_base", "vit_tiny",
                 "vit_small", "resnet18", "resnet50")  # fmt: skip

@@ -40,6 +40,7 @@ class Modality(ABC):
     std: ClassVar[tuple[float, ...]]
 
     divisible: ClassVar[bool] = True  # processes can share a batch, each with views of its part
+    upward: ClassVar[bool] = False  # the first row of a grid is the lowest of a picture
     operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
 
     rules: str = ""
@@ -98,6 +99,10 @@ class Modality(ABC):
         """Raises ValueError where this is no `state` of this modality."""
         if state:
             raise ValueError(f"{self.name} has no state, but {sorted(state)} is given")
+
+    def words(self, numbers: Iterable[int]) -> str:
+        """Tokens of the vocabulary as text, or the names of columns of what is known of a node."""
+        return ", ".join(map(str, numbers))
 
     @abstractmethod
     def extent(self, source: Source) -> int:

@@ -4,6 +4,7 @@ Read from the text layout of the TU collection or from SMILES as docs/modalities
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,18 @@ class Graph(Modality):
 
     def picture(self, x: Graphs) -> UInt8[Tensor, "b 3 h w"]:  # type: ignore[override]
         return picture(x)
+
+    def words(self, numbers: Iterable[int]) -> str:
+        return ", ".join(self._word(number) for number in numbers)
+
+    def _word(self, column: int) -> str:
+        if self.molecules:
+            return smiles.said(column)
+        if column < len(self.kinds):
+            return f"kind {self.kinds[column]}"
+        if self.scale is not None:
+            return f"number {column - len(self.kinds) + 1}"
+        return f"{column} neighbours"
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
         n = _nodes(raw)

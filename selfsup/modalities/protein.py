@@ -85,6 +85,9 @@ class Protein(Modality):
     def decode(self, tokens: Iterable[int]) -> str:
         return self.codec.decode(tokens)
 
+    def words(self, numbers: Iterable[int]) -> str:
+        return self.decode(numbers)
+
     # -------------------------------------------------------------------------- batches
 
     def views(

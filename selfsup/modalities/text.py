@@ -184,6 +184,9 @@ class Text(Modality):
     def decode(self, tokens: Iterable[int]) -> str:
         return self.codec.decode(tokens)
 
+    def words(self, numbers: Iterable[int]) -> str:
+        return self.decode(numbers)
+
     # -------------------------------------------------------------------------- batches
 
     def views(

@@ -26,8 +26,10 @@ from ..load import CARD, Card, LoadedEncoder, load, load_method, modality_of
 from ..method import Method
 from ..modalities import Modality
 from ..randomness import Draws
+from ..shown import Groups
 from ..stop import stop
 from . import plots
+from .made import coloured, in_use, told
 from .page import Markup, clean, missing, section, tag
 from .partners import partners
 from .pictures import Album, Tile, as_colours, grid, heat, strip
@@ -36,6 +38,7 @@ from .reading import Folder
 SEED = 0x7265706F7274  # which samples a report shows: the same ones each time
 NEIGHBOURS = 6
 SHOWN = 8  # pictures in the inner maps
+CLIPS = 24  # whose moments are compared
 LOOKED_AT = 5  # samples whose views are shown
 MOST_GROUPS = 12
 MOST_VIEWS = 8
@@ -50,6 +53,7 @@ class Samples:
     indices: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"] | None
     classes: list[str]
+    of: str = "training data"
 
     def name(self, row: int) -> str:
         return self.source.name(int(self.indices[row]))
@@ -132,6 +136,8 @@ class Studio:
         return Samples(place, source, indices[chosen], labels[chosen], names), vectors[chosen]
 
     def _trained(self) -> Samples:
+        if (other := self._new_text()) is not None:
+            return other
         place = self.folder.setting("data.path")
         if not place or place == "none":
             raise SelfsupError("E101", "the run was not made from files that could be opened")
@@ -139,6 +145,20 @@ class Studio:
         source = seen_as(open_source(place, follow_links=links), self.modality.contents)
         chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
         return Samples(place, source, chosen, None, [])
+
+    def _new_text(self) -> Samples | None:
+        """The text whose perplexity was measured, which was not trained on."""
+        data = self.folder.tasks.get("perplexity", {}).get("data")
+        if not isinstance(data, dict) or not isinstance(place := data.get("place"), str):
+            return None
+        try:
+            source = seen_as(open_source(place), self.modality.contents)
+        except SelfsupError:
+            return None  # moved: the training data will do
+        if source.fingerprint() != data.get("fingerprint"):
+            return None
+        chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
+        return Samples(place, source, chosen, None, [], "text that was not trained on")
 
     def _decode(self, row: int) -> np.ndarray | None:
         """The middle square of a sample, or None: it is in skipped.jsonl, or has changed since."""
@@ -258,7 +278,7 @@ def _map(studio: Studio) -> Markup:
                 note="Neighbours stay neighbours; distances between groups mean little.",
             )
         )
-    where = "test samples of the evaluation" if labelled else "samples of the training data"
+    where = "test samples of the evaluation" if labelled else f"samples of the {samples.of}"
     return section(
         "map",
         "Map of the data",
@@ -424,9 +444,11 @@ def _short(name: str) -> str:
 
 
 def _inside(studio: Studio) -> Markup | None:
-    """Where tokens look alike, and where they look."""
+    """Where tokens look alike, and where they look; of clips, which moments look alike."""
     encoder: Any = studio.loaded.encoder
     shape = tuple(getattr(encoder, "grid", ()))
+    if len(shape) == 3:
+        return _moments(studio, shape[0])
     if len(shape) != 2 or prod(shape) < 16:
         return None  # a grid of a few cells shows nothing
     rows = studio.some(SHOWN, purpose=1)
@@ -450,6 +472,47 @@ def _inside(studio: Studio) -> Markup | None:
     about = "Pictures, the features of their patches" + (" and attention" if len(lines) > 2 else "")
     table = grid(studio.album, names, lines, caption=about, exact=("patches",))
     return section("inside", "Inside the encoder", table, lead=words)
+
+
+def _moments(studio: Studio, count: int) -> Markup | None:
+    """Single moments of clips, and those of other clips that are nearest by their features."""
+    encoder: Any = studio.loaded.encoder
+    rows = studio.some(CLIPS, purpose=3)
+    if len(rows) < 2:
+        return None
+    found, frames = [], []
+    for some in np.array_split(rows, -(-len(rows) // 8)):
+        x = studio.modality.plain(studio.batch(some), studio.card.size)
+        with torch.no_grad():
+            places = encoder.features(x).float().cpu().unflatten(1, (count, -1))
+        found.append(places.mean(2).double().numpy())  # (b, t, d)
+        first = range(0, x.shape[2], x.shape[2] // count)  # frames of the moments
+        each = (_pictures(studio.modality, x[:, :, i : i + 1]) for i in first)
+        # a sheet shows four frames, here one frame four times
+        frames.append(np.stack([p[:, : p.shape[1] // 2, : p.shape[2] // 2] for p in each], 1))
+    moments, pictures = np.concatenate(found), np.concatenate(frames)
+    unit = _unit((moments - moments.mean((0, 1))).reshape(-1, moments.shape[2]))
+    strips = []
+    for clip in range(min(4, len(rows))):
+        alike = (unit @ unit[clip * count + count // 2]).reshape(-1, count)
+        alike[clip] = -np.inf
+        tiles = [_moment(studio, rows[clip], pictures[clip], count // 2)]
+        for other in np.argsort(-alike.max(1), kind="stable")[: min(NEIGHBOURS, len(rows) - 1)]:
+            at = int(alike[other].argmax())
+            score = f"cosine {alike[other, at]:.2f}"
+            tiles.append(_moment(studio, rows[other], pictures[other], at, score))
+        strips.append(strip(studio.album, tiles, label=f"Moments like one of {tiles[0].name}"))
+    words = (
+        f"The middle moment of some clips, and of {len(rows) - 1} others the one that is nearest "
+        f"by the mean of its features, nearest first. A clip has {count} moments."
+    )
+    return section("inside", "Moments that look alike", strips, lead=words)
+
+
+def _moment(studio: Studio, row: Any, pictures: np.ndarray, at: int, score: str = "") -> Tile:
+    name, place = _short(studio.samples.name(int(row))), f"moment {at + 1}"
+    below = f"{place}, {score}" if score else place
+    return Tile(pictures[at], name, below, "" if score else "query")
 
 
 def attention_map(
@@ -505,21 +568,41 @@ def _views(studio: Studio, again: str) -> Markup:
         torch.manual_seed(SEED)
         plain = modality.plain(part, size)
         made = method.show([plain] * max(1, spec.count))
+    drawn, groups, rest = _sorted(made, modality)
     if made:
-        rebuilt = [(c, _pictures(modality, v)) for c, v in made.items()]
-        lines = [(name, [v[i] for _, v in rebuilt]) for i, name in enumerate(names)]
         state = "" if trained else " There is no checkpoint yet: these are the untrained network's."
-        parts.append(tag("h3", "Reconstructions"))
-        parts.append(tag("p", f"What the method makes of hidden parts.{state}", class_="note"))
+        state = f"{' ' + in_use(groups) if groups else ''}{state}"
+        parts.append(tag("h3", "Reconstructions" if drawn else "What the method makes of them"))
+        what = "What the method makes of hidden parts." if drawn else "Of whole samples."
+        parts.append(tag("p", f"{what}{state}", class_="note"))
+    if drawn:
+        lines = [(name, [v[i] for _, v in drawn]) for i, name in enumerate(names)]
         parts.append(
             grid(
                 studio.album,
-                [c.capitalize() for c, _ in rebuilt],
+                [c.capitalize() for c, _ in drawn],
                 lines,
                 caption="Samples, what was shown of them, and what was made of that",
             )
         )
+    parts += [told(caption, found, names, modality) for caption, found in rest]
     return section("views", title, parts, lead=words)
+
+
+def _sorted(
+    made: dict[str, Any], modality: Modality
+) -> tuple[list[tuple[str, np.ndarray]], list[Groups], list[tuple[str, Any]]]:
+    """What is drawn, the groups among it, and what is told in tables."""
+    drawn, groups, rest = [], [], []
+    for caption, found in made.items():
+        if isinstance(found, Groups):
+            groups.append(found)
+            drawn.append((caption, coloured(found, modality.upward)))
+        elif hasattr(found, "shape"):
+            drawn.append((caption, _pictures(modality, found)))
+        else:
+            rest.append((caption, found))
+    return drawn, groups, rest
 
 
 # ---- small things ----------------------------------------------------------------------------

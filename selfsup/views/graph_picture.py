@@ -55,14 +55,14 @@ def _drawn(
             draw.line([*points[a], *points[b]], fill=(150, 150, 150), width=2)
     size = 6 if len(keep) <= 30 else 4
     for node, (x, y) in zip(nodes[keep], points, strict=True):
-        colour = (225, 225, 225) if known[node] < 0 else _colour(int(known[node]))
+        fill = (225, 225, 225) if known[node] < 0 else colour(int(known[node]))
         outline = (0, 0, 0) if node == ringed else (90, 90, 90)
         box = [x - size, y - size, x + size, y + size]
-        draw.ellipse(box, fill=colour, outline=outline, width=3 if node == ringed else 1)
+        draw.ellipse(box, fill=fill, outline=outline, width=3 if node == ringed else 1)
     return np.asarray(sheet)
 
 
-def _colour(number: int) -> tuple[int, int, int]:
+def colour(number: int) -> tuple[int, int, int]:
     hue = number * 0.618034 % 1  # the golden section keeps neighbours apart
     return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.55, 0.92))  # type: ignore
 

@@ -117,6 +117,7 @@ def written(text: str, side: int = 160) -> UInt8[np.ndarray, "h w 3"]:
     text = text.strip(end).replace(end, " | ").replace(hidden, "_")
     sheet = Image.new("RGB", (side, side), (250, 250, 247))
     font = ImageFont.load_default(11)
-    lines = [part for line in text[:1000].split("\n") for part in wrap(line, 26) or [""]]
+    wide = 20 if text.isupper() else 26  # capitals, of amino acids, are wider
+    lines = [part for line in text[:1000].split("\n") for part in wrap(line, wide) or [""]]
     ImageDraw.Draw(sheet).multiline_text((4, 3), "\n".join(lines[:12]), (30, 30, 30), font=font)
     return np.asarray(sheet)

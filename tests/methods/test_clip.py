@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from fixed import ONE, OTHER
+from test_contract import build
 from torch.nn.functional import normalize
 
 from selfsup.encoder import Encoder
@@ -183,3 +184,12 @@ def test_it_refuses_an_encoder_without_towers():
         CLIP(Encoder(Patches((8, 8), (4, 4), 3, 16), dim=16, depth=1, heads=2))
     with pytest.raises(SelfsupError, match="E202"):
         Towers({"a": Encoder(Patches((8,), (4,), 3, 16), dim=16, depth=1, heads=2)}, dim=4)
+
+
+def test_show_compares_each_part_with_all_others():
+    method, (x,) = build("CLIP", "pairs")
+    (alike,) = method.show([x]).values()
+    z = method.encoder.vectors(x)
+    assert alike.parts == ("image", "text")
+    wanted = torch.cosine_similarity(z["image"][2], z["text"][5], dim=0)
+    torch.testing.assert_close(alike.cosines[2, 5], wanted)

@@ -7,6 +7,7 @@ from selfsup import methods
 from selfsup.errors import SelfsupError
 from selfsup.language import Language
 from selfsup.ragged import Ragged
+from selfsup.stems import MASK, UNKNOWN
 
 
 def test_loss_against_a_slow_reading():
@@ -46,3 +47,17 @@ def test_full_rows_give_what_padded_ones_give():
 def test_encoders_that_cannot():
     with pytest.raises(SelfsupError, match="E202"):
         methods.CLM(Language(16, 23, dim=24, depth=1, heads=2, causal=False))
+
+
+def test_show_goes_on_from_the_middle_with_what_the_encoder_expects(monkeypatch):
+    method, (x,) = build("CLM", "text")
+    likeliest = lambda logits, temperature, top_p: logits.argmax()  # noqa: E731
+    monkeypatch.setattr("selfsup.methods.clm.draw", likeliest)
+    rows = method.show([x])["from the middle on"].rows
+    for values, valid, (known, true, made) in zip(x.values, x.valid, rows, strict=True):
+        assert known + true == values[valid].tolist() and len(made) == len(true) > 0
+        for i, token in enumerate(made):  # without the cache of what came before
+            so_far = Ragged.of([torch.tensor(known + made[:i])])
+            scores = method.encoder.logits(method.encoder.features(so_far))[0, -1]
+            scores[[MASK, UNKNOWN]] = -torch.inf
+            assert int(scores.argmax()) == token

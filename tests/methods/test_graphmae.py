@@ -102,3 +102,28 @@ def test_the_decoder_never_gets_the_code_of_a_hidden_node():
     torch.manual_seed(1)
     hidden, _, _ = model.mask(x)
     assert not seen["h"][hidden].any() and seen["h"][~hidden].any()
+
+
+def test_show_rebuilds_hidden_nodes_and_tells_how_near():
+    torch.manual_seed(0)
+    x, m = graphs(), method()
+    original, seen, rebuilt, guesses = m.show([x]).values()
+    known = x.dense()
+    hidden = (seen.dense() == 0).all(1) & (known != 0).any(1)
+    assert hidden.any() and torch.equal(rebuilt.dense()[~hidden], known[~hidden])
+    assert guesses.of >= hidden.sum() and original is x
+    first = x.sizes.cumsum(0) - x.sizes
+    for graph, row in enumerate(guesses.rows):
+        for guess in row:
+            node = int(first[graph]) + guess.place
+            assert guess.true == known[node].nonzero()[:, 0].tolist()
+            assert guess.guessed == rebuilt.dense()[node].nonzero()[:, 0].tolist()
+            cosine, right = guess.note.removeprefix("cosine ").split(", ")
+            both = set(guess.true) & set(guess.guessed)
+            assert -1 <= float(cosine) <= 1 and right == f"{len(both)} of {len(guess.true)}"
+
+
+def test_show_of_a_network_tells_of_the_nodes_that_are_looked_at():
+    x = replace(graphs(), rows=torch.tensor([2, 5]))
+    (guesses,) = method().show([x]).values()
+    assert [guess.place for (guess,) in guesses.rows] == x.place[x.rows].tolist()

@@ -155,3 +155,22 @@ def test_first_clusters_are_of_the_stem_as_it_was_and_the_penalty_as_it_is():
 def test_encoders_that_cannot():
     with pytest.raises(SelfsupError, match="E202"):
         METHODS["HuBERT"](Language(16, 23, dim=24, depth=1, heads=2, causal=False))
+
+
+def test_show_names_hidden_places_alone_and_moves_no_cluster():
+    method, (x,) = build("HuBERT", "series")
+    method([x], 0.0)
+    before = copy.deepcopy(method.state_dict())
+    _, seen, true, named = method.show([x]).values()
+    assert all(torch.equal(value, before[key]) for key, value in method.state_dict().items())
+    hidden = named.numbers >= 0
+    gone = (method.encoder.stem.patches(seen) == 0).all(-1)
+    assert torch.equal(gone, hidden) and 0 < hidden.sum() < hidden.numel()
+    local = method.past.stem.local(x).flatten(0, 1)
+    assert torch.equal(true.numbers.flatten(), method.outer.distances(local).argmin(1))
+    assert true.count == named.count == 8
+    with torch.no_grad():
+        method.labels.zero_()[3] = method.context.bias.fill_(1.0)
+        method.context.weight.zero_()
+    named = method.show([x])["as named where it is hidden"].numbers
+    assert (named[named >= 0] == 3).all()

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from test_contract import build
 
 from selfsup.dilated import MarkedPatches
 from selfsup.encoder import Encoder
+from selfsup.errors import SelfsupError
 from selfsup.methods import Inpainting
 from selfsup.stems import paste
 
@@ -76,3 +78,9 @@ def test_marks_are_hidden_too_and_not_painted():
     method([x], 0.0)
     assert torch.equal(seen[0][:, 2:] == 0, hidden.expand(-1, 2, -1))
     assert method.show([x])["painted in"].shape == x.shape
+
+
+def test_a_grid_that_does_not_tile_the_input_is_refused():
+    method, _ = build("Inpainting", "wave")
+    with pytest.raises(SelfsupError, match="E202"):
+        method([torch.randn(2, 1, 250)], 0.0)

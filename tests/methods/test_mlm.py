@@ -113,9 +113,18 @@ def test_only_scored_rows_have_a_gradient():
 
 def test_show_hides_and_names_the_same_tokens():
     method, (x,) = build("MLM", "text")
-    original, seen, named = method.show([x]).values()
+    original, seen, named, guesses = method.show([x]).values()
     hidden = seen.values == MASK
     assert hidden.any() and torch.equal(named.values[~hidden], original.values[~hidden])
+    assert guesses.of == hidden.sum()
+    assert guesses.right == (named.values == original.values)[hidden].sum()
+    for b, row in enumerate(guesses.rows):
+        assert [guess.place for guess in row] == hidden[b].nonzero()[:6, 0].tolist()
+        for guess in row:
+            assert guess.true == [original.values[b, guess.place]]
+            assert guess.guessed[0] == named.values[b, guess.place] and len(guess.guessed) == 3
+            shares = [int(part.removesuffix(" %")) for part in guess.note.split(", ")]
+            assert shares == sorted(shares, reverse=True) and sum(shares) <= 102
 
 
 def test_encoders_that_cannot():

@@ -201,3 +201,16 @@ def test_the_temperature_falls_by_the_same_factor():
 
     schedule = geometric(2.0, 0.5)
     assert [schedule(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2.0, 1.0, 0.5])
+
+
+def test_show_gives_hidden_places_the_code_that_was_found():
+    method, (x,) = build("Wav2Vec2", "series")
+    _, seen, codes, found = method.show([x]).values()
+    hidden = found.numbers >= 0
+    gone = (method.encoder.stem.patches(seen) == 0).all(-1)
+    assert torch.equal(gone, hidden) and 0 < hidden.sum() < hidden.numel()
+    for b in range(8):  # one of those that are hidden in the same sample
+        assert set(found.numbers[b, hidden[b]].tolist()) <= set(
+            codes.numbers[b, hidden[b]].tolist()
+        )
+    assert codes.count == 8 and codes.grid == (8,)

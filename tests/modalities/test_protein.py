@@ -112,6 +112,7 @@ def test_no_option_is_needed(tmp_path, monkeypatch):
     )  # fmt: skip
     card = json.loads((run.path / "encoder.json").read_text())
     assert (card["modality"], card["method"], run.done["step"]) == ("protein", "mlm", 3)
+    assert "ratio = 0.15  # plan: of residues ESM-2" in (run.path / "resolved.toml").read_text()
     found = selfsup.embed(run, "a.fasta", "v.npy")
     assert (found.used, found.dim) == (48, 32)
     selfsup.export(run.path)

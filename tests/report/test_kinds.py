@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -21,9 +22,9 @@ def made(tmp_path, monkeypatch):
     """The page of a run of two steps."""
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
 
-    def make(encoder, modality, size):
+    def make(encoder, modality, size, method=METHOD):
         run = selfsup.pretrain(
-            tmp_path / "data", method=METHOD, encoder={"name": encoder, **TINY},
+            tmp_path / "data", method=method, encoder={"name": encoder, **TINY},
             modality=modality, steps=2, batch=8, resolution=size, out=tmp_path / "run", quiet=True,
         )  # fmt: skip
         return report(run).read_text()
@@ -88,5 +89,36 @@ def test_clips_are_seen_as_moments(made, tmp_path):
         side = len(picture) // 2
         moments = [picture[a : a + side, b : b + side].mean() for a in (0, side) for b in (0, side)]
         assert moments == sorted(moments) and moments[3] - moments[0] > 60
+    strips = re.findall(
+        r'<ul class="strip" aria-label="Moments like one of (clip\d)">(.*?)</ul>', page
+    )
+    assert len(strips) == 4 and "A clip has 4 moments" in page
+    for clip, strip in strips:
+        names = re.findall(r'alt="(clip\d), moment (\d)(?:, cosine (-?[\d.]+))?"', strip)
+        assert (
+            names[0] == (clip, "3", "") and len({name for name, _, _ in names}) == len(names) == 7
+        )
+        near = [float(cosine) for _, _, cosine in names[1:]]
+        assert near == sorted(near, reverse=True) and -1 <= near[-1] <= near[0] <= 1
     (seen,) = (pictures(page, r"clip\d+: What the encoder sees"),)
     assert seen and all(picture.std() > 1 for picture in seen)
+
+
+def test_text_goes_on_from_what_was_not_trained_on(made, tmp_path):
+    """Where perplexity was measured on other text, that is what is shown."""
+    for name, word in (("data", "mountain"), ("new", "<ocean>")):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            (tmp_path / name / f"{i}.txt").write_text(
+                " ".join(f"{word} {i + j}" for j in range(40))
+            )
+    page = made("gpt_micro", {"name": "text", "tokens": "bytes"}, 64, {"name": "clm"})
+    assert "samples of the training data" in page and "mountain 1" in page
+    source = selfsup.data.open_source(tmp_path / "new")
+    told = {"data": {"place": source.place, "fingerprint": source.fingerprint()}}
+    (tmp_path / "run" / "evaluation-perplexity.json").write_text(json.dumps(told))
+    page = report(tmp_path / "run").read_text()
+    assert "samples of the text that was not trained on" in page
+    after = page[page.index("From the middle on") :]
+    assert "as the network goes on" in after and "&lt;ocean&gt;" in after
+    assert "mountain 1" not in page and "<ocean>" not in page
