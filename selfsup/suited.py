@@ -184,47 +184,13 @@ BATCHES = {
     "world_model": 64,
     "simcse": 128,
 }
-# Methods that want of encoder and batch what another one wants
+# Methods that want of encoder and batch what another one wants. Those that neither stand here nor
+# have lines of their own are like "mae" where they ask for tokens (calls of `needs`), else "simclr"
 LIKE = {
-    **dict.fromkeys(
-        (
-            "moco",
-            "curl",
-            "distill",
-            "byol",
-            "simsiam",
-            "barlowtwins",
-            "vicreg",
-            "nnclr",
-            "tico",
-            "tfc",
-            "relativeposition",
-            "colorization",
-            "inpainting",
-        ),
-        "simclr",
-    ),
     **dict.fromkeys(("mocov3", "swav", "lejepa", "rotation"), "dino"),
-    **dict.fromkeys(
-        (
-            "msn",
-            "simmim",
-            "data2vec",
-            "ibot",
-            "dinov2",
-            "jigsaw",
-            "cpc",
-            "maskfeat",
-            "beit",
-            "igpt",
-        ),
-        "mae",
-    ),
     **dict.fromkeys(("mdlm", "electra"), "mlm"),
     "hubert": "wav2vec2",
 }
-# Those that foretell what comes next want an encoder that cannot see it
-AHEAD = ("igpt",)
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
 
