@@ -74,6 +74,7 @@ METHODS = {
     "Distill": lambda e: methods.Distill(e, teacher=released.of(copy.deepcopy(e))),
     "IGPT": lambda e: methods.IGPT(e, clusters=8, upper=1),
     "TFC": lambda e: methods.TFC(e, hidden=32, dim=16),
+    "SameSample": lambda e: methods.SameSample(e, hidden=32),
     "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
 }
 # which need a transformer's tokens; which need two axes, of which none is time
@@ -92,7 +93,7 @@ WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")  # methods for tokens of a vocabulary
 PARTED = ("CLIP",)  # methods for samples of several parts
 ACTED = ("World_Model",)  # methods for what actions lead to
 ANY = ("SimCLR", "DINO", "MoCo", "MoCoV3", "BYOL", "SimSiam", "BarlowTwins", "VICReg", "SwAV",
-       "NNCLR", "TiCo", "LeJEPA", "CURL")  # fmt: skip
+       "NNCLR", "TiCo", "LeJEPA", "CURL", "SameSample")  # fmt: skip
 CASES = [(m, g) for m in METHODS for g in KINDS if (m, g) not in NO_TOKENS]
 CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED, "SimCSE")]
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
