@@ -358,5 +358,12 @@ SHORT: dict[str, dict[str, Any]] = {
 # What a method needs for data whose samples hold nearly the same many times over, on any machine
 SUITED: dict[str, dict[str, Any]] = {
     "video.mae": {"method.mask": "tube", "method.ratio": 0.9},
-    "video.jepa": {"method.blocks": 8, "method.scale": (0.15, 0.15)},
+    # V-JEPA: short blocks, and long ones; what is seen is all the rest
+    "video.jepa": {
+        "method.blocks": 8,
+        "method.scale": (0.15, 0.15),
+        "method.context": (1.0, 1.0),
+        "method.long_blocks": 2,
+        "method.error": "l1",
+    },
 }
