@@ -2,6 +2,7 @@
 `python -m benchmarks.methods`, whose way over time it draws in docs/methods.html."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ controls are the same encoder untrained (several initialisations) and the classi
 kind of data, judged by the same probe on the same split. In the table stand recipes and, as "DATA
 in BUDGET", runs of all methods under one budget (below), bold where the linear probe is ahead of
 each control by more than both half widths together (in quadrature), with every seed. "runs" says
-that the contract test trains the method on such data, and that no record is there yet.
+that the contract test trains the method on such data, and that no record is there yet; "has no ..."
+is what the method itself says of encoders of such data that it refuses.
 
 """
 STARRED = (
@@ -37,46 +39,12 @@ LEAD = (
 )
 TOLD_APART = 8  # curves in a figure
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
-GRIDS = ("audio", "image", "series", "video")
-# Methods that ask for more than views: where they run, and what others lack
-NEEDS = {
-    "mae": (GRIDS, "has no patches of numbers"),
-    "msn": (GRIDS, "has no patches of numbers"),
-    "jepa": (GRIDS, "has no grid of tokens"),
-    "simmim": (GRIDS, "has no patches of numbers"),
-    "beit": (GRIDS, "has no patches of numbers"),
-    "tfc": (GRIDS, "has no grid"),
-    "igpt": (GRIDS, "has no patches of numbers"),
-    "data2vec": ((*GRIDS, "protein", "text"), "has no patches of numbers, no vocabulary"),
-    "ibot": (GRIDS, "has no patches of numbers"),
-    "dinov2": (GRIDS, "has no patches of numbers"),
-    "distill": (GRIDS, "has no grid"),
-    "jigsaw": (GRIDS, "has no patches of numbers"),
-    "cpc": (GRIDS, "has no patches of numbers"),
-    "maskfeat": (("audio", "image"), "has no grid of two axes"),
-    "rotation": (("image",), "has no square grid"),
-    "relativeposition": (GRIDS, "has no grid"),
-    "colorization": (("image", "series", "video"), "has no channels"),
-    "inpainting": (GRIDS, "has no grid"),
-    "wav2vec2": (GRIDS, "has no patches of numbers"),
-    "hubert": (GRIDS, "has no patches of numbers"),
-    "ts2vec": (GRIDS, "has no axis of time"),
-    "mlm": (("text", "protein"), "has no vocabulary"),
-    "clm": (("text", "protein"), "has no vocabulary"),
-    "mdlm": (("text", "protein"), "has no vocabulary"),
-    "electra": (("text", "protein"), "has no vocabulary"),
-    "simcse": (("graph", "network", "series", "text", "protein"), "has no dropout"),
-    "clip": (("pairs",), "has one part alone"),
-    "graphmae": (("graph", "network"), "has no nodes"),
-    "grace": (("graph", "network"), "has no nodes"),
-    "dgi": (("graph", "network"), "has no nodes"),
-    "bgrl": (("graph", "network"), "has no nodes"),
-    "world_model": (("trajectory",), "has no actions"),
-}
 
 
 def page() -> str:
-    """The whole page, as Markdown."""
+    """The whole page, as Markdown. What runs where is told by the contract."""
+    from test_contract import lack
+
     rows = json.loads(RESULTS.read_text())
     kinds = list(listing.modalities())
     lines = ["| method | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
@@ -85,9 +53,7 @@ def page() -> str:
         for kind in kinds:
             found = {r["recipe"] for r in rows if (r["method"], r["modality"]) == (name, kind)}
             found |= beside(name, kind)
-            where, lack = NEEDS.get(name, (kinds, ""))
-            none = "runs" if kind in where else lack
-            cells.append(", ".join(sorted(found)) or none)
+            cells.append(", ".join(sorted(found)) or lack(name, kind) or "runs")
         lines.append(f"| [{method.title.rstrip('.')}]({method.link}) | {' | '.join(cells)} |")
     lines += ["", "## Records", ""]
     head = ["recipe", "seed", "encoder", "samples seen", "minutes", "linear probe", "untrained",
@@ -236,6 +202,7 @@ def drawing() -> str:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(PAGE.parent.parent / "tests"))
     PAGE.write_text(page())
     if budgets.rows():
         PLOTS.write_text(drawing())

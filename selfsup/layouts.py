@@ -27,6 +27,12 @@ def timm(encoder: LoadedEncoder) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises SelfsupError E607 for encoders that timm has no class for.
     """
     network, card = encoder.encoder, encoder.card
+    if card.options.get("colour", "rgb") != "rgb":
+        raise SelfsupError(
+            "E607",
+            f"timm has no pictures in {card.options['colour']}",
+            do="--to safetensors, which selfsup.load opens",
+        )
     if isinstance(network, Encoder) and len(network.grid) == 2 and not network.causal:
         cls = bool(card.kwargs.get("cls"))
         name, weights, arguments = "vit_base_patch16_224", _vit(network, cls), _shape(network, cls)

@@ -40,6 +40,7 @@ class Listed:
     module: str = ""
     class_name: str = ""
     settings: dict[str, str] = field(default_factory=dict)  # keyword -> default, as written
+    asks: tuple[str, ...] = ()  # of an encoder, by the functions of `needs`
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -112,12 +113,18 @@ def _listed(name: str, tree: ast.Module, node: ast.ClassDef) -> Listed:
         link=link.group().rstrip(".") if link else "",
         class_name=node.name,
         settings=_keywords(_init(node)),
+        asks=_asked(node),
     )
 
 
 def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
     functions = [item for item in node.body if isinstance(item, ast.FunctionDef)]
     return next((item for item in functions if item.name == "__init__"), None)
+
+
+def _asked(node: ast.ClassDef) -> tuple[str, ...]:
+    used = [item for item in ast.walk(node) if isinstance(item, ast.Attribute)]
+    return tuple(item.attr for item in used if ast.unparse(item.value) == "needs")
 
 
 def _keywords(function: ast.FunctionDef | None) -> dict[str, str]:

@@ -147,8 +147,10 @@ def multiblock(
     A block covers a share in `scale` of the last two axes, all along an axis before them (V-JEPA,
     arXiv 2404.08471); of a single axis it is a stretch. Blocks of a batch are of one size; one that
     would leave less than a sixteenth to see falls upon the first. What exceeds the fewest tokens of
-    a row is left out by chance. Paper: the last are left out.
+    a row is left out by chance. Paper: the last are left out. Blocks of more than half need a
+    `context` of everything, or what is left of it could lie behind them.
     """
+    most = 0.7 if context[0] >= 1.0 else 0.5
     if context[0] <= scale[1]:
         raise SelfsupError(
             "E201",
@@ -167,10 +169,10 @@ def multiblock(
         large = (context[0] + (context[1] - context[0]) * sizes[2]).item() * n
         draws = rand(batch, 2 * (blocks + 1), device).view(batch, blocks + 1, 2)
         seen = _block(draws[:, 0], plane, large, 1.0)
-        foretold = first = _block(draws[:, 1], plane, min(share, n / 2), stretch)
+        foretold = first = _block(draws[:, 1], plane, min(share, most * n), stretch)
         seen = seen & ~first
         for number in range(2, blocks + 1):
-            block = _block(draws[:, number], plane, min(share, n / 2), stretch)
+            block = _block(draws[:, number], plane, min(share, most * n), stretch)
             enough = ((seen & ~block).sum(1, keepdim=True) >= max(1, n // 16)).expand_as(seen)
             block = torch.where(enough, block, first)
             seen, foretold = seen & ~block, foretold | block

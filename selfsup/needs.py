@@ -1,6 +1,7 @@
 """What methods ask of an encoder, and what to do where it does not have it.
 
-Each raises E202; `method` is how the method is called in sentences.
+Each raises E202; `method` is how the method is called in sentences. What the encoder lacks ends the
+reason, from where docs/methods.md has it.
 """
 
 from typing import Any
@@ -17,7 +18,7 @@ def tokens(method: str, encoder: Any, part: str = "embed") -> None:
         raise _unfit(
             method,
             encoder,
-            "it hides tokens that hold numbers before the trunk: this encoder has none there",
+            "it hides tokens before the trunk, and this encoder has no patches of numbers",
             "choose a transformer on patches (--encoder vit_tiny), or another method",
         )
 
@@ -29,7 +30,7 @@ def local(method: str, encoder: Any) -> None:
         raise _unfit(
             method,
             encoder,
-            "it predicts the real values that tokens are made of, and these are symbols",
+            "it predicts what tokens are made of, and this encoder has no patches of numbers",
             "choose a method for symbols: selfsup list methods",
         )
 
@@ -49,11 +50,11 @@ def causal(method: str, encoder: Any) -> None:
 def grid(method: str, encoder: Any, axes: int | None = None) -> None:
     """Methods that cut or turn what they are shown need real values on a grid."""
     if not hasattr(encoder, "entrance") or axes not in (None, len(encoder.grid)):
-        told = "real values on a grid" + (f" of {axes} axes" if axes else "")
+        told = "grid" + (f" of {axes} axes" if axes else "")
         raise _unfit(
             method,
             encoder,
-            f"it needs {told}, and this encoder is for other data",
+            f"it cuts or turns what it is shown, and this encoder has no {told}",
             "choose another method: selfsup list methods",
         )
 
@@ -75,7 +76,7 @@ def vocabulary(method: str, encoder: Any, *, causal: bool) -> None:
         raise _unfit(
             method,
             encoder,
-            "it names tokens of a vocabulary, which this encoder does not have",
+            "it names tokens, and this encoder has no vocabulary",
             "choose a language encoder (bert_small, gpt_small) and data that are text",
         )
     if encoder.causal != causal:
@@ -95,7 +96,7 @@ def dropout(method: str, encoder: Any) -> None:
         raise _unfit(
             method,
             encoder,
-            "what it compares differs by dropout alone, and this encoder has none",
+            "what it compares differs by dropout alone, and this encoder has no dropout",
             "--set encoder.dropout=0.1, or encoder.drop=0.1 for gcn, gat and gin",
         )
 
@@ -106,7 +107,7 @@ def nodes(method: str, encoder: Any) -> None:
         raise _unfit(
             method,
             encoder,
-            "it looks at the nodes of graphs, and this encoder knows of none",
+            "it looks at the nodes of graphs, and this encoder has no nodes",
             "use it on graphs, with --encoder gcn, gat or gin",
         )
 
@@ -117,7 +118,7 @@ def towers(method: str, encoder: Any) -> None:
         raise _unfit(
             method,
             encoder,
-            "it compares the parts of a sample, and this encoder sees one",
+            "it compares the parts of a sample, and this encoder has one part alone",
             "give it samples of two parts, such as a table of files and texts",
         )
 
@@ -128,7 +129,7 @@ def actions(method: str, encoder: Any) -> None:
         raise _unfit(
             method,
             encoder,
-            "it foretells what actions lead to, and these data have none",
+            "it foretells what actions lead to, and this encoder has no actions",
             "use it on trajectories, with --encoder observer_small",
         )
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from . import listing
 from .console import duration
 from .errors import SelfsupError
 from .suited import (
-    AHEAD,
     BATCHES,
     CANDIDATES,
     GPU_CANDIDATES,
@@ -151,7 +151,7 @@ def _batch(method: str, facts: Facts) -> tuple[int, str]:
         most = WHOLE[facts.modality]
         words = "all of them at once" if facts.samples <= most else "as many as memory allows"
         return min(facts.samples, most), words
-    usual = _for(method, facts.modality, BATCHES) or 256
+    usual = _for(method, facts.modality, BATCHES)
     # an even share for each process, and whole batches seen many times where the data is small
     if facts.samples < 4 * usual:
         batch = max(FEWEST_SAMPLES, 1 << max(1, (facts.samples // 4).bit_length() - 1))
@@ -171,8 +171,13 @@ def _minutes(known: Mapping[str, Any], facts: Facts) -> tuple[float, str]:
 def _for(method: str, modality: str, table: Mapping[str, Any]) -> Any:
     """The entry of a method, or of the one it is like, where the modality has none of its own."""
     names = [method, *([LIKE[method]] if method in LIKE else [])]
-    keys = [*(f"{modality}.{name}" for name in names), *names]
-    return next((table[key] for key in keys if key in table), None)
+    default = "mae" if {"tokens", "local", "causal"} & _asks(method) else "simclr"
+    keys = [*(f"{modality}.{name}" for name in names), *names, f"{modality}.{default}", default]
+    return next(table[key] for key in keys if key in table)
+
+
+def _asks(method: str) -> set[str]:
+    return set(listing.methods()[method].asks) if method in listing.methods() else set()
 
 
 def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]:
@@ -182,8 +187,8 @@ def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]
     else:
         table = GPU_CANDIDATES if facts.device == "cuda" else CANDIDATES
         form = f"{facts.modality}.{known.get('modality.form')}"
-        found = table.get(form) or _for(method, facts.modality, table) or TRANSFORMERS
-        if method in AHEAD:
+        found = table.get(form) or _for(method, facts.modality, table)
+        if "causal" in _asks(method):  # it foretells what the encoder must not see
             found = tuple(Candidate(c.encoder, {**c.keywords, "causal": True}) for c in found)
         if facts.modality == "image" and any(
             key in known for key in ("encoder.patch", "encoder.registers", "encoder.cls")

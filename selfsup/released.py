@@ -115,12 +115,12 @@ def of_run(folder: Path, modality: Any, size: int) -> Released:
     from .load import load
 
     found = load(folder)
-    if found.modality.name != modality.name or found.modality.state != modality.state:
+    if _knows(found.modality) != _knows(modality):
         same = found.modality.name == modality.name
         raise SelfsupError(
             "E202",
             f"{folder} cannot teach here",
-            why="it has learned from data of another vocabulary or scale"
+            why="it has learned from data of another vocabulary, scale or colours"
             if same
             else f"it has learned from {found.modality.name} data, and these are {modality.name}",
             do="give the run of a teacher that saw the same data, or data of the same kind",
@@ -238,6 +238,11 @@ def _there(folder: Path, name: str, do: str) -> None:
         raise SelfsupError("E601", f"there is no {name} in {folder}", do=do)
 
 
+def _knows(modality: Any) -> tuple[Any, ...]:
+    """What must be the same for a teacher to see what its student does, but for an affine scale."""
+    return modality.name, modality.state, getattr(modality, "colour", "")
+
+
 def _scale(modality: Any, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
     """The gain and shift by which what the modality shows becomes what the teacher knows."""
     ours = torch.tensor(modality.mean), torch.tensor(modality.std)
@@ -246,10 +251,11 @@ def _scale(modality: Any, mean: Any, std: Any) -> tuple[Tensor, Tensor]:
 
 
 def _pictures(modality: Any, package: str) -> None:
-    if modality.name != "image":
+    if modality.name != "image" or modality.colour != "rgb":
+        kind = modality.colour if modality.name == "image" else modality.name
         raise SelfsupError(
             "E202",
-            f"models of {package} teach pictures alone, and these data are {modality.name}",
+            f"models of {package} teach RGB pictures alone, and these data are {kind}",
             do="give the run of an encoder of such data as teacher",
         )
 

@@ -184,47 +184,13 @@ BATCHES = {
     "world_model": 64,
     "simcse": 128,
 }
-# Methods that want of encoder and batch what another one wants
+# Methods that want of encoder and batch what another one wants. Those that neither stand here nor
+# have lines of their own are like "mae" where they ask for tokens (calls of `needs`), else "simclr"
 LIKE = {
-    **dict.fromkeys(
-        (
-            "moco",
-            "curl",
-            "distill",
-            "byol",
-            "simsiam",
-            "barlowtwins",
-            "vicreg",
-            "nnclr",
-            "tico",
-            "tfc",
-            "relativeposition",
-            "colorization",
-            "inpainting",
-        ),
-        "simclr",
-    ),
     **dict.fromkeys(("mocov3", "swav", "lejepa", "rotation"), "dino"),
-    **dict.fromkeys(
-        (
-            "msn",
-            "simmim",
-            "data2vec",
-            "ibot",
-            "dinov2",
-            "jigsaw",
-            "cpc",
-            "maskfeat",
-            "beit",
-            "igpt",
-        ),
-        "mae",
-    ),
     **dict.fromkeys(("mdlm", "electra"), "mlm"),
     "hubert": "wav2vec2",
 }
-# Those that foretell what comes next want an encoder that cannot see it
-AHEAD = ("igpt",)
 # Samples that one forward pass gives all of, the nodes of one graph: this many at most in a batch
 WHOLE = {"network": 8192}
 
@@ -393,6 +359,16 @@ SHORT: dict[str, dict[str, Any]] = {
 ALIKE = "neighbouring frames hold nearly the same"
 SUITED: dict[str, tuple[str, dict[str, Any]]] = {
     "video.mae": (ALIKE, {"method.mask": "tube", "method.ratio": 0.9}),
-    "video.jepa": (ALIKE, {"method.blocks": 8, "method.scale": (0.15, 0.15)}),
+    # V-JEPA: short blocks, and long ones; what is seen is all the rest
+    "video.jepa": (
+        ALIKE,
+        {
+            "method.blocks": 8,
+            "method.scale": (0.15, 0.15),
+            "method.context": (1.0, 1.0),
+            "method.long_blocks": 2,
+            "method.error": "l1",
+        },
+    ),
     "protein.mlm": ("of residues ESM-2 hides 15 %, BERT's share", {"method.ratio": 0.15}),
 }

@@ -7,30 +7,23 @@ import os
 import socket
 import subprocess
 import sys
-from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from every import KINDS, Rows, cases, make
 from PIL import Image
-from test_graph import WIDTH, graphs
+from test_contract import ANY
 from tiny import BATCH, Local, Poisoned, Samples, Tiny, without_time
 from torch import nn
 
-from selfsup import chunks, cli, distributed, machine, methods, pretrain, released
+from selfsup import chunks, cli, distributed, machine, pretrain
 from selfsup.distributed import GlobalBatchNorm
-from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
-from selfsup.graph import network
-from selfsup.language import Language
 from selfsup.optim import Optim
-from selfsup.ragged import Ragged
 from selfsup.run import Run
-from selfsup.stems import Patches
-from selfsup.steps import Observer, Steps
 from selfsup.stop import Stop
-from selfsup.towers import Parts, Towers
 from selfsup.train import train
 
 torch.set_num_threads(1)
@@ -108,142 +101,19 @@ def _end():
         _ranks.close()
 
 
-JOINT = {
-    "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8, momentum=0.9, norm_batch=4),
-    "CURL": lambda e: methods.CURL(e, dim=8),
-    "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8, momentum=0.9),
-    "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8, momentum=0.9),
-    "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),
-    "BarlowTwins": lambda e: methods.BarlowTwins(e, dim=16),
-    "VICReg": lambda e: methods.VICReg(e, dim=16),
-    "SwAV": lambda e: methods.SwAV(e, prototypes=8, hidden=16, dim=8, local_views=1, queue=8),
-    "NNCLR": lambda e: methods.NNCLR(e, queue=12, hidden=16, dim=8, predictor_hidden=16),
-    "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8, momentum=0.9),
-    "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
-    "Rotation convolutional": methods.Rotation,
-    "RelativePosition convolutional": lambda e: methods.RelativePosition(e, hidden=16),
-    "Colorization convolutional": lambda e: methods.Colorization(e, hidden=16),
-    "Distill convolutional": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
-    "Inpainting convolutional": lambda e: methods.Inpainting(e, hidden=16),
-}
-
-TOKENS = {
-    "SimMIM": lambda e: methods.SimMIM(e, cell=1),
-    "Data2Vec": lambda e: methods.Data2Vec(e, layers=2, copies=2, momentum=0.9),
-    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9),
-    "DINOv2": lambda e: methods.DINOv2(
-        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9
-    ),
-    "DINOv2 mean": lambda e: methods.DINOv2(
-        e, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9, centring="mean"
-    ),
-    "Rotation": methods.Rotation,
-    "Jigsaw": methods.Jigsaw,
-    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
-    "Colorization": lambda e: methods.Colorization(e, hidden=16),
-    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
-    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
-    "MaskFeat": methods.MaskFeat,
-    "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
-    "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
-    "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
-    "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
-}
-NODES = ("DGI", "BGRL", "GraphMAE", "GRACE", "GRACE thinned")
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE", "Data2Vec text")
-
-
-def make(name: str):
-    torch.manual_seed(0)
-    if name == "SimCLR":  # batch norm in the encoder and in the head
-        return methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
-    if name in JOINT:  # batch norm in the encoder too
-        return JOINT[name](resnet("resnet18", 8, width=0.125))
-    if name == "DINO convolutional":
-        encoder = resnet("resnet18", 8, width=0.125)
-        return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
-    if name in NODES:
-        encoder = network("gcn", WIDTH, dim=8, norm=True, act="relu")
-        if name == "GRACE thinned":
-            return methods.GRACE(encoder, hidden=16, dim=8, most=20)
-        return getattr(methods, name)(encoder)
-    if name in WORDS:
-        causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
-        text = Language(16, 23, dim=16, depth=2, heads=2, causal=causal, dropout=drop)
-        return getattr(methods, name.removesuffix(" text"))(text)
-    if name == "WorldModel":
-        return methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
-    shape = {"dim": 16, "depth": 2, "heads": 2, "causal": name == "IGPT"}
-    encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)
-    if name in ("CLIP", "SigLIP"):
-        other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
-        kind = "softmax" if name == "CLIP" else "sigmoid"
-        return methods.CLIP(Towers({"a": encoder, "b": other}, dim=8), kind=kind)
-    if name == "DINO":
-        return methods.DINO(encoder, prototypes=16, hidden=16, dim=8, momentum=0.9)
-    if name in TOKENS:
-        return TOKENS[name](encoder)
-    if name == "MSN":
-        return methods.MSN(encoder, prototypes=8, hidden=16, dim=8, local_views=1, momentum=0.9)
-    if name == "TS2Vec":
-        return methods.TS2Vec(encoder)
-    if name == "HuBERT":
-        return methods.HuBERT(encoder, span=1, clusters=4, dim=16)
-    if name == "Wav2Vec2":
-        return methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
-    if name == "JEPA":
-        return methods.JEPA(
-            encoder, predictor_dim=16, predictor_depth=1, predictor_heads=2, momentum=0.9
-        )
-    return methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
-
-
-class Pictures:
-    """This rank's rows of the views of a step."""
-
-    def __init__(self, count, text=False, parts=False, steps=False, nodes=False):
-        self.count, self.text, self.parts = 1 + parts if parts else count, text, parts
-        self.steps, self.nodes = steps, nodes
-
-    def __call__(self, step, part=0, parts=1):
-        generator = torch.Generator().manual_seed(step)
-        shards = parts * distributed.world()
-        rows, at = BATCH // shards, distributed.rank() * parts + part
-        if self.text:  # of very different lengths, the long ones all on one rank
-            made = [torch.randint(3, 23, (2 + 2 * i,), generator=generator) for i in range(BATCH)]
-            return [Ragged.of(made[at * rows : (at + 1) * rows])]
-        if self.steps:  # rows of very different lengths
-            x = torch.randn(2, BATCH, 6, 4, generator=generator)
-            valid = torch.arange(6) < torch.tensor([6, 6, 5, 6, 2, 3, 2, 2])[:, None]
-            return [Steps(x[0], x[1, :, :, :2], valid)[at * rows : (at + 1) * rows]]
-        if self.nodes:  # graphs of very different sizes, the large ones all on one rank
-            sizes = [1 + 2 * i for i in range(BATCH)]
-            made = [graphs(sizes, seed=9 * step + view) for view in range(self.count)]
-            return [x[torch.arange(at * rows, (at + 1) * rows)] for x in made]
-        views = [torch.randn(BATCH, 3, 8, 8, generator=generator) for _ in range(self.count)]
-        views = [x[at * rows : (at + 1) * rows] for x in views]
-        return [Parts(dict(zip("ab", views, strict=True)))] if self.parts else views
-
-
 STEPS = 3
 
 
-def short_run(name, shard=False, accumulate=1, chunk=None):
+def short_run(name, kind="image", shard=False, accumulate=1, chunk=None):
     """Losses, gradients of the first step, and everything that a few steps have moved."""
-    method = make(name)
+    method = make(name, kind)
     gradients = {}
-    samples = Pictures(
-        method.views.count,
-        text=name in WORDS,
-        parts=name in ("CLIP", "SigLIP"),
-        steps=name == "WorldModel",
-        nodes=name in NODES,
-    )
+    samples = Rows(kind, method.views.count)
 
     def keep(step, *rest):
         return samples(step, *rest)
 
-    single = make(name)
+    single = make(name, kind)
     chunks.cut(single, chunk)
     model = distributed.wrap(single, shard=shard)
     views = samples(0)
@@ -281,16 +151,14 @@ def close(found, expected, tolerance, share=0.0):
         assert error <= tolerance * scale, (key, float(error), float(scale))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("SimCLR", "DINO", "DINO convolutional", "MAE", "TS2Vec", "Wav2Vec2", "HuBERT"),
-        *(*JOINT, "MSN", "JEPA", "CLIP", "SigLIP", "WorldModel", *TOKENS, *NODES, *WORDS),
-    ],
-)
-def test_two_ranks_are_one_big_batch(name):
-    expected = short_run(name)
-    first, second = on_ranks(short_run, name=name)
+# With batch norm in the encoder where the method allows; also on tokens where it cuts what it sees
+ON_TWO = [*cases("convolutional", *KINDS), *(c for c in cases(*KINDS) if c[0] not in ANY)]
+
+
+@pytest.mark.parametrize(("name", "kind"), [*dict.fromkeys(ON_TWO), ("DINO", "image")])
+def test_two_ranks_are_one_big_batch(name, kind):
+    expected = short_run(name, kind)
+    first, second = on_ranks(short_run, name=name, kind=kind)
     assert first["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert len(expected["gradients"]) > 5
     close(first["gradients"], expected["gradients"], 1e-4, 3e-3 if name in CANCEL else 0.0)
@@ -307,10 +175,13 @@ def test_parts_and_ranks_together():
     assert first["losses"] == pytest.approx(expected["losses"], rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["MAE", "DINO", "SimCLR"])
-def test_sharded_ranks_are_one_big_batch(name):
-    expected = short_run(name)
-    first, second = on_ranks(short_run, name=name, shard=True)
+SHARDED = [("MAE", "image"), ("DINO", "image"), ("SimCLR", "convolutional")]
+
+
+@pytest.mark.parametrize(("name", "kind"), SHARDED)
+def test_sharded_ranks_are_one_big_batch(name, kind):
+    expected = short_run(name, kind)
+    first, second = on_ranks(short_run, name=name, kind=kind, shard=True)
     close(first["gradients"], expected["gradients"], 1e-4)
     assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     close(first["state"], expected["state"], 1e-3)
@@ -319,10 +190,10 @@ def test_sharded_ranks_are_one_big_batch(name):
 
 
 @pytest.mark.parametrize("shard", [False, True])
-@pytest.mark.parametrize("name", ["CLIP", "DINO", "CLM"])
-def test_encoders_in_parts_on_two_ranks_are_one_big_batch(name, shard):
-    expected = short_run(name)
-    first, second = on_ranks(short_run, name=name, chunk=3, shard=shard)
+@pytest.mark.parametrize(("name", "kind"), [("CLIP", "pairs"), ("DINO", "image"), ("CLM", "text")])
+def test_encoders_in_parts_on_two_ranks_are_one_big_batch(name, kind, shard):
+    expected = short_run(name, kind)
+    first, second = on_ranks(short_run, name=name, kind=kind, chunk=3, shard=shard)
     close(first["gradients"], expected["gradients"], 1e-4)
     assert first["losses"] == pytest.approx(expected["losses"], rel=1e-4)
     close(first["state"], expected["state"], 1e-3)
@@ -331,7 +202,7 @@ def test_encoders_in_parts_on_two_ranks_are_one_big_batch(name, shard):
 
 
 def sharded_share() -> float:
-    model = distributed.wrap(make("MAE"), shard=True)
+    model = distributed.wrap(make("MAE", "image"), shard=True)
     held = sum(p.to_local().numel() for p in model.parameters())
     return held / sum(p.numel() for p in model.parameters())
 

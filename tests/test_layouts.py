@@ -44,7 +44,9 @@ def made(name, size, **keywords):
     network = build(name, size, **keywords).eval()
     for parameter in network.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    card = SimpleNamespace(name=name, size=size, kwargs=keywords, mean=(0.5,) * 3, std=(0.2,) * 3)
+    card = SimpleNamespace(
+        name=name, size=size, kwargs=keywords, mean=(0.5,) * 3, std=(0.2,) * 3, options={}
+    )
     return SimpleNamespace(encoder=network, card=card)
 
 
@@ -123,3 +125,11 @@ def test_the_verb_writes_the_folder_and_says_whether_it_was_compared(tmp_path):
         assert told.max_abs_error is None and "not compared" in str(told)
     else:
         assert told.max_abs_error < 1e-5 and told.compared == 4 * 192
+
+
+def test_timm_has_no_pictures_in_lab():
+    own = made("vit_tiny", 16, depth=1, patch=4)
+    own.card.options = {"colour": "lab"}
+    with pytest.raises(SelfsupError, match="lab") as caught:
+        layouts.timm(own)
+    assert caught.value.code == "E607"

@@ -2,16 +2,18 @@
 
 import pytest
 
+from selfsup import listing
 from selfsup.errors import SelfsupError
 from selfsup.modalities.image import Image
 from selfsup.plan import (
     MOST_EPOCHS,
     WANTED_EPOCHS,
     Facts,
+    _for,
     patch_for,
     plan,
 )
-from selfsup.suited import CANDIDATES
+from selfsup.suited import BATCHES, CANDIDATES, LIKE
 
 
 def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
@@ -137,3 +139,13 @@ def test_waves_get_encoders_of_waves():
     sound = {"modality": "audio", "samples": 2000}
     assert chosen(**sound)["encoder.name"].startswith("mel_")
     assert chosen({"modality.form": "wave"}, **sound)["encoder.name"].startswith("wave_")
+
+
+def test_methods_without_lines_of_their_own_are_like_those_that_ask_for_the_same():
+    tables = {*BATCHES, *LIKE}
+    for method, listed in listing.methods().items():
+        like = "mae" if "tokens" in listed.asks else "simclr"
+        if not {key for key in tables if key.split(".")[-1] == method}:
+            assert _for(method, "image", CANDIDATES) == CANDIDATES[like], method
+            assert _for(method, "audio", BATCHES) == BATCHES.get(f"audio.{like}", BATCHES[like])
+    assert chosen({"method.name": "igpt"})["encoder.causal"] is True  # it must not see what is next

@@ -68,6 +68,8 @@ def test_folders_that_cannot_teach(tmp_path, pictures):
     small_encoder.export(tmp_path / "a")
     told = refused("E202", str(tmp_path / "a"), modalities.find("video")(), 16)
     assert "image data" in told
+    lab = modalities.find("image")(colour="lab")
+    assert "scale" in refused("E202", str(tmp_path / "a"), lab, 16)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text("{")
     assert "JSON" in refused("E602", str(tmp_path / "b"), pictures, 16)
@@ -76,6 +78,7 @@ def test_folders_that_cannot_teach(tmp_path, pictures):
         assert "pictures alone" in refused(
             "E202", str(tmp_path / "b"), modalities.find("series")(), 16
         )
+        assert "are lab" in refused("E202", str(tmp_path / "b"), lab, 16)
 
 
 @pytest.mark.parametrize(

@@ -5,25 +5,17 @@ import random
 import shutil
 import signal
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from test_graph import graphs
+from every import KINDS, Rows, cases, make
 from tiny import BATCH, Poisoned, Samples, Tiny, elsewhere, pretrain, tensors_hash, without_time
 
-from selfsup import faults, methods, released
-from selfsup.encoder import Encoder, resnet
+from selfsup import faults
 from selfsup.errors import SelfsupError
-from selfsup.graph import network
-from selfsup.language import Language
-from selfsup.ragged import Ragged
 from selfsup.run import Run
-from selfsup.stems import Patches
-from selfsup.steps import Observer, Steps
 from selfsup.stop import Stop
-from selfsup.towers import Parts, Towers
 from selfsup.train import train
 
 torch.set_num_threads(1)
@@ -164,117 +156,13 @@ def _stubborn(folder) -> int:
     return 99
 
 
-SMALL = {
-    "MoCo": lambda e: methods.MoCo(e, queue=12, hidden=16, dim=8),
-    "CURL": lambda e: methods.CURL(e, dim=8),
-    "MoCoV3": lambda e: methods.MoCoV3(e, hidden=16, dim=8),
-    "BYOL": lambda e: methods.BYOL(e, hidden=16, dim=8),
-    "SimSiam": lambda e: methods.SimSiam(e, hidden=16, bottleneck=8),
-    "BarlowTwins": lambda e: methods.BarlowTwins(e, dim=16),
-    "VICReg": lambda e: methods.VICReg(e, dim=16),
-    "SwAV": lambda e: methods.SwAV(e, prototypes=8, hidden=16, dim=8, local_views=1, queue=16),
-    "NNCLR": lambda e: methods.NNCLR(e, queue=12, hidden=16, dim=8, predictor_hidden=16),
-    "TiCo": lambda e: methods.TiCo(e, hidden=16, dim=8),
-    "LeJEPA": lambda e: methods.LeJEPA(e, hidden=16, dim=8, slices=16, local_views=1),
-    "MSN": lambda e: methods.MSN(e, prototypes=8, hidden=16, dim=8, local_views=1),
-    "SimMIM": lambda e: methods.SimMIM(e, cell=1),
-    "Data2Vec": lambda e: methods.Data2Vec(e, layers=1),
-    "IBOT": lambda e: methods.IBOT(e, prototypes=8, hidden=16, dim=8, local_views=1),
-    "DINOv2": lambda e: methods.DINOv2(
-        e, prototypes=8, hidden=16, dim=8, local_views=1, centring="mean"
-    ),
-    "Rotation": methods.Rotation,
-    "Jigsaw": methods.Jigsaw,
-    "RelativePosition": lambda e: methods.RelativePosition(e, hidden=16),
-    "Colorization": lambda e: methods.Colorization(e, hidden=16),
-    "Inpainting": lambda e: methods.Inpainting(e, hidden=16),
-    "CPC": lambda e: methods.CPC(e, negatives=8, hidden=16, dim=8),
-    "MaskFeat": methods.MaskFeat,
-    "Distill": lambda e: methods.Distill(e, teacher=released.of(deepcopy(e))),
-    "IGPT": lambda e: methods.IGPT(e, clusters=4, upper=1),
-    "TFC": lambda e: methods.TFC(e, hidden=16, dim=8),
-    "BEiT": lambda e: methods.BEiT(e, codes=8, hidden=16, settle=0.6),
-}
-WORDS = ("MLM", "CLM", "MDLM", "ELECTRA", "SimCSE", "Data2Vec text")
-NODES = ("GraphMAE", "GRACE", "DGI", "BGRL")
-
-
-def make(name: str):
-    """Each method as small as it gets, with the views it asks for."""
-    torch.manual_seed(0)
-    if name in NODES:
-        return of_graphs(name)
-    if name == "SimCLR":
-        method = methods.SimCLR(resnet("resnet18", 8, width=0.125), hidden=16, dim=8)
-    elif name == "WorldModel":
-        method = methods.WorldModel(Observer((4,), 2, dim=8, hidden=16, depth=1), sigreg=0.1)
-    elif name in WORDS:
-        causal, drop = name == "CLM", 0.1 if name == "SimCSE" else 0.0
-        text = Language(16, 23, dim=16, depth=1, heads=2, causal=causal, dropout=drop)
-        method = getattr(methods, name.removesuffix(" text"))(text)
-    else:
-        shape = {"dim": 16, "depth": 1, "heads": 2, "causal": name == "IGPT"}
-        encoder = Encoder(Patches((8, 8), (4, 4), 3, 16), **shape)
-        if name in SMALL:
-            method = SMALL[name](encoder)
-        elif name == "CLIP":
-            other = Encoder(Patches((8, 8), (2, 2), 3, 16), dim=16, depth=1, heads=2)
-            method = methods.CLIP(Towers({"a": encoder, "b": other}, dim=8), kind="sigmoid")
-        elif name == "MAE":
-            method = methods.MAE(encoder, decoder_dim=16, decoder_depth=1, decoder_heads=2)
-        elif name == "JEPA":
-            method = methods.JEPA(encoder, predictor_dim=16, predictor_depth=1, predictor_heads=2)
-        elif name == "TS2Vec":
-            method = methods.TS2Vec(encoder)
-        elif name == "HuBERT":
-            method = methods.HuBERT(encoder, span=1, clusters=4, dim=16)
-        elif name == "Wav2Vec2":
-            method = methods.Wav2Vec2(encoder, span=1, codes=8, dim=16)
-        else:
-            method = methods.DINO(encoder, prototypes=16, hidden=16, dim=8)
-    count = method.views.count + (name == "CLIP")
-
-    def batches(step, part=0, parts=1):
-        generator = torch.Generator().manual_seed(step)
-        rows = BATCH // parts
-        if name == "WorldModel":
-            x = torch.randn(2, BATCH, 5, 4, generator=generator)
-            return [Steps(x[0], x[1, :, :, :2], torch.ones(BATCH, 5, dtype=torch.bool))]
-        if name in WORDS:
-            texts = [torch.randint(3, 23, (4 + i,), generator=generator) for i in range(BATCH)]
-            return [Ragged.of(texts[part * rows : (part + 1) * rows])]
-        views = [
-            torch.randn(BATCH, 3, 8, 8, generator=generator)[part * rows : (part + 1) * rows]
-            for _ in range(count)
-        ]
-        return [Parts(dict(zip("ab", views, strict=True)))] if name == "CLIP" else views
-
-    return method, batches
-
-
-def of_graphs(name: str):
-    settings = {"drop": 0.2, "attention_drop": 0.1} if name == "GraphMAE" else {"norm": True}
-    kind = "gat" if name == "GraphMAE" else "gin"
-    method = getattr(methods, name)(network(kind, 6, dim=8, heads=2, **settings))
-
-    def batches(step, part=0, parts=1):
-        return [graphs((5,) * BATCH, seed=step + 100 * view) for view in range(method.views.count)]
-
-    return method, batches
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("SimCLR", "DINO", "MAE", "TS2Vec", "Wav2Vec2", "HuBERT", "JEPA", "CLIP", "WorldModel"),
-        *(*NODES, *WORDS, *SMALL),
-    ],
-)
-def test_each_method_resumes_bitwise(name, precision, tmp_path):
+@pytest.mark.parametrize(("name", "kind"), cases(*KINDS))
+def test_each_method_resumes_bitwise(name, kind, precision, tmp_path):
     for folder, stops in (("whole", []), ("parts", [3, 4])):
         for limit in [*stops, 1000]:
-            method, batches = make(name)
+            method = make(name, kind)
+            batches = Rows(kind, method.views.count)
             stop = Stop()
 
             def count(step, part=0, parts=1, limit=limit, stop=stop, batches=batches):

@@ -34,6 +34,7 @@ from .msn import MSN as MSN
 from .nnclr import NNCLR as NNCLR
 from .relativeposition import RelativePosition as RelativePosition
 from .rotation import Rotation as Rotation
+from .samesample import SameSample as SameSample
 from .simclr import SimCLR as SimCLR
 from .simcse import SimCSE as SimCSE
 from .simmim import SimMIM as SimMIM

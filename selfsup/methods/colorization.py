@@ -37,7 +37,7 @@ class Colorization(Method):
             raise SelfsupError(
                 "E202",
                 f"colorization of {channels} channels, of which {seen or 'the mean'} is seen",
-                why="it foretells some channels from others",
+                why="it foretells some channels from others, and this encoder has too few channels",
                 do="choose another method, or --set method.seen=[0]",
             )
         self.channels, self.held = channels, held

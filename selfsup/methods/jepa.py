@@ -3,7 +3,8 @@
 From a part of a sample foretell what a slow teacher, which sees all of it, makes of the rest: not
 values but latents. A narrow predictor is told where, and what it foretells needs no disturbed view.
 Any modality whose stem gives tokens on a grid: on three axes the blocks go all along the first one,
-as in V-JEPA (https://arxiv.org/abs/2404.08471). With mask="next" it foretells what comes next on
+as in V-JEPA (https://arxiv.org/abs/2404.08471), whose second mask of a few large blocks is drawn by
+`long_blocks`: one pass of the teacher serves both. With mask="next" it foretells what comes next on
 the first axis from all that came before, and the teacher, too, sees nothing of what follows. The
 encoder looks both ways within what came before: its attention is not causal.
 """
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, smooth_l1_loss
+from torch.nn.functional import l1_loss, layer_norm, smooth_l1_loss
 
 from .. import masks, needs, schedules
 from ..encoder import sincos
@@ -37,6 +38,9 @@ class JEPA(Method):
         scale: tuple[float, float] = (0.15, 0.2),
         aspect: tuple[float, float] = (0.75, 1.5),
         context: tuple[float, float] = (0.85, 1.0),
+        long_blocks: int = 0,
+        long_scale: tuple[float, float] = (0.7, 0.7),
+        error: Literal["smooth_l1", "l1"] = "smooth_l1",
         predictor_dim: int = 384,
         predictor_depth: int = 12,
         predictor_heads: int = 12,
@@ -45,9 +49,12 @@ class JEPA(Method):
         super().__init__(encoder)
         needs.tokens("JEPA", encoder)
         self.next = mask == "next"
-        self.mask = (
-            masks.following() if self.next else masks.multiblock(blocks, scale, aspect, context)
-        )
+        self.masks = [masks.multiblock(blocks, scale, aspect, context)]
+        if long_blocks:  # seen from all the rest
+            self.masks.append(masks.multiblock(long_blocks, long_scale, aspect, (1.0, 1.0)))
+        if self.next:
+            self.masks = [masks.following()]
+        self.error = l1_loss if error == "l1" else smooth_l1_loss
         self.teacher = Teacher(encoder)
         self.predictor = Predictor(encoder, predictor_dim, predictor_depth, predictor_heads)
         self.momentum = schedules.linear(momentum, 1.0)
@@ -58,24 +65,31 @@ class JEPA(Method):
 
     def loss(self, views, progress):
         (x,) = views
-        seen, foretold = self.mask(len(x), self.encoder.grid, x.device)
-        latents, target = self.targets(x, seen, foretold)
-        z = self.encoder.trunk(masks.take(self.encoder.tokens(x), seen))
-        predicted = self.predictor(z, seen, foretold)
+        pairs = [mask(len(x), self.encoder.grid, x.device) for mask in self.masks]
+        latents, targets = self.targets(x, pairs)
+        tokens = self.encoder.tokens(x)
+        errors = []
+        for (seen, foretold), target in zip(pairs, targets, strict=True):
+            z = self.encoder.trunk(masks.take(tokens, seen))
+            predicted = self.predictor(z, seen, foretold)
+            errors.append(self.error(predicted.float(), target))
         self.watch = {"embedding": latents.mean(1)}
-        return {"prediction": smooth_l1_loss(predicted.float(), target)}
+        return {"prediction": torch.stack(errors).mean()}
 
     @torch.no_grad()
-    def targets(self, x, seen, foretold):
+    def targets(self, x, pairs):
         """What the teacher makes of all that it sees, and of what is to be foretold, normalised."""
         slow = self.teacher.slow
+        asked = [foretold for _, foretold in pairs]
         if self.next:
+            ((seen, foretold),) = pairs
             known = seen | foretold  # or what follows would be in the target
             latents = slow.trunk(masks.take(slow.tokens(x), known)).float()
-            foretold = foretold[known].view(len(x), -1)
+            asked = [foretold[known].view(len(x), -1)]
         else:
             latents = slow.features(x).float()  # (b, n, d)
-        return latents, masks.take(layer_norm(latents, latents.shape[-1:]), foretold)
+        normal = layer_norm(latents, latents.shape[-1:])
+        return latents, [masks.take(normal, foretold) for foretold in asked]
 
     @torch.no_grad()
     def after_step(self, progress):
@@ -85,7 +99,7 @@ class JEPA(Method):
     def show(self, views):
         (x,) = views
         stem = self.encoder.stem
-        seen, foretold = self.mask(len(x), self.encoder.grid, x.device)
+        seen, foretold = self.masks[0](len(x), self.encoder.grid, x.device)
         patches = stem.patches(x)
         return {
             "original": x,

@@ -38,10 +38,11 @@ class Rotation(Method):
 
 def turned(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b4 c s s"]:
     """By 0, 1, 2 and 3 quarters: first all samples by none."""
-    if x.shape[2] != x.shape[3]:  # or the shape alone would tell
+    if x.shape[2] != x.shape[3]:
         raise SelfsupError(
             "E202",
             f"rotation needs squares, and views are {x.shape[2]} x {x.shape[3]}",
+            why="their shape alone would tell the turn: this encoder has no square grid",
             do="choose another method: selfsup list methods",
         )
     return torch.cat([x.rot90(quarters, (2, 3)) for quarters in range(4)])

@@ -10,7 +10,7 @@ import struct
 import warnings
 import zlib
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -72,7 +72,8 @@ class Image(Modality):
 
     `keep_truncated` uses pictures whose file ends early; the part that is missing stays black.
     `mirror` says that a picture and its mirror image mean the same: not so for writing.
-    `without` names what views leave out, such as "colour,blur".
+    `without` names what views leave out, such as "colour,blur". `colour` is what encoders get: red,
+    green and blue, or lightness and two channels of colour ("lab"), as colorization wants them.
     """
 
     name = "image"
@@ -86,9 +87,18 @@ class Image(Modality):
 
     operations = looks.OPERATIONS
 
-    def __init__(self, *, keep_truncated: bool = False, mirror: bool = True, without: str = ""):
+    def __init__(
+        self,
+        *,
+        keep_truncated: bool = False,
+        mirror: bool = True,
+        without: str = "",
+        colour: Literal["rgb", "lab"] = "rgb",
+    ):
         self.keep_truncated, self.mirror = keep_truncated, mirror
-        self.without = self.left_out(without)
+        self.without, self.colour = self.left_out(without), colour
+        if colour == "lab":  # 50 and 25 of L's 100; a and b have one unit, and so one deviation
+            self.mean, self.std = (0.5, 0.5, 0.5), (0.25, 1 / 16, 1 / 16)  # type: ignore[misc]
 
     @property
     def rules(self) -> str:
@@ -207,12 +217,16 @@ class Image(Modality):
             if not self.mirror or "mirror" in self.without:
                 boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
             if number < spec.light:
-                views.append(looks.light(batch.pixels, boxes, side, self.mean, self.std))
+                views.append(looks.light(batch.pixels, boxes, side, *self._scale))
                 continue
             recipe = looks.recipe(number - spec.light, side, spec.alike, local)
             look = looks.draw_looks(own, looks.leave_out(recipe, self.without))
-            views.append(looks.strong(batch.pixels, boxes, look, side, self.mean, self.std))
+            views.append(looks.strong(batch.pixels, boxes, look, side, *self._scale))
         return views
+
+    @property
+    def _scale(self) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+        return self.mean, self.std, self.colour == "lab"
 
     @staticmethod
     def local_size(size: int) -> int:
@@ -222,13 +236,15 @@ class Image(Modality):
 
     def plain(self, batch: Batch, size: int) -> Float[Tensor, "b 3 size size"]:
         """The middle square, at `size`."""
-        made = partial(looks.light, batch.pixels, _middle(batch), size, self.mean, self.std)
+        made = partial(looks.light, batch.pixels, _middle(batch), size, *self._scale)
         return on_one_core(made) if batch.pixels.device.type == "cpu" else made()
 
     def picture(self, x: Float[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 h w"]:
         mean = x.new_tensor(self.mean)[:, None, None]
         std = x.new_tensor(self.std)[:, None, None]
-        return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        x = x * std + mean
+        x = looks.rgb(x) if self.colour == "lab" else x
+        return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
     def baseline(self, batch: Batch) -> Float[Tensor, "b p"]:
         """The pixels of the middle square, 32 across, in [0, 1]: to be followed by a PCA."""

@@ -165,9 +165,10 @@ def light(
     size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    as_lab: bool = False,
 ) -> Float[Tensor, "b 3 size size"]:
     """Crop, mirror, and scale to zero mean and unit deviation over the data."""
-    return _views(pixels, boxes, None, size, mean, std)
+    return _views(pixels, boxes, None, size, mean, std, as_lab)
 
 
 def strong(
@@ -177,12 +178,13 @@ def strong(
     size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    as_lab: bool = False,
 ) -> Float[Tensor, "b 3 size size"]:
     """A light view whose colours and sharpness are disturbed as well."""
-    return _views(pixels, boxes, looks, size, mean, std)
+    return _views(pixels, boxes, looks, size, mean, std, as_lab)
 
 
-def _views(pixels, boxes: Boxes, looks: Looks | None, size: int, mean, std) -> Tensor:
+def _views(pixels, boxes: Boxes, looks: Looks | None, size: int, mean, std, as_lab) -> Tensor:
     views = pixels.new_empty((len(pixels), 3, size, size), dtype=torch.float32)
     scale = 1 / views.new_tensor(std)[:, None, None]
     shift = views.new_tensor(mean)[:, None, None] * scale
@@ -192,6 +194,8 @@ def _views(pixels, boxes: Boxes, looks: Looks | None, size: int, mean, std) -> T
         x = x.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
         if looks is not None:
             x = disturb(x, looks.of(part))
+        if as_lab:
+            x = lab(x)
         torch.mul(x, scale, out=views[part]).sub_(shift)
 
     step = max(1, CACHED // size**2) if pixels.device.type == "cpu" else len(pixels)
@@ -366,3 +370,37 @@ def blur(x: Images, sigma: Each) -> Images:
 def solarise(x: Images) -> Images:
     """Invert what is brighter than the middle: PIL's threshold 128 of 255, on whole levels."""
     return torch.minimum(x, 1 - x)
+
+
+# ------------------------------------------------------------------------------ colour spaces
+
+XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750),
+       (0.0193339, 0.1191920, 0.9503041))  # fmt: skip  # of linear sRGB, beside white of D65
+BEND = 6 / 29  # below it the cube root of CIELAB is a line
+NO_COLOUR = (0.0, 0.5, 0.5)
+
+
+def lab(x: Images) -> Images:
+    """CIE 1976 L*a*b* of sRGB, in [0, 1] too: L over 100; a and b over 256, from -128 on."""
+    x = x.clamp(0, 1)
+    linear = torch.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+    xyz = torch.einsum("ij,bj...->bi...", _of_white(x), linear)
+    f = torch.where(xyz > BEND**3, xyz ** (1 / 3), xyz / (3 * BEND**2) + 4 / 29)
+    fx, fy, fz = f.unbind(1)
+    x = torch.stack([1.16 * fy - 0.16, 500 / 256 * (fx - fy), 200 / 256 * (fy - fz)], 1)
+    return x.add_(x.new_tensor(NO_COLOUR)[:, None, None])
+
+
+def rgb(x: Images) -> Images:
+    """The inverse of `lab`; what no screen can show is cut."""
+    lightness, a, b = (x - x.new_tensor(NO_COLOUR)[:, None, None]).unbind(1)
+    fy = (lightness + 0.16) / 1.16
+    f = torch.stack([fy + 256 / 500 * a, fy, fy - 256 / 200 * b], 1)
+    xyz = torch.where(f > BEND, f**3, 3 * BEND**2 * (f - 4 / 29))
+    linear = torch.einsum("ij,bj...->bi...", _of_white(x).inverse(), xyz).clamp(0, 1)
+    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _of_white(x: Tensor) -> Float[Tensor, "3 3"]:
+    matrix = x.new_tensor(XYZ)
+    return matrix / matrix.sum(1, keepdim=True)

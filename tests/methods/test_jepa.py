@@ -8,8 +8,8 @@ from selfsup.errors import SelfsupError
 from selfsup.stems import Patches
 
 
-def fixed(method, seen, foretold):
-    method.mask = lambda batch, grid, device: (seen, foretold)
+def fixed(method, *pairs):
+    method.masks = [lambda batch, grid, device, pair=pair: pair for pair in pairs]
 
 
 def parts(b, n, visible, asked):
@@ -17,29 +17,67 @@ def parts(b, n, visible, asked):
     return rank < visible, rank >= n - asked
 
 
-def test_loss_against_a_slow_reading():
-    method, (x,) = build("JEPA", "video")
-    for part in (method.teacher.slow.positions, method.teacher.slow.trunk.norm.weight):
-        torch.nn.init.normal_(part, std=0.5)  # no longer the student
-    seen, foretold = parts(8, 8, 3, 4)
-    fixed(method, seen, foretold)
-    total, count = 0.0, 0
-    for b in range(8):
+def errors(method, x, seen, foretold):
+    """What each foretold number is wrong by, sample by sample and place by place."""
+    found = []
+    for b in range(len(x)):
         full = method.teacher.slow.features(x[b : b + 1])[0]
         tokens = method.encoder.embed(x[b : b + 1])[0] + method.encoder.positions
         z = method.encoder.trunk(tokens[seen[b]][None])
         predictor = method.predictor
         known = predictor.narrow(z[0]) + predictor.positions[seen[b]]
         asked = predictor.blank + predictor.positions[foretold[b]]
-        found = predictor.wide(predictor.trunk(torch.cat([known, asked])[None])[0, 3:])
+        said = predictor.wide(predictor.trunk(torch.cat([known, asked])[None])[0, len(known) :])
         for row, n in enumerate(foretold[b].nonzero()[:, 0].tolist()):
             y = full[n]
             y = (y - y.mean()) / (y.var(correction=0) + 1e-5).sqrt()
-            error = (found[row] - y).abs()
-            total += torch.where(error < 1, 0.5 * error**2, error - 0.5).sum()
-            count += len(error)
+            found.append((said[row] - y).abs())
+    return torch.stack(found)
+
+
+def test_loss_against_a_slow_reading():
+    method, (x,) = build("JEPA", "video")
+    for part in (method.teacher.slow.positions, method.teacher.slow.trunk.norm.weight):
+        torch.nn.init.normal_(part, std=0.5)  # no longer the student
+    seen, foretold = parts(8, 8, 3, 4)
+    fixed(method, (seen, foretold))
+    error = errors(method, x, seen, foretold)
+    total = torch.where(error < 1, 0.5 * error**2, error - 0.5).mean()
+    torch.testing.assert_close(method([x], 0.3)["prediction"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_two_masks_count_alike_by_the_l1_error_after_one_pass_of_the_teacher():
+    _, (x,) = build("JEPA", "video")
+    encoder = Encoder(Patches((4, 16, 16), (2, 8, 8), 3, 24), dim=24, depth=2, heads=2)
+    small = {"predictor_dim": 24, "predictor_depth": 1, "predictor_heads": 2}
+    method = methods.JEPA(encoder, long_blocks=2, error="l1", **small)
+    assert len(method.masks) == 2
+    torch.nn.init.normal_(method.teacher.slow.positions, std=0.5)
+    pairs = parts(8, 8, 5, 2), parts(8, 8, 1, 6)  # of different sizes
+    fixed(method, *pairs)
+    expected = sum(errors(method, x, *pair).mean() for pair in pairs) / 2
+    passes = []
+    method.teacher.slow.trunk.register_forward_hook(lambda m, i, out: passes.append(len(out)))
     loss = method([x], 0.3)["prediction"]
-    torch.testing.assert_close(loss, total / count, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert passes == [8]
+
+
+@pytest.mark.parametrize("grid", [(2, 4, 4), (8, 8, 8), (4, 2, 2), (12,)])
+def test_large_blocks_leave_something_to_see_and_go_all_along_the_first_axis(grid):
+    draw = masks.multiblock(2, (0.7, 0.7), (0.75, 1.5), (1.0, 1.0))
+    shares = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        seen, foretold = draw(32, grid)  # as many in each row as the row with the fewest has
+        assert seen.any(1).all() and not (seen & foretold).any()
+        seen, foretold = draw(1, grid)
+        assert torch.equal(seen, ~foretold)
+        shares.append(foretold.float().mean())
+        if len(grid) == 3:
+            assert (foretold.view(grid) == foretold.view(grid)[:1]).all()
+    assert max(shares) > 0.74 or grid[-1] == 2  # two large blocks cover more than one
+    assert min(shares) > 0.45 and max(shares) < 0.95
 
 
 @pytest.mark.parametrize("kind", ["series", "image", "video"])
@@ -47,7 +85,7 @@ def test_what_is_not_seen_reaches_the_prediction_through_the_teacher_alone(kind)
     method, (x,) = build("JEPA", kind)
     n = len(method.encoder.positions)
     seen, foretold = parts(8, n, 3, 2)
-    fixed(method, seen, foretold)
+    fixed(method, (seen, foretold))
     found = []
     method.predictor.register_forward_hook(lambda m, i, out: found.append(out))
     other = method.encoder.stem.patches(x)
@@ -144,14 +182,16 @@ def test_what_comes_next_is_foretold_without_what_follows_it():
     x, stem = torch.randn(2, 3, 6, 8, 8), encoder.stem
     place = torch.arange(12).expand(2, -1) // 4
     seen, foretold = place < 1, place == 1
-    fixed(method, seen, foretold)
+    fixed(method, (seen, foretold))
     loss = method([x], 0.0)["prediction"]
     for changed, same in ((place > 1, True), (foretold, False), (seen, False)):
         other = stem.patches(x)
         other[changed] += 1.0
         found = method([stem.unpatch(other)], 0.0)["prediction"]
         assert torch.equal(found, loss) == same
-    latents, target = method.targets(x, seen, foretold)  # of a clip that ends with its target
+    latents, (target,) = method.targets(
+        x, [(seen, foretold)]
+    )  # of a clip that ends with its target
     slow = method.teacher.slow
     tokens = (slow.embed(x) + slow.positions)[:, :8]
     expected = slow.trunk(tokens)

@@ -1,9 +1,11 @@
 """Reading pictures of every kind, and the views that a method asks for."""
 
 import io
+import math
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from selfsup.data.batch import Batch
 from selfsup.data.outcome import BadSample
 from selfsup.errors import SelfsupError
 from selfsup.method import Views
+from selfsup.methods import Colorization
 from selfsup.modalities import Modality, find
 from selfsup.modalities.image import MOST_PIXELS, Image
 from selfsup.randomness import Draws
@@ -600,3 +603,25 @@ def test_what_views_leave_out():
     with pytest.raises(SelfsupError, match="rotation") as raised:
         Image(without="colour,rotation")
     assert "crop" in raised.value.do
+
+
+def test_lab_holds_lightness_and_colour_apart_and_people_see_rgb(image):
+    data, lab = batch(), Image(colour="lab")
+    grey = replace(data, pixels=data.pixels[:, :1].expand(-1, 3, -1, -1))
+    assert lab.plain(grey, 40)[:, 1:].abs().max() < 1e-4
+    spec, draws = Views(light=1, strong=1, local=1), Draws(0, data.samples)
+    ours, theirs = ([x.plain(data, 40), *x.views(data, spec, draws, 32, 16)] for x in (lab, image))
+    for x, rgb in zip(ours, theirs, strict=True):
+        off = lab.picture(x).int() - image.picture(rgb).int()
+        assert off.abs().max() <= 1 and 2 < x.abs().max() < 8
+
+
+def test_colorization_foretells_colour_from_lightness(image):
+    torch.manual_seed(0)
+    lab, data = Image(colour="lab"), batch()
+    method = Colorization(lab.encoder("resnet18", 32, width=0.125), seen=(0,))
+    (x,) = lab.views(data, method.views, Draws(0, data.samples), 32)
+    seen, target = method.split(x)
+    assert torch.equal(seen[:, :1], x[:, :1]) and not seen[:, 1:].any()
+    assert target.shape[2] == 2 * math.prod(method.encoder.cell)
+    torch.testing.assert_close(target.mean(), x[:, 1:].mean())

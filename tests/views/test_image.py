@@ -401,3 +401,23 @@ def test_work_on_one_core_leaves_the_others_alone():
         torch.set_num_threads(before)
     with pytest.raises(ZeroDivisionError):
         on_one_core(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("colour", "expected"),
+    [
+        ((255, 255, 255), (100.0, 0.0, 0.0)),
+        ((0, 0, 0), (0.0, 0.0, 0.0)),
+        ((255, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 255, 0), (87.73, -86.18, 83.18)),
+        ((0, 0, 255), (32.30, 79.19, -107.86)),
+        ((119, 119, 119), (50.03, 0.0, 0.0)),
+        ((5, 5, 5), (1.37, 0.0, 0.0)),  # where the cube root is a line
+    ],
+)
+def test_lab_of_known_colours(colour, expected):
+    x = torch.tensor(colour).view(1, 3, 1, 1) / 255
+    found = V.lab(x)
+    numbers = (found[0, :, 0, 0] - torch.tensor([0.0, 0.5, 0.5])) * torch.tensor([100, 256, 256])
+    torch.testing.assert_close(numbers, torch.tensor(expected), atol=0.01, rtol=0)
+    torch.testing.assert_close(V.rgb(found), x, atol=1e-5, rtol=0)
