@@ -274,7 +274,7 @@ def test_what_the_monitor_and_the_report_need_is_there(case):
         torch.testing.assert_close(
             method.watch["assignments"].sum(-1), torch.ones(len(method.watch["assignments"]))
         )
-    assert set(method.chance) <= set(method(views, 0.0))
+    assert set(method.chance) | set(method.constant) <= set(method(views, 0.0))
     for caption, picture in method.show(views).items():
         assert picture.shape == views[0].shape, caption
 
