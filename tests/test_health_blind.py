@@ -8,8 +8,10 @@ import copy
 
 import pytest
 import torch
-from test_contract import build
-from test_health import BATCH, Digits, look
+from test_contract import METHODS, build
+from test_health import BATCH, NAMES, Digits, look
+from test_health_all import KINDS
+from test_health_joint import MADE
 from torch import nn
 
 from selfsup import methods, released
@@ -38,6 +40,11 @@ PICTURES = {
 }
 WORDS = ("MLM", "CLM", "MDLM", "ELECTRA")
 NODES = ("GraphMAE", "DGI")
+
+
+def test_every_method_has_a_collapse_of_its_own_and_a_healthy_run():
+    """In this file and in its neighbours; that of the world model is in its own."""
+    assert {*NAMES, *MADE, *KINDS, *PICTURES, *WORDS, *NODES, "World_Model"} == set(METHODS)
 
 
 def make(name):
