@@ -206,16 +206,22 @@ class Monitor:
             signs.append(FROZEN)  # (schedules end at zero: nothing moves there)
         self.weight = now
 
-        stuck = any(
+        at_chance = any(
             abs(terms[name] - chance) <= AT_CHANCE * abs(chance)
             for name, chance in self.method.chance.items()
+            if name in terms
+        )
+        # a regression may also be worse than one answer for all, and is for a while as it starts
+        blind = progress > LATE and any(
+            terms[name] >= (1 - AT_CHANCE) * float(constant)
+            for name, constant in self.method.constant.items()
             if name in terms
         )
         std, rank = numbers["monitor/std"], numbers["monitor/rank"]
         # an untrained encoder may give nearly the same embedding to all: it must have been better,
         # or be at chance, or have had its time
         fell = std < 0.5 * self.best_std
-        if std < CONSTANT and (fell or stuck or progress > SETTLED):
+        if std < CONSTANT and (fell or at_chance or progress > SETTLED):
             signs.append(ONE_POINT)
         if "monitor/perplexity" in numbers:
             # (a teacher may be undecided for a while at the start)
@@ -225,11 +231,11 @@ class Monitor:
             if k >= 8 and numbers["monitor/perplexity"] < 1.5:
                 signs.append(ONE_PROTOTYPE)
         # masked methods are of low rank by nature
-        joint = self.method.views.count > 1 or bool(self._towers())
+        joint = self.method.views.count > 1 or self.method.apart or bool(self._towers())
         began = self.first_rank or 0.0
         if joint and progress > SETTLED and rank < min(FLAT_RANK, 0.5 * began):
             signs.append(FLAT)
-        if stuck and progress > SETTLED:
+        if (at_chance or blind) and progress > SETTLED:
             signs.append(NOTHING if progress > LATE else NOT_YET)
         return max(signs, key=lambda sign: SEVERITY[sign.kind])  # the first of the worst
 

@@ -1,9 +1,11 @@
-"""What losses share. All but `across_views` look over the whole batch: gather before."""
+"""What losses share. All but `across_views`, `unseen` look over the whole batch: gather before."""
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize, relu
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss, normalize, relu
 
 
 def info_nce(
@@ -43,6 +45,18 @@ def across_views(student: Float[Tensor, "v b k"], teacher: Float[Tensor, "w b k"
         normaliser = count * torch.logsumexp(logits.float(), -1)  # (b,)
         total = total + (normaliser - (targets * logits).sum(-1)).mean()
     return total / (w * v - w)
+
+
+@torch.no_grad()
+def unseen(target: Float[Tensor, "*b p"], error: Callable[..., Tensor] = mse_loss) -> Tensor:
+    """What the best answer costs that is the same for all samples and places.
+
+    Who looks at the samples must be better; the health monitor asks.
+    """
+    rows = target.flatten(0, -2)
+    some = rows[:: 1 + len(rows) // 4096]  # thousands are enough for a median, which is slow
+    best = some.median(0).values if error is l1_loss else rows.mean(0)
+    return error(best.expand_as(rows), rows)
 
 
 @torch.no_grad()

@@ -36,12 +36,14 @@ class Method(nn.Module, ABC):
     `watch` holds what the last loss saw, detached, for the health monitor: "embedding" (b, d),
     "embedding/NAME" of each tower where there are several, and "assignments" (b, k),
     probabilities, where there are prototypes. `chance` holds the value
-    that a term keeps while nothing is learned.
+    that a term keeps while nothing is learned; `constant` what a term costs, on the samples of the
+    last loss, with the best answer that does not look at them (losses.unseen).
     """
 
     views: Views
     optim: ClassVar[Optim]
     across_batch: ClassVar[bool] = False  # a sample's loss depends on the others in its batch
+    apart: ClassVar[bool] = False  # keeps samples apart, though it asks for one view of them
     steady: ClassVar[tuple[str, ...]] = ()  # parts whose learning rate stays at its peak
 
     encoder: Any  # an Encoder or a ResNet, or what has as many of their parts as the method uses
@@ -51,6 +53,7 @@ class Method(nn.Module, ABC):
         self.encoder = encoder
         self.watch: dict[str, Tensor] = {}
         self.chance: dict[str, float] = {}
+        self.constant: dict[str, Tensor] = {}
 
     @abstractmethod
     def loss(self, views: list[Tensor], progress: float) -> dict[str, Tensor]:

@@ -298,7 +298,7 @@ def test_what_the_monitor_and_the_report_need_is_there(case):
         torch.testing.assert_close(
             method.watch["assignments"].sum(-1), torch.ones(len(method.watch["assignments"]))
         )
-    assert set(method.chance) <= set(method(views, 0.0))
+    assert set(method.chance) | set(method.constant) <= set(method(views, 0.0))
     for caption, made in method.show(views).items():
         assert len(made) == len(views[0]), caption
         assert getattr(made, "shape", views[0].shape) == views[0].shape, caption

@@ -234,7 +234,10 @@ def test_masked_methods_may_have_a_low_rank():
         def loss(self, views, progress):
             return super().loss(views[:1], progress)
 
-    for kind, expected in ((Line, "healthy"), (Joint, "warning")):
+    class Apart(Line):
+        apart = True
+
+    for kind, expected in ((Line, "healthy"), (Joint, "warning"), (Apart, "warning")):
         method = kind()
         monitor = Monitor(method)
         monitor.first_rank = 8.0
@@ -246,6 +249,27 @@ def test_masked_methods_may_have_a_low_rank():
                 method.decoder.bias.add_(0.1)  # weights that move
             monitor.look(step, step / 20, Samples()(step), numbers, events)
         assert monitor.verdict.kind == expected
+
+
+@pytest.mark.parametrize(
+    ("progress", "error", "kind"),
+    [
+        (0.4, 1.0, "healthy"),
+        (0.6, 0.9, "healthy"),
+        (0.6, 1.0, "collapsed"),
+        (0.6, 1.3, "collapsed"),
+    ],
+)
+def test_no_better_than_one_answer_for_all_is_an_alarm_late(progress, error, kind):
+    method = Local()
+    monitor = Monitor(method)
+    method.constant = {"rebuild": torch.tensor(1.0)}
+    for step in range(4):
+        method.watch = {"embedding": torch.randn(8, 4)}
+        with torch.no_grad():
+            method.decoder.bias.add_(0.1)
+        monitor.look(step, progress, Samples()(step), {"rebuild": error}, Events(None))
+    assert monitor.verdict.kind == kind
 
 
 def test_a_spike_is_an_event_and_nothing_else(tmp_path):

@@ -22,7 +22,10 @@ MADE = {
     "TiCo": {"hidden": 64, "dim": 16, "momentum": 0.95},
     "LeJEPA": {"hidden": 64, "dim": 8, "slices": 32, "local_views": 1},
     "MSN": {"prototypes": 32, "hidden": 64, "dim": 16, "local_views": 1, "momentum": 0.95},
+    "IBOT": {"prototypes": 32, "hidden": 64, "dim": 16, "local_views": 1, "momentum": 0.95},
+    "DINOv2": {"prototypes": 32, "hidden": 64, "dim": 16, "local_views": 1, "momentum": 0.95},
 }
+SORTING = ("SwAV", "MSN", "IBOT", "DINOv2")  # into prototypes, one of which may win them all
 
 
 def make(name, **settings):
@@ -70,10 +73,12 @@ def without(monkeypatch, name):
         "TiCo": {"weight": 0.0},
         "LeJEPA": {"weight": 0.0},
         "MSN": {"spread": 0.0},
+        "IBOT": {"centre_momentum": 1.0, "momentum": 0.5},
+        "DINOv2": {"centring": "mean", "centre_momentum": 1.0, "spread": 0.0, "momentum": 0.5},
     }
     sizes = {"dim": 32, "hidden": 32} if name in ("MoCo", "NNCLR", "TiCo") else {}
     method = make(name, **weights.get(name, {}), **sizes)
-    if name not in ("SwAV", "MSN"):
+    if name not in SORTING:
         for part in ("head", "teacher_head", "projector", "teacher_projector", "predictor",
                      "expander"):  # fmt: skip
             if hasattr(method, part):
@@ -91,7 +96,7 @@ class Itself(nn.Identity):
 def test_without_what_keeps_samples_apart(name, monkeypatch):
     method = without(monkeypatch, name)
     optim = Optim("adamw", lr=1e-2, per=BATCH, weight_decay=0.0)
-    steps = 120 if name == "MSN" else 60
+    steps = 120 if name in SORTING[1:] else 60
     outcome, rows, alarms = look(method, Digits(method.views.count), steps, optim, every=4)
     assert outcome.verdict == "collapsed", rows[-1]
     assert "same" in alarms[-1]["message"], alarms

@@ -19,6 +19,7 @@ from torch.nn.functional import mse_loss
 from .. import needs
 from ..errors import SelfsupError
 from ..heads import mlp
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 from ..stems import cut
@@ -54,6 +55,7 @@ class Colorization(Method):
         grey, target = self.split(x)
         places = self.encoder.features(grey)  # (b, n, d)
         self.watch = {"embedding": places.mean(1).detach()}
+        self.constant = {"channels": unseen(target)}
         return {"channels": mse_loss(self.values(places).float(), target)}
 
     def split(self, x: Float[Tensor, "b c *size"]) -> tuple[Tensor, Float[Tensor, "b n p"]]:

@@ -66,7 +66,8 @@ class Data2Vec(Method):
         hidden = self.mask(rows, self.encoder.grid, x.device)  # a sample's copies lie side by side
         tokens = self.encoder.tokens(x.repeat_interleave(self.copies, 0), hidden)
         final = self.encoder.trunk(tokens + self.blank * hidden[:, :, None])
-        self.watch = {"embedding": final.mean(1).detach()}
+        # of all that is there: what the encoder makes of a part differs by which part it is
+        self.watch = {"embedding": target.mean(1)}
         wanted = target.repeat_interleave(self.copies, 0)
         return self.predict(final[hidden]), wanted[hidden]
 
@@ -82,7 +83,7 @@ class Data2Vec(Method):
         chosen = masks.choose(x, self.named_ratio, rank)
         seen = masks.corrupt(x.values, chosen, fate, other, self.encoder.stem.count)
         final = self.encoder.features(Ragged(seen, x.valid))
-        self.watch = {"embedding": ragged.mean(final.detach(), x.valid)}
+        self.watch = {"embedding": ragged.mean(target[rows], x.valid)}
         return self.predict(final[chosen]), target[rows][chosen]
 
     def after_step(self, progress):

@@ -4,6 +4,7 @@ At every place, a linear map of the encoder's features foretells the whitened fe
 teacher, which sees the same view. Data with a grid, and a teacher: a run, or a released model.
 """
 
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch.nn.functional import layer_norm, smooth_l1_loss
 
 from .. import needs
 from ..errors import SelfsupError
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 
@@ -40,7 +42,9 @@ class Distill(Method):
         z = self.encoder.features(x)  # (b, n, d)
         target = whitened(self.teacher(x, self.encoder.grid))
         self.watch = {"embedding": z.detach().mean(1)}
-        return {"distillation": smooth_l1_loss(self.head(z).float(), target, beta=self.beta)}
+        error = partial(smooth_l1_loss, beta=self.beta)
+        self.constant = {"distillation": unseen(target, error)}
+        return {"distillation": error(self.head(z).float(), target)}
 
 
 def whitened(features: Float[Tensor, "b n e"]) -> Float[Tensor, "b n e"]:

@@ -14,6 +14,7 @@ from torch.nn.functional import gelu
 
 from .. import masks, needs
 from ..heads import mlp
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 from ..stems import paste
@@ -37,7 +38,9 @@ class Inpainting(Method):
         places, painted = self.paint(x, hidden)
         self.watch = {"embedding": places.mean(1).detach()}
         # Departure: equation 1 alone; the paper adds a small adversarial loss, for looks
-        error = (painted.float() - x[:, : self.channels]).square()
+        values = x[:, : self.channels]
+        error = (painted.float() - values).square()
+        self.constant = {"reconstruction": unseen(values.flatten(2).mT[hidden.flatten(1)])}
         return {"reconstruction": (error * hidden).sum() / (hidden.sum() * self.channels)}
 
     def hide(self, x: Float[Tensor, "b c *size"]) -> Bool[Tensor, "b 1 *size"]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import masks, needs
 from ..encoder import sincos
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 from ..trunks import Transformer
@@ -49,6 +50,7 @@ class MAE(Method):
         target = normalise(masks.take(self.encoder.stem.patches(x), hidden))
         self.watch = {"embedding": latent.mean(1).detach()}
         self.chance = {"reconstruction": 1.0}  # what predicting each patch's mean gives
+        self.constant = {"reconstruction": unseen(target)}
         return {"reconstruction": (predicted.float() - target).square().mean()}
 
     def rebuild(self, x, hidden):

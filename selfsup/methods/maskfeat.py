@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, mse_loss, normalize, pad
 
 from .. import masks, needs
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 from ..stems import cut
@@ -42,9 +43,11 @@ class MaskFeat(Method):
         tokens = self.encoder.tokens(x, hidden) + self.blank * hidden[:, :, None]
         final = self.encoder.trunk(tokens)
         predicted = self.predict(masks.take(final, hidden))
-        target = cut(hog(x[:, : self.channels].float(), self.bins, self.pool), self.encoder.grid)
+        histograms = hog(x[:, : self.channels].float(), self.bins, self.pool)
+        target = masks.take(cut(histograms, self.encoder.grid), hidden)
         self.watch = {"embedding": final.mean(1).detach()}
-        return {"gradients": mse_loss(predicted.float(), masks.take(target, hidden))}
+        self.constant = {"gradients": unseen(target)}
+        return {"gradients": mse_loss(predicted.float(), target)}
 
 
 @torch.no_grad()

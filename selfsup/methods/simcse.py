@@ -22,6 +22,7 @@ class SimCSE(Method):
     # paper: from a pretrained encoder, 3e-5 for 64, one pass
     optim = Optim("adamw", lr=3e-5, per=64, weight_decay=0.0, betas=(0.9, 0.999), warmup=0.05)
     across_batch = True
+    apart = True
 
     def __init__(self, encoder: Any, *, temperature: float = 0.05):
         super().__init__(encoder)

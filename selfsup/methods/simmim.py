@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import l1_loss
 
 from .. import masks, needs
+from ..losses import unseen
 from ..method import Method, Views
 from ..optim import Optim
 
@@ -34,6 +35,7 @@ class SimMIM(Method):
         final, predicted = self.rebuild(x, hidden)
         target = masks.take(self.encoder.stem.patches(x), hidden)
         self.watch = {"embedding": final.mean(1).detach()}
+        self.constant = {"reconstruction": unseen(target, l1_loss)}
         return {"reconstruction": l1_loss(predicted.float(), target)}
 
     def rebuild(self, x, hidden):

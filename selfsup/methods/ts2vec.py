@@ -25,6 +25,7 @@ class TS2Vec(Method):
     optim = Optim("adamw", lr=1e-3, per=8, weight_decay=0.01, betas=(0.9, 0.999), warmup=0.0,
                   final=1.0)  # fmt: skip
     across_batch = True
+    apart = True
 
     def __init__(self, encoder: Any, *, ratio: float = 0.5, alpha: float = 0.5):
         super().__init__(encoder)
