@@ -184,7 +184,7 @@ def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, An
     encoder = load(path)
     settings = schema.load(path / "resolved.toml")
     cache = settings["data.cache"]
-    source = seen_as(open_source(settings["data.path"]), encoder.modality.contents).for_training()
+    source = seen_as(open_source(settings["data.path"]), encoder.modality).for_training()
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
         some = order(seed, 0, len(store))[:1000]
         some = store.batch(some).indices.numpy()  # those that can be read
@@ -198,7 +198,7 @@ def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, An
 
 def _probe(encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None) -> dict[str, Any]:
     """A linear probe on four fifths of the labels' training part, judged on the rest of it."""
-    source = seen_as(open_source(labels), encoder.modality.contents)
+    source = seen_as(open_source(labels), encoder.modality)
     known = source.labels()
     if known is None or not (known[0] >= 0).any():
         raise SelfsupError(

@@ -91,9 +91,12 @@ def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) ->
             do="selfsup pretrain photos/ - or data.path in the file of --config",
         )
     source = open_source(data, follow_links=bool(value("data.follow_links", False)))
-    kind = value("modality.name", None)
+    kind = value("modality.name", None) or source.content
     if kind in listing.modalities():
-        source = seen_as(source, modalities.find(kind).contents)
+        modality = modalities.find(kind)
+        longest = value("modality.longest", None) if modality.longest else None
+        known = isinstance(longest, float | int)  # what else it may be is refused later
+        source = seen_as(source, modality, longest if known else None)
     source = source.for_training()
     return without_copies(source) if value("data.drop_copies", False) is True else source
 
