@@ -116,7 +116,7 @@ def groups_of(prints: list[bytes]) -> np.ndarray:
 
 
 def together(groups: np.ndarray, own: np.ndarray | None, usable: np.ndarray) -> np.ndarray:
-    """Groups of equal samples, joined where the source says that samples of them belong together."""
+    """Groups of equal samples, joined where samples of them belong together by the source."""
     if own is None:
         return groups
     from scipy.sparse import coo_array  # scikit-learn brings scipy

@@ -109,7 +109,7 @@ def evaluate_task(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links)
-        source = seen_as(source, encoder.modality, 0.0)  # a text is of its whole file
+        source = seen_as(source, encoder.modality, whole=True)  # a text is of its whole file
         texts, parts = transcripts(source, Path(labels if labels is not None else data))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             job = Recogniser(encoder, store, texts, parts, console, seed)

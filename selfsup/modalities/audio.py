@@ -61,7 +61,6 @@ class Audio(Modality):
                 "vit_small", "resnet18", "resnet50")  # fmt: skip
     mean = (-9.0,)  # of log-mel powers; learned from the data
     std = (3.5,)
-    longest = 20.0  # unless a setting says otherwise
 
     def __init__(
         self,

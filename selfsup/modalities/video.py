@@ -51,8 +51,8 @@ class Video(Modality):
 
     A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
     seen whole. Folders of frames were taken at `frame_rate`. Longer files are cut into clips of at
-    most `longest` seconds, of longer folders the middle is kept. `mirror` says that a clip and its mirror image mean the same. `keep_truncated`
-    uses files that end early as far as they go.
+    most `longest` seconds, of longer folders the middle is kept. `mirror` says that a clip and its
+    mirror image mean the same. `keep_truncated` uses files that end early as far as they go.
     """
 
     name = "video"
@@ -63,7 +63,6 @@ class Video(Modality):
     # of ImageNet's training set, as for pictures
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
-    longest = 10.0  # unless a setting says otherwise
 
     def __init__(
         self,
