@@ -37,10 +37,12 @@ from .shards import MEDIA, ParquetSource, TarSource, _key
 from .tables import (
     LABEL_COLUMNS,
     LONGEST_LINE,
+    NUMBER_COLUMNS,
     SPLIT_COLUMNS,
     SPLITS,
     encode,
     lines,
+    number_column,
 )
 from .texts import LOOKED_BYTES, _is_prose, _reader
 
@@ -186,7 +188,8 @@ class PairTable(PairSource):
 
     `contents` tells what each column of a part is; those of `written` are strings, each part in
     some columns, the others name files. Empty texts count for nothing; a sample without any is told
-    of when it is read. Where nothing names files each row is a sample.
+    of when it is read. Where nothing names files each row is a sample. `scores` are the numbers in
+    a column of that kind, as `Source.targets` has them.
     """
 
     def __init__(
@@ -237,6 +240,10 @@ class PairTable(PairSource):
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
         self._given = _column(first, SPLIT_COLUMNS, rows)
+        usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
+        names = [n for n in dict.fromkeys(chain(*rows)) if n.strip().lower() in usual]
+        cells = {n: [None if (v := r.get(n)) is None else str(v) for r in first] for n in names}
+        self.scores = number_column(cells, NUMBER_COLUMNS)
         if media:
             self._look_around()
 
@@ -342,6 +349,15 @@ def tables(source: Source) -> list[str]:
     """The files of a source whose samples are rows of tables; none of any other."""
     paths = getattr(source, "paths", None) or [source.place]
     return paths if all(suffix(p) in TABLES and os.path.isfile(p) for p in paths) else []
+
+
+def sentences(source: Source) -> tuple[str, ...]:
+    """The columns of text of a table, if there are two."""
+    paths = tables(source)
+    rows = _first_rows(paths[0]) if paths else []
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = tuple(n for n in names if _is_prose([row.get(n) for row in rows], WORDS))
+    return found if len(found) == 2 else ()
 
 
 def _open(

@@ -18,6 +18,7 @@ TASKS = {
     "forecast": "forecast",
     "transcribe": "transcribe",
     "tokens": "tokens",
+    "similarity": "similarity",  # before regress: a score of two texts is no number of one
     "regress": "regress",
     "perplexity": "perplexity",
     "nodes": "nodes",
