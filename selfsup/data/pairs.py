@@ -63,6 +63,7 @@ class PairSource(Source):
 
     content = "pairs"
     parts: dict[str, str]
+    chosen: tuple[str, ...] = ()  # the columns that were named, if any
 
     def splits(self) -> tuple[np.ndarray, list[str]]:
         """As the data say; else every tenth sample tests, chosen by a hash of its name."""
@@ -135,6 +136,7 @@ class Some(PairSource):
         self.whole, self.keep, self.parts, self.kind = whole, keep, whole.parts, whole.kind
         self.sequential, self.lasting = whole.sequential, whole.lasting
         self.problems, self.ignored, self.notes = whole.problems, whole.ignored, whole.notes
+        self.chosen = whole.chosen
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -325,7 +327,7 @@ def as_pairs(source: Source, columns: tuple[str, ...]) -> Source:
         inner = as_pairs(source.source, columns)
         return source if inner is source.source else Labelled(inner, source.table)
     paths = tables(source)
-    if not paths:
+    if not paths or getattr(source, "chosen", ()) == columns:
         return source
     rows = _first_rows(paths[0])
     if not rows and suffix(paths[0]) == ".parquet":
@@ -340,9 +342,13 @@ def as_pairs(source: Source, columns: tuple[str, ...]) -> Source:
     media = bytes_of or _media(paths[0], rows)
     contents = {c: media.get(c) or _strings(c, [row[c] for row in rows]) for c in columns}
     written = {column: [column] for column in columns if column not in media}
+    found: PairSource
     if bytes_of:
-        return PairParquet(paths, source.place, contents, written)
-    return _open(paths, source.place, contents, written)
+        found = PairParquet(paths, source.place, contents, written)
+    else:
+        found = _open(paths, source.place, contents, written)
+    found.chosen = columns
+    return found
 
 
 def tables(source: Source) -> list[str]:

@@ -137,7 +137,7 @@ def cut(source: Source, longest: float, seconds: Callable[[BinaryIO], float]) ->
         try:
             with os.fdopen(open_file(files.path(i), files.sizes[i], files.times[i]), "rb") as file:
                 return seconds(file)
-        except BadSample:
+        except (BadSample, OSError):
             return 0.0  # told of where it is read
 
     with ThreadPoolExecutor(THREADS) as threads:

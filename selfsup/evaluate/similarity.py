@@ -110,7 +110,7 @@ def evaluate_task(
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
                 several[UNTRAINED].append(cosines(fresh(encoder, mix(seed, i)).seeing("text")))
-        texts = [[modality.text(source.read(i)[part][0]) for i in rows] for part in parts]
+        texts = [[modality.text(source.read(i)[part][0]) for i in rows.tolist()] for part in parts]
         several[CLASSICAL] = [_tfidf(*texts)]
     y = ranks(values[rows])
     placed = {of: np.stack([ranks(x) for x in each]) for of, each in several.items()}

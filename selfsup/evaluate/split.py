@@ -67,6 +67,10 @@ def split(
     prints = [p for p, k in zip(prints, known, strict=True) if k]
     usable = usable[known]
     groups = groups_of(prints)
+    own = source.groups()
+    if own is not None:
+        count = len(np.unique(own[usable]))
+        notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
     given = given or source.splits()
     parts = None if given is None else _given(usable, *given)
     if parts is not None:
@@ -74,17 +78,13 @@ def split(
         notes += extra
         kind = "given"
     else:
-        own = source.groups()
         whole = together(groups, own, usable)
         train, test = _made(usable, labels[usable], whole, seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
         statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
-        if own is not None:
-            statement += ", and those of one recording"
-            count = len(np.unique(own[usable]))
-            notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
+        statement += "" if own is None else ", and those of one recording"
     place = {int(i): g for i, g in zip(usable, groups, strict=True)}
     in_test = {place[int(i)] for i in test}
     leaks = np.array([place[int(i)] in in_test for i in train], bool)

@@ -218,7 +218,7 @@ class Pairs(Modality):
         return _beside(shown)[0].permute(1, 2, 0).numpy()
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
-        texts = max(len(raw[part]) for part in self.sides or raw)
+        texts = max(len(raw[part]) for part in self.sides)
         return " + ".join(self.sides), f"{texts} texts" if texts > 1 else "1 text", (texts, texts)
 
     def examples(self) -> list[Any]:

@@ -483,7 +483,7 @@ def _opened(raw: bytes | Clip | BinaryIO) -> Iterator[Any]:
     content = opened(raw)
     try:
         container = av.open(content)
-    except (av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError, OSError) as error:
         content.seek(0)
         raise BadSample(*_refused(content.read(HEAD))) from error
     with content, container:
@@ -497,7 +497,7 @@ def _opened(raw: bytes | Clip | BinaryIO) -> Iterator[Any]:
             raise BadSample("no_values", f"{context.width} x {context.height} pixels")
         try:
             yield container
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise BadSample("undecodable", f"{type(error).__name__}: {error}") from error
 
 

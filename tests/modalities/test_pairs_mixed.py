@@ -80,7 +80,9 @@ def test_columns_that_are_named_are_parts(home, name):
     found, expected = source.read(3), list(rows())[3][:4]
     assert [found[part][0] for part in ("said", "rewrite", "graphs", "proteins")] == [*expected]
     assert source.name(3) == f"{name}#4" and len(source) == 40
-    assert len(source.for_training()) == 30
+    some = source.for_training()
+    assert len(some) == 30
+    assert as_pairs(some, ("rewrite", "smiles", "sequence", "said")) is some
     assert len(set(source.stamps().tolist())) == 40
     assert as_pairs(whole, ("said", "other")) is whole
     with pytest.raises(SelfsupError, match="no column other"):
