@@ -305,7 +305,7 @@ def judged(
     """kNN and linear probe in percent with 95 % intervals, and the effective rank. The controls,
     which no training changes, are those of a row `known` with the same encoder."""
     encoder = selfsup.load(run)
-    source = seen_as(open_source(labelled), encoder.modality.contents)
+    source = seen_as(open_source(labelled), encoder.modality)
     encoder = encoder.seeing(source.content, shared=False)
     labels, classes = source.labels()
     with open_store(source, encoder.modality, encoder.size) as store:

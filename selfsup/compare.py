@@ -220,7 +220,7 @@ def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, An
     encoder = load(path)
     settings = schema.load(path / "resolved.toml")
     cache = settings["data.cache"]
-    source = seen_as(open_source(settings["data.path"]), encoder.modality.contents).for_training()
+    source = seen_as(open_source(settings["data.path"]), encoder.modality).for_training()
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
         some = order(seed, 0, len(store))[:1000]
         some = store.batch(some).indices.numpy()  # those that can be read
@@ -238,7 +238,7 @@ def _probe(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """A linear probe on four fifths of the labels' training part, judged on the rest of it; and
     what each sample of that adds to the encoder's score."""
-    source = seen_as(open_source(labels), encoder.modality.contents)
+    source = seen_as(open_source(labels), encoder.modality)
     known = source.labels()
     if known is None or not (known[0] >= 0).any():
         raise SelfsupError(

@@ -116,7 +116,7 @@ def embed(
         )
     keep_apart(out, data)
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
-    source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
+    source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
     encoder = encoder.seeing(source.content)
     fast = Fast(encoder.encoder, precision)
     batch = max(1, batch)

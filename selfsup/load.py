@@ -175,7 +175,7 @@ class LoadedEncoder(nn.Module):
         missing; `selfsup.embed` lists such samples and goes on.
         """
         source = open_source([data] if _is_file(data) else data)
-        source = seen_as(source, self.modality.contents)
+        source = seen_as(source, self.modality)
         seer = self.seeing(source.content)
         if seer is not self:
             return seer.embed(source, batch=batch, workers=workers, precision=precision)

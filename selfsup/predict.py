@@ -68,7 +68,7 @@ def predict(
         )
     keep_apart(out, data)
     source = open_source(data, follow_links=follow_links)
-    source = model.task.samples(seen_as(source, model.encoder.modality.contents))
+    source = model.task.samples(seen_as(source, model.encoder.modality))
     batch = max(1, batch)
     work = Work(
         out,

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from . import faults
 from .data.outcome import BadSample, Ledger
+from .data.recordings import Clip
 from .data.seen import seen_as
 from .data.sources import Source, keep_apart, open_source
 from .errors import SelfsupError
@@ -190,8 +191,10 @@ def _look(
         from .modalities import find, of_content
 
         modality = find(of_content(source.content))()
+        source = seen_as(source, modality)
         modality.learn(source)
-    source = seen_as(source, modality.contents)
+    else:
+        source = seen_as(source, modality)
     result = ScanResult(source.place, source.kind, source.content, ignored=source.ignored)
     result.unit = modality.raw_unit
     ledger = Ledger(skipped)
@@ -334,7 +337,7 @@ def _each(source: Source, modality: Any, workers: int) -> Iterator[tuple[int, _S
             return bad
         content = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
         if not isinstance(content, bytes):
-            content = np.ascontiguousarray(pixels if isinstance(content, dict) else content)
+            content = np.ascontiguousarray(pixels if isinstance(content, dict | Clip) else content)
         return _Seen(
             (_digest(content, ""), _digest(np.ascontiguousarray(pixels), str(pixels.shape))),
             len(content) if isinstance(content, bytes) else content.nbytes,

@@ -67,7 +67,7 @@ def search(
     began, console = time.monotonic(), console or Console()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
+        source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
         wanted = _vector(encoder, query)
         seer = _seer(encoder, source.content)
         fast, scores, places = Fast(seer.encoder), [], []
@@ -99,7 +99,7 @@ def _vector(encoder: LoadedEncoder, query: str | os.PathLike) -> torch.Tensor:
     if os.path.isfile(query):
         source = open_source(query)
         seer = _seer(encoder, source.content)
-        source = seen_as(source, seer.modality.contents)
+        source = seen_as(source, seer.modality)
         raw = source.read(0)
     else:
         seer, raw = _seer(encoder, "text"), os.fspath(query)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import SelfsupError
 from . import graphs
-from .base import UNREADABLE, Pair, Source, first_line
+from .base import UNREADABLE, Source, first_line
 from .files import read_file
 from .outcome import BadSample
 from .tables import encode
@@ -221,8 +221,6 @@ class DatasetSource(Source):
 
 def _parts(item: Any) -> tuple[Any, Any]:
     """The sample and the label (or None) in an item of a dataset."""
-    if isinstance(item, Pair):
-        return item, None
     if isinstance(item, dict):
         sample = next((item[k] for k in ("image", "img", "pixel_values", "x") if k in item), None)
         if sample is None:

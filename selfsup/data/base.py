@@ -139,6 +139,13 @@ class Source(ABC):
         """Part (train, test ...) of each sample where the data says so, as `labels` does."""
         return None
 
+    def groups(self) -> np.ndarray | None:
+        """(n,) int64: equal for samples that must not teach and test both, as clips of a file.
+
+        None where each stands for itself.
+        """
+        return None
+
     def for_training(self) -> "Source":
         """What pretraining may see: all of it, unless a later part is there to be foretold."""
         return self

@@ -8,6 +8,7 @@ import numpy as np
 from .base import Pair, Problems, Source
 from .frames import Frames
 from .outcome import BadSample
+from .recordings import Clip
 
 LOOKED_AT = 512  # samples of a store: two copies each of 50,000 pictures leave a pair among them
 
@@ -124,6 +125,8 @@ def raw_print(raw: Any) -> bytes:
     """A fingerprint of a sample as its source gives it: bytes, text, an array or a picture."""
     if isinstance(raw, Pair):
         return b"".join(raw_print(one) for forms in raw.values() for one in forms)
+    if isinstance(raw, Clip):
+        return raw.print()
     if isinstance(raw, Frames):
         raw = b"".join(read() for read in raw.values())
     if isinstance(raw, str):

@@ -246,6 +246,23 @@ def read_file(
     wanted = max(0, min(size - start, size if length is None else length))
     if wanted > LARGEST:
         raise BadSample("too-large", REASONS["too-large"])
+    handle = open_file(path, size, time)
+    try:
+        content = os.pread(handle, wanted, start)
+        while len(content) < wanted:  # one read gives at most 2 GiB, and less on some file systems
+            more = os.pread(handle, wanted - len(content), start + len(content))
+            if not more:
+                raise BadSample("changed", "cut short since the data was listed")
+            content += more
+        return content
+    except OSError as error:
+        raise BadSample("io", f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
+
+
+def open_file(path: bytes, size: int, time: int) -> int:
+    """A handle of the file if it is still the one that was listed. Raises BadSample as above."""
     try:
         # Not blocking, because what was a file may be a pipe by now, which would wait for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -262,14 +279,7 @@ def read_file(
             raise BadSample("changed", "no longer a regular file")
         if status.st_size != size or status.st_mtime_ns != time:
             raise BadSample("changed", "rewritten since the data was listed")
-        content = os.pread(handle, wanted, start)
-        while len(content) < wanted:  # one read gives at most 2 GiB, and less on some file systems
-            more = os.pread(handle, wanted - len(content), start + len(content))
-            if not more:
-                raise BadSample("changed", "cut short since the data was listed")
-            content += more
-        return content
-    except OSError as error:
-        raise BadSample("io", f"cannot be read: {error.strerror}") from None
-    finally:
+    except BaseException:
         os.close(handle)
+        raise
+    return handle

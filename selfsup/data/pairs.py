@@ -1,18 +1,21 @@
-"""Samples of several parts: pictures with captions, sounds with words, or all three.
+"""Samples of several parts: pictures with captions, sounds with films, sentences with others.
 
-Tables that name files and hold texts, shards with `key.jpg` beside `key.txt` or `key.json`, and
-parquet with encoded files beside texts. A part is called after what it holds (image, text, audio),
-or after its column where two parts hold the same. One sample may have several texts.
+Tables that name files and hold texts, shards with `key.jpg` beside `key.txt` or `key.json`,
+parquet with encoded files beside texts, and lists of `Pair`. A part is called after what it holds
+(image, text, audio), or after its column where two parts hold the same. One sample may have
+several texts. Where columns are named (`as_pairs`), parts are any mix of files, texts, proteins
+and molecules.
 """
 
 import csv
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -21,14 +24,26 @@ import pyarrow as pa
 from ..errors import SelfsupError
 from ..stop import stop
 from .base import Pair, Source, stamp_of
+from .copies import raw_print
 from .files import read_file
 from .kinds import CODES, KINDS, extension, sniff
+from .listed import Labelled
 from .names import encoded, text
 from .outcome import BadSample
 from .packed import opened, suffix
 from .parquet import each_row, first_rows, one_row, open_parquet
+from .proteins import are_residues
 from .shards import MEDIA, ParquetSource, TarSource, _key
-from .tables import LABEL_COLUMNS, LONGEST_LINE, SPLIT_COLUMNS, SPLITS, encode, lines
+from .tables import (
+    LABEL_COLUMNS,
+    LONGEST_LINE,
+    NUMBER_COLUMNS,
+    SPLIT_COLUMNS,
+    SPLITS,
+    encode,
+    lines,
+    number_column,
+)
 from .texts import LOOKED_BYTES, _is_prose, _reader
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "transcript", "transcription",
@@ -40,6 +55,7 @@ HELD_OUT = 10  # every so many-th sample tests where the data name no parts
 FEWEST = 50  # samples for some of them to be held out
 ORPHANS = 0.2  # of all samples without one part: more are told of
 TESTING = SPLITS - {"train", "training"}
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
 class PairSource(Source):
@@ -47,6 +63,7 @@ class PairSource(Source):
 
     content = "pairs"
     parts: dict[str, str]
+    chosen: tuple[str, ...] = ()  # the columns that were named, if any
 
     def splits(self) -> tuple[np.ndarray, list[str]]:
         """As the data say; else every tenth sample tests, chosen by a hash of its name."""
@@ -84,6 +101,7 @@ class Part(Source):
         super().__init__(pairs.place)
         self.pairs, self.of = pairs, of
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
+        self.molecules = self.content == "graphs"  # there are no others in pairs
         self.problems, self.ignored, self.notes = pairs.problems, pairs.ignored, pairs.notes
         self.sequential = False
 
@@ -118,6 +136,7 @@ class Some(PairSource):
         self.whole, self.keep, self.parts, self.kind = whole, keep, whole.parts, whole.kind
         self.sequential, self.lasting = whole.sequential, whole.lasting
         self.problems, self.ignored, self.notes = whole.problems, whole.ignored, whole.notes
+        self.chosen = whole.chosen
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -157,7 +176,10 @@ def _number(name: str) -> int:
 def named(contents: Mapping[str, str]) -> dict[str, str]:
     """Column -> name of the part: what it holds, or the column where two parts hold the same."""
     counts = Counter(contents.values())
-    return {column: kind if counts[kind] == 1 else column for column, kind in contents.items()}
+    return {
+        column: kind if counts[kind] == 1 else re.sub(r"\W|^(?=\d)", "_", column)
+        for column, kind in contents.items()
+    }
 
 
 # ---- tables ----------------------------------------------------------------------------------
@@ -166,53 +188,73 @@ def named(contents: Mapping[str, str]) -> dict[str, str]:
 class PairTable(PairSource):
     """Rows that name files and hold texts. Rows that name the same files are one sample.
 
-    Empty texts count for nothing; a sample without any is told of when it is read.
+    `contents` tells what each column of a part is; those of `written` are strings, each part in
+    some columns, the others name files. Empty texts count for nothing; a sample without any is told
+    of when it is read. Where nothing names files each row is a sample. `scores` are the numbers in
+    a column of that kind, as `Source.targets` has them.
     """
 
     def __init__(
-        self, path: str, rows: list[dict[str, Any]], media: dict[str, str], texts: list[str]
+        self,
+        paths: list[str],
+        place: str,
+        contents: dict[str, str],
+        written: dict[str, list[str]],
     ):
-        super().__init__(path)
-        self.kind = suffix(path)[1:]
-        self.root = _root(path, media, rows)
-        columns = named(media | dict.fromkeys(texts[:1], "text"))
-        self.parts = {columns[c]: kind for c, kind in media.items()}
-        self.parts[columns[texts[0]]] = "text"
+        super().__init__(place)
+        rows = [row for path in paths for row in rows_of(path)]
+        media = [column for column in contents if column not in written]
+        self.kind = suffix(paths[0])[1:]
+        self.root = _root(paths[0], media, rows)
+        columns = named(contents)
+        self.parts = {columns[c]: kind for c, kind in contents.items()}
         self._media = [columns[c] for c in media]
-        self._text = columns[texts[0]]
+        self._written = [columns[c] for c in written]
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for number, row in enumerate(rows, 1):
             if not row:
                 self.problems.add(f"row {number}".encode(), "broken-row")
             key = tuple(str(row.get(column) or "").strip() for column in media)
-            if all(key):
+            if not media and row:
+                groups[f"{os.path.basename(place)}#{number}",] = [row]
+            elif key and all(key):
                 groups.setdefault(key, []).append(row)
             elif any(key):
                 self.problems.add(encoded(next(filter(None, key))), "no-partner")
-        self._files: list[tuple[str, ...]] = []
-        self._texts: list[list[str]] = []
+        self._files: list[tuple[str, ...]] = []  # or the name of the row
+        self._texts: list[tuple[list[str], ...]] = []
         self._stats: list[tuple[int, int]] = []
         first: list[dict[str, Any]] = []
         for key, same in groups.items():
             try:
-                status = [os.stat(self._path(name)) for name in key]
+                status = [os.stat(self._path(name)) for name in key] if media else []
             except (OSError, ValueError):  # the latter: nothing can be called that
                 self.problems.add(encoded(key[0]), "missing")
                 continue
             self._files.append(key)
-            self._texts.append(list(dict.fromkeys(t for row in same for t in _told(row, texts))))
+            self._texts.append(
+                tuple(
+                    list(dict.fromkeys(t for row in same for t in _told(row, own)))
+                    for own in written.values()
+                )
+            )
             self._stats += [(s.st_size, s.st_mtime_ns) for s in status]
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
         self._given = _column(first, SPLIT_COLUMNS, rows)
-        self._look_around()
+        usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
+        names = [n for n in dict.fromkeys(chain(*rows)) if n.strip().lower() in usual]
+        cells = {n: [None if (v := r.get(n)) is None else str(v) for r in first] for n in names}
+        self.scores = number_column(cells, NUMBER_COLUMNS)
+        if media:
+            self._look_around()
 
     def _look_around(self) -> None:
         """Captions without files, files without captions: a few are usual, many a mistake."""
         counts = self.problems.counts()
         absent = counts.get("missing", 0) + counts.get("no-partner", 0)
         self._tell_of_orphans(absent, "rows are without a file that is there")
-        mute = sum(not texts for texts in self._texts)
+        mute = sum(not all(texts) for texts in self._texts)
         if mute > ORPHANS * len(self):
             self.notes.append(f"{mute} of {len(self)} files have no text in the table")
         named, kinds = {name for key in self._files for name in key}, set(self.parts.values())
@@ -245,21 +287,21 @@ class PairTable(PairSource):
         for j, part in enumerate(self._media):
             size, time = self._stats[i * k + j]
             found[part] = [read_file(self._path(self._files[i][j]), size, time)]
-        found[self._text] = self._texts[i] or [""]
+        for part, texts in zip(self._written, self._texts[i], strict=True):
+            found[part] = texts or [""]
         return found
 
     def fingerprint(self) -> str:
         digest = blake2b(repr(sorted(self.parts.items())).encode(), digest_size=16)
         for files, texts in zip(self._files, self._texts, strict=True):
-            digest.update(repr((files, texts)).encode("utf-8", "surrogatepass"))
+            digest.update(repr((files, *texts)).encode("utf-8", "surrogatepass"))
         digest.update(repr(self._stats).encode())
         return digest.hexdigest()
 
     def stamps(self) -> np.ndarray:
-        k = len(self._media)
-        stats = np.array(self._stats, np.int64).reshape(-1, k, 2)
-        texts = [blake2b("\n".join(t).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-                 for t in self._texts]  # fmt: skip
+        stats = np.array(self._stats, np.int64).reshape(len(self), len(self._media), 2)
+        texts = [blake2b("\n".join(chain(*t)).encode("utf-8", "surrogatepass"), digest_size=8)
+                 .digest() for t in self._texts]  # fmt: skip
         written = np.frombuffer(b"".join(texts), np.uint64)
         return stamp_of(stats[:, :, 0].sum(1), stats[:, :, 1].sum(1)) ^ written
 
@@ -271,15 +313,79 @@ class PairTable(PairSource):
 
 
 def open_table(path: str) -> PairTable | None:
-    """A table whose rows name files that are there and hold texts; None for any other."""
+    """A table whose rows name files that are there and hold texts, or name files of several kinds;
+    None for any other."""
     media, texts = columns_of(path)
-    if not texts:
+    if not texts and len(set(media.values())) < 2:
         return None
+    return _open([path], path, *_unasked(media, texts))
+
+
+def as_pairs(source: Source, columns: tuple[str, ...]) -> Source:
+    """A table as samples whose parts are these columns; what has no such columns as it is."""
+    if isinstance(source, Labelled):
+        inner = as_pairs(source.source, columns)
+        return source if inner is source.source else Labelled(inner, source.table)
+    paths = tables(source)
+    if not paths or getattr(source, "chosen", ()) == columns:
+        return source
+    rows = _first_rows(paths[0])
+    if not rows and suffix(paths[0]) == ".parquet":
+        file = open_parquet(paths[0])
+        rows = first_rows(file, paths[0], 32)
+    if missing := set(columns) - {name for row in rows for name in row}:
+        if source.content != "pairs":
+            return source
+        raise SelfsupError("E105", f"{source.place} has no column {', '.join(sorted(missing))}")
+    rows = [{column: row.get(column) for column in columns} for row in rows]
+    bytes_of = _encoded(rows) if suffix(paths[0]) == ".parquet" else {}
+    media = bytes_of or _media(paths[0], rows)
+    contents = {c: media.get(c) or _strings(c, [row[c] for row in rows]) for c in columns}
+    written = {column: [column] for column in columns if column not in media}
+    found: PairSource
+    if bytes_of:
+        found = PairParquet(paths, source.place, contents, written)
+    else:
+        found = _open(paths, source.place, contents, written)
+    found.chosen = columns
+    return found
+
+
+def tables(source: Source) -> list[str]:
+    """The files of a source whose samples are rows of tables; none of any other."""
+    paths = getattr(source, "paths", None) or [source.place]
+    return paths if all(suffix(p) in TABLES and os.path.isfile(p) for p in paths) else []
+
+
+def sentences(source: Source) -> tuple[str, ...]:
+    """The columns of text of a table, if there are two."""
+    paths = tables(source)
+    rows = _first_rows(paths[0]) if paths else []
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = tuple(n for n in names if _is_prose([row.get(n) for row in rows], WORDS))
+    return found if len(found) == 2 else ()
+
+
+def _open(
+    paths: list[str], place: str, contents: dict[str, str], written: dict[str, list[str]]
+) -> PairTable:
     try:
-        return PairTable(path, list(rows_of(path)), media, texts)
+        return PairTable(paths, place, contents, written)
     except csv.Error as error:
-        told = f"{path} is not a readable table: {error}"
-        raise SelfsupError("E105", told, where=path) from None
+        told = f"{place} is not a readable table: {error}"
+        raise SelfsupError("E105", told, where=place) from None
+
+
+def _unasked(media: dict[str, str], texts: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Contents and columns of the parts where all texts say the same: what the sample is."""
+    return media | dict.fromkeys(texts[:1], "text"), dict.fromkeys(texts[:1], texts)
+
+
+def _strings(column: str, cells: list[Any]) -> str:
+    """What a column of strings holds."""
+    if "smiles" in column.lower():
+        return "graphs"
+    return "proteins" if are_residues(cells) else "text"
 
 
 def columns_of(path: str) -> tuple[dict[str, str], list[str]]:
@@ -446,15 +552,17 @@ class PairTar(TarSource, PairSource):
         kinds = Counter(k for group in groups.values() for k in group)
         written = "text" if kinds["text"] >= kinds["json"] else "json"
         least = len(groups) / 2
-        shown = [k for k in ("image", "audio", "video") if kinds[k] >= least]
-        self.parts = {name: name for name in (*shown, "text")}
+        held = {k: k for k in ("image", "audio", "video") if kinds[k] >= least}
+        if len(held) < 2 or kinds[written] >= least:
+            held["text"] = written
+        self.parts = {name: name for name in held}
         self._groups: list[dict[str, int]] = []
         for group in groups.values():
-            if all(k in group for k in (*shown, written)):
-                self._groups.append({k: group[k] for k in shown} | {"text": group[written]})
+            if all(k in group for k in held.values()):
+                self._groups.append({name: group[k] for name, k in held.items()})
             else:
                 self.problems.add(self.members[min(group.values())], "no-partner")
-        self.json = written == "json"
+        self.json = held.get("text") == "json"
         lost = self.problems.counts().get("no-partner", 0)
         self._tell_of_orphans(lost, "keys have one part without the other")
 
@@ -469,8 +577,10 @@ class PairTar(TarSource, PairSource):
 
     def read(self, i: int) -> Pair:
         raws = {name: TarSource.read(self, j) for name, j in self._groups[i].items()}
-        texts = _captions(raws["text"]) if self.json else [raws["text"]]
-        return Pair({name: [raw] for name, raw in raws.items()} | {"text": texts})
+        found = Pair({name: [raw] for name, raw in raws.items()})
+        if self.json:
+            found["text"] = _captions(raws["text"])
+        return found
 
     def stamps(self) -> np.ndarray:
         first = [next(iter(group.values())) for group in self._groups]
@@ -505,19 +615,24 @@ def _captions(raw: bytes) -> list[str]:
 
 
 class PairParquet(ParquetSource, PairSource):
-    """Columns of encoded files beside a column of texts, or of lists of texts."""
+    """Columns of encoded files beside columns of strings, or of lists of them; as `PairTable`."""
 
-    def __init__(self, paths: list[str], place: str, media: dict[str, str], texts: list[str]):
-        columns = named(media | dict.fromkeys(texts[:1], "text"))
-        self.parts = {columns[c]: kind for c, kind in media.items()}
-        self.parts[columns[texts[0]]] = "text"
-        self._media = {columns[c]: c for c in media}
-        self._texts, self._text = texts, columns[texts[0]]
+    def __init__(
+        self,
+        paths: list[str],
+        place: str,
+        contents: dict[str, str],
+        written: dict[str, list[str]],
+    ):
+        columns = named(contents)
+        self.parts = {columns[c]: kind for c, kind in contents.items()}
+        self._media = {columns[c]: c for c in contents if c not in written}
+        self._written = {columns[c]: own for c, own in written.items()}
         super().__init__(paths, place)
         self.content = "pairs"
 
     def _find_columns(self) -> tuple[list[str], bool]:
-        return [*self._media.values(), *self._texts], False
+        return [*self._media.values(), *chain(*self._written.values())], False
 
     def read(self, i: int) -> Pair:
         group, at = self._locate(i)
@@ -529,7 +644,8 @@ class PairParquet(ParquetSource, PairSource):
             if value is None:
                 raise BadSample("empty", f"the cell of {column} is empty")
             found[part] = [value]
-        found[self._text] = _told(row, self._texts) or [""]
+        for part, own in self._written.items():
+            found[part] = _told(row, own) or [""]
         return found
 
     def splits(self) -> tuple[np.ndarray, list[str]]:
@@ -543,10 +659,12 @@ def open_pair_shards(paths: list[str], place: str) -> PairSource | None:
     """Shards whose samples have several parts; None for any other."""
     if not all(path.lower().endswith(".parquet") for path in paths):
         source = TarSource(paths, place)
-        beside = source.ignored.get("txt", 0), source.ignored.get("json", 0)
+        beside = [source.ignored.get(k, 0) for k in ("txt", "json", "image", "audio", "video")]
         if source.content not in ("image", "audio", "video") or 2 * max(beside) < len(source):
             return None
         found = PairTar(paths, place)
+        if 2 * max(beside[:2]) < len(source) and 2 * len(found) < len(source):
+            return None  # files of two kinds that have nothing to do with each other
         if found.json and len(found):
             try:
                 found.read(0)
@@ -555,19 +673,70 @@ def open_pair_shards(paths: list[str], place: str) -> PairSource | None:
         return found
     file = open_parquet(paths[0])
     rows = first_rows(file, paths[0], 32)
+    media = _encoded(rows)
+    texts = _text_columns(rows, media) if media else []
+    if not texts and len(set(media.values())) < 2:
+        return None
+    return PairParquet(paths, place, *_unasked(media, texts))
+
+
+def _encoded(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> what the files are whose bytes it holds."""
     media = {}
-    for column in (f.name for f in file.schema_arrow if _binary(f)):
+    for column in dict.fromkeys(name for row in rows for name in row):
         cells = [row[column] for row in rows if row.get(column) is not None]
         heads = [c.get("bytes") if isinstance(c, dict) else c for c in cells]
-        kinds = Counter(sniff(head[:512]) for head in heads if head)
+        kinds = Counter(sniff(head[:512]) for head in heads if head and isinstance(head, bytes))
         kind = kinds.most_common(1)[0][0] if kinds else None
         if kind in ("image", "audio", "video"):
             media[column] = kind
-    texts = _text_columns(rows, media) if media else []
-    return PairParquet(paths, place, media, texts) if texts else None
+    return media
 
 
 def _binary(field: Any) -> bool:
     kind = field.type
     inner = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or inner
+
+
+# ---- in memory -------------------------------------------------------------------------------
+
+
+class PairList(PairSource):
+    """A list of `Pair`: each part a raw form, or a list of several.
+
+    A part holds what it is called after, or what its first raw form looks like.
+    """
+
+    kind, lasting = "dataset", False
+
+    def __init__(self, samples: list[Pair]):
+        super().__init__("list")
+        self.samples = samples
+        self.parts = {part: _held(part, forms[0]) for part, forms in self.read(0).items()}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def name(self, i: int) -> str:
+        return str(i)
+
+    def read(self, i: int) -> Pair:
+        forms = self.samples[i].items()
+        return Pair({part: one if isinstance(one, list) else [one] for part, one in forms})
+
+    def fingerprint(self) -> str:
+        digest = blake2b(repr((len(self), sorted(self.parts.items()))).encode(), digest_size=16)
+        for i in range(len(self)):
+            digest.update(raw_print(self.read(i)))
+        return digest.hexdigest()
+
+
+def _held(part: str, raw: Any) -> str:
+    if part in ("image", "audio", "video", "text", "proteins", "graphs"):
+        return part
+    if isinstance(raw, str):
+        return _strings(part, [raw])
+    if isinstance(raw, bytes):
+        return sniff(raw[:512]) or "text"
+    return {1: "audio", 2: "audio", 4: "video"}.get(getattr(raw, "ndim", 3), "image")

@@ -37,7 +37,7 @@ from .tables import (
     held_out,
     number_column,
 )
-from .texts import LOOKED_AT, content_of, joined
+from .texts import LOOKED_AT, content_of, joined, left_out
 
 MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
 CHUNK = 1 << 16
@@ -469,7 +469,7 @@ class ParquetSource(Source):
             rows = first_rows(self._files[0], self.paths[0], LOOKED_AT, strings)
             content, texts = content_of(rows)
             if texts:
-                self.content = content
+                self.content, self.notes = content, left_out(rows, texts)
                 return texts, False
             raise SelfsupError(
                 "E104", f"{self.place} has no column of image bytes or of text", where=self.place,

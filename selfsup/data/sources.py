@@ -96,10 +96,9 @@ def _open(data: Any, follow_links: bool) -> Source:
     if type(data).__module__.startswith("torch") and hasattr(data, "numpy"):
         return ArraySource(data.detach().cpu().numpy())
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        source = DatasetSource(data)
         if isinstance(data, list) and data and isinstance(data[0], Pair):
-            source.content = "pairs"
-        return source
+            return pairs.PairList(data)
+        return DatasetSource(data)
     raise SelfsupError(
         "E104",
         f"data of type {type(data).__name__} is not read",

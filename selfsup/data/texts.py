@@ -165,6 +165,7 @@ class RowSource(Source):
         rows = self._looked()
         self.content, self.columns = content_of(rows)
         self._names = list(dict.fromkeys(name for row in rows for name in row))
+        self.notes = left_out(rows, self.columns)
 
     @abstractmethod
     def _rows(self, path: str) -> Iterator[tuple[int, int, int]]:
@@ -376,6 +377,18 @@ def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in names
         if name.strip().lower() not in others and _is_prose([row.get(name) for row in rows])
     ]
+
+
+def left_out(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> list[str]:
+    """Columns of text beside those that are read, as a note."""
+    others = [
+        name
+        for name in dict.fromkeys(name for row in rows for name in row)
+        if columns and name not in columns and _is_prose([row.get(name) for row in rows])
+    ]
+    both = json.dumps([*columns, *others], ensure_ascii=False)
+    told = f"text in {', '.join(others)} is not read: --set 'modality.columns={both}' makes pairs"
+    return [told] if others else []
 
 
 def _is_prose(cells: Sequence[Any], words: float = 3.0) -> bool:

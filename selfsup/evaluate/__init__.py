@@ -56,7 +56,7 @@ def evaluate(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
-        source = seen_as(source, encoder.modality.contents)
+        source = seen_as(source, encoder.modality)
         encoder = encoder.seeing(source.content, shared=False)
         found = source.labels()
         if found is None or not (found[0] >= 0).any():

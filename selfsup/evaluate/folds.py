@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..console import Console
 from ..data import open_source, open_store
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
@@ -27,7 +28,7 @@ from .features import extract, readable
 from .interval import Interval, over_seeds
 from .result import keep
 from .rounds import Rounds, conclude
-from .split import groups_of
+from .split import groups_of, together
 
 FOLDS, NETWORKS = 10, 3
 
@@ -62,6 +63,7 @@ def evaluate_task(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
+        source = seen_as(source, encoder.modality)
         classes = source.labels()
         if classes is None:
             raise SelfsupError("E501", f"no labels in {source.place}", where=source.place)
@@ -69,6 +71,7 @@ def evaluate_task(
             usable, prints = readable(store, console.progress)
             known = classes[0][usable] >= 0
             usable, groups = usable[known], groups_of(prints)[known]
+            groups = together(groups, source.groups(), usable)
             y = torch.from_numpy(classes[0][usable])
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
             tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]

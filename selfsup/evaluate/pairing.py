@@ -22,7 +22,8 @@ from ..console import Console, columns
 from ..data import open_source, open_store
 from ..data.batch import Batch
 from ..data.copies import content_print
-from ..data.pairs import HELD_OUT, PairSource
+from ..data.pairs import HELD_OUT, PairSource, tables
+from ..data.seen import seen_as
 from ..data.store import Store
 from ..data.tables import TRAIN
 from ..errors import SelfsupError
@@ -78,8 +79,11 @@ class Pairing(Told):
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
-    """Pairs are to find each other."""
-    return modality == "pairs" and labels is None and open_source(data).content == "pairs"
+    """Pairs are to find each other, also in the columns of a table that nobody labelled."""
+    if modality != "pairs" or labels is not None:
+        return False
+    source = open_source(data)
+    return source.content == "pairs" or bool(tables(source) and source.labels() is None)
 
 
 def evaluate_task(
@@ -101,7 +105,7 @@ def evaluate_task(
     console, began = console or Console(), time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = open_source(data, follow_links=follow_links)
+        source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
         if not isinstance(source, PairSource) or encoder.modality.name != "pairs":
             raise SelfsupError(
                 "E104",

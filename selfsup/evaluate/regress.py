@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..console import Console
 from ..data import Source, open_source, open_store
+from ..data.seen import seen_as
 from ..data.tables import FEW, TRAIN, as_numbers
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -90,6 +91,7 @@ def evaluate_task(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
+        source = seen_as(source, encoder.modality)
         found = numbers_of(source)
         if found is None:
             raise SelfsupError(

@@ -67,6 +67,10 @@ def split(
     prints = [p for p, k in zip(prints, known, strict=True) if k]
     usable = usable[known]
     groups = groups_of(prints)
+    own = source.groups()
+    if own is not None:
+        count = len(np.unique(own[usable]))
+        notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
     given = given or source.splits()
     parts = None if given is None else by_name(usable, *given)
     if parts is not None:
@@ -74,11 +78,13 @@ def split(
         notes += extra
         kind = "given"
     else:
-        train, test = _made(usable, labels[usable], groups, seed)
+        whole = together(groups, own, usable)
+        train, test = _made(usable, labels[usable], whole, seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
         statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
+        statement += "" if own is None else ", and those of one recording"
     place = {int(i): g for i, g in zip(usable, groups, strict=True)}
     in_test = {place[int(i)] for i in test}
     leaks = np.array([place[int(i)] in in_test for i in train], bool)
@@ -107,6 +113,19 @@ def split(
 def groups_of(prints: list[bytes]) -> np.ndarray:
     number: dict[bytes, int] = {}
     return np.array([number.setdefault(p, len(number)) for p in prints], np.int64)
+
+
+def together(groups: np.ndarray, own: np.ndarray | None, usable: np.ndarray) -> np.ndarray:
+    """Groups of equal samples, joined where samples of them belong together by the source."""
+    if own is None:
+        return groups
+    from scipy.sparse import coo_array  # scikit-learn brings scipy
+    from scipy.sparse.csgraph import connected_components
+
+    n, mine = len(groups), np.unique(own[usable], return_inverse=True)[1]
+    links = coo_array((np.ones(n), (groups, n + mine)), (2 * n, 2 * n))
+    _, found = connected_components(links, directed=False)
+    return np.unique(found[groups], return_inverse=True)[1]
 
 
 def by_name(

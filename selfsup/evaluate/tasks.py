@@ -19,6 +19,7 @@ TASKS = {
     "foretell": "foretell",
     "transcribe": "transcribe",
     "tokens": "tokens",
+    "similarity": "similarity",  # before regress: a score of two texts is no number of one
     "regress": "regress",
     "perplexity": "perplexity",
     "nodes": "nodes",

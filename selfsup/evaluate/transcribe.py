@@ -108,7 +108,8 @@ def evaluate_task(
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = seen_as(open_source(data, follow_links=follow_links), encoder.modality.contents)
+        source = open_source(data, follow_links=follow_links)
+        source = seen_as(source, encoder.modality, whole=True)  # a text is of its whole file
         texts, parts = transcripts(source, Path(labels if labels is not None else data))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             job = Recogniser(encoder, store, texts, parts, console, seed)

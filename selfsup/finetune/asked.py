@@ -66,7 +66,7 @@ def ask(
         reason = "a recording without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
     source = open_source(data, follow_links=follow_links, labels=labels)
-    source = seen_as(source, encoder.modality.contents)
+    source = seen_as(source, encoder.modality)
     found = source.labels()
     numbers = _numbers(source, found)
     reason = "asked for"

@@ -5,11 +5,10 @@ docs/modalities/audio.md: decoded and resampled once, channels averaged, its own
 it so that nothing is clipped and nothing quiet is lost.
 """
 
-import io
 import re
 from fractions import Fraction
 from functools import partial
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -21,6 +20,7 @@ from ..data import fields
 from ..data.base import Source
 from ..data.batch import Batch
 from ..data.outcome import BadSample
+from ..data.recordings import Clip, opened
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
@@ -33,6 +33,7 @@ RATES = (1_000, 768_000)
 MOST_CHANNELS = 64
 SHORTEST = 0.01  # seconds
 CANCELLED = 0.01  # of the channels' power left in their mean: one was the other upside down
+HEAD = 1 << 20  # bytes that tell what a file is that cannot be opened
 BLOCK = 1 << 12  # frames at a time where a broken file is read as far as it goes
 LOOKED_AT = 64  # files whose headers tell rate and length
 HEARD = 128  # files that tell mean and deviation
@@ -45,7 +46,7 @@ class Audio(Modality):
 
     `form` is what encoders get: log-mel pictures, (b, 1, mels, frames), or waves, (b, 1, samples).
     `rate` in Hz; without one, 16,000 or the data's own if that is lower. `hop` is the length of a
-    frame in ms, the unit of sizes. `longest` seconds of a recording are kept, from its middle.
+    frame in ms, the unit of sizes. Longer files are cut into clips of at most `longest` seconds.
     With `mix` up to that share of a strong view is another sound of the batch, in the background;
     `without` names what views leave out, such as "noise,mask".
     `keep_truncated` uses files that end early as far as they go, `keep_silent` those without sound.
@@ -138,6 +139,11 @@ class Audio(Modality):
             raise ValueError(f"rate {rate!r}, mean {mean!r}, std {std!r} are no state of audio")
         self.rate, self.mean, self.std = rate, (float(mean),), (float(std),)  # type: ignore[assignment,arg-type]
 
+    @staticmethod
+    def seconds(file: BinaryIO) -> float:
+        head = _head(file)
+        return 0.0 if head is None else head[1]
+
     def extent(self, source: Source) -> int:
         """Frames that nine of ten recordings fit in."""
         heads = [head for head in map(_head, _raws(source, LOOKED_AT)) if head is not None]
@@ -164,8 +170,8 @@ class Audio(Modality):
         Raises BadSample: empty, not_audio, truncated, undecodable, rate, channels, too_short,
         no_values, silent.
         """
-        if isinstance(raw, bytes | bytearray | memoryview):
-            sound, rate = self._decode(bytes(raw))
+        if isinstance(raw, bytes | bytearray | memoryview | Clip):
+            sound, rate = self._decode(raw if isinstance(raw, Clip) else bytes(raw))
         else:
             if isinstance(raw, Tensor):
                 raw = raw.detach().cpu().numpy()
@@ -192,37 +198,52 @@ class Audio(Modality):
         wave = np.rint(mono * (32767 / peak)).astype("<i2")
         return fields.pack({"wave": wave, "peak": np.array([peak], np.float32)})
 
-    def _decode(self, raw: bytes) -> tuple[np.ndarray, int]:
-        """(n, channels) float64 and the rate: at most `longest` seconds, from the middle."""
+    def _decode(self, raw: bytes | Clip) -> tuple[np.ndarray, int]:
+        """(n, channels) float64 and the rate: a clip, or at most `longest` seconds from the middle.
+
+        Clips are of what is there, also of a file that ends early: told of, but not refused.
+        """
         if not raw:
             raise BadSample("empty", "the file has no bytes")
-        try:
-            file = soundfile.SoundFile(io.BytesIO(raw))
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            code, why = _refused(raw, error)
-            raise BadSample(code, why) from error
-        with file:
-            if not RATES[0] <= file.samplerate <= RATES[1]:
-                raise BadSample("rate", f"{file.samplerate} samples a second")
-            if not 1 <= file.channels <= MOST_CHANNELS:
-                raise BadSample("channels", f"{file.channels} channels")
-            cut = _ends_early(file.extra_info)
-            wanted = round(self.longest * file.samplerate)
+        with opened(raw) as content:
             try:
-                if file.frames > wanted:
-                    file.seek((file.frames - wanted) // 2)
-                    self.notes[f"longer than {self.longest:g} s: the middle is used"] += 1
-                expected = min(file.frames, wanted)
-                sound = self._samples(file, expected)
+                file = soundfile.SoundFile(content)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                raise BadSample("undecodable", f"{error}: damaged or cut off") from error
-            if cut or len(sound) < 0.98 * expected:
-                if not self.keep_truncated:
-                    raise BadSample("truncated", "the file ends before the recording does")
-                self.notes["truncated, kept"] += 1
-            if len(sound) == 0:
-                raise BadSample("no_values", "a header without samples")
-            return sound, file.samplerate
+                content.seek(0)
+                code, why = _refused(content.read(HEAD), error)
+                raise BadSample(code, why) from error
+            with file:
+                return self._span(file, raw), file.samplerate
+
+    def _span(self, file: soundfile.SoundFile, raw: bytes | Clip) -> np.ndarray:
+        if not RATES[0] <= file.samplerate <= RATES[1]:
+            raise BadSample("rate", f"{file.samplerate} samples a second")
+        if not 1 <= file.channels <= MOST_CHANNELS:
+            raise BadSample("channels", f"{file.channels} channels")
+        cut = _ends_early(file.extra_info)
+        wanted, first, frames = round(self.longest * file.samplerate), 0, file.frames
+        if isinstance(raw, Clip):
+            first = round(raw.start * file.samplerate)
+            frames = min(frames - first, round(raw.seconds * file.samplerate))
+            if cut:
+                self.notes["clips of files that end early"] += 1
+        if frames > wanted:
+            first += (frames - wanted) // 2
+            self.notes[f"longer than {self.longest:g} s: the middle is used"] += 1
+        expected = min(frames, wanted)
+        try:
+            if first:
+                file.seek(first)
+            sound = self._samples(file, expected)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise BadSample("undecodable", f"{error}: damaged or cut off") from error
+        if (cut and isinstance(raw, bytes)) or len(sound) < 0.98 * expected:
+            if not self.keep_truncated:
+                raise BadSample("truncated", "the file ends before the recording does")
+            self.notes["truncated, kept"] += 1
+        if len(sound) == 0:
+            raise BadSample("no_values", "a header without samples")
+        return sound
 
     def _samples(self, file: soundfile.SoundFile, count: int) -> np.ndarray:
         if not self.keep_truncated:
@@ -400,11 +421,12 @@ class Audio(Modality):
 
     def describe(self, raw: Any) -> tuple[str, str, tuple[int, int]]:
         """Format, coding with channels and rate, and the length in ms, twice."""
-        if not isinstance(raw, bytes):
+        if not isinstance(raw, bytes | Clip):
             milliseconds = round(1000 * max(raw.shape) / self.rate)
             return "array", f"{raw.dtype}", (milliseconds, milliseconds)
-        with soundfile.SoundFile(io.BytesIO(raw)) as file:
-            milliseconds = round(1000 * file.frames / file.samplerate)
+        with opened(raw) as content, soundfile.SoundFile(content) as file:
+            seconds = raw.seconds if isinstance(raw, Clip) else file.frames / file.samplerate
+            milliseconds = round(1000 * seconds)
             mode = f"{file.subtype}, {file.channels} x {file.samplerate} Hz"
             return file.format, mode, (milliseconds, milliseconds)
 
@@ -490,13 +512,14 @@ def _raws(source: Source, count: int) -> list[Any]:
 
 
 def _head(raw: Any) -> tuple[int, float] | None:
-    """Rate and seconds, where a header tells."""
-    if not isinstance(raw, bytes):
+    """Rate and seconds, where a header tells; of bytes, a clip, or a file that is open."""
+    if not isinstance(raw, bytes | Clip) and not hasattr(raw, "read"):
         return None
     try:
-        with soundfile.SoundFile(io.BytesIO(raw)) as file:
-            return file.samplerate, file.frames / max(file.samplerate, 1)
-    except (soundfile.SoundFileError, RuntimeError):
+        with opened(raw) as content, soundfile.SoundFile(content) as file:
+            length = raw.seconds if isinstance(raw, Clip) else file.frames / max(file.samplerate, 1)
+            return file.samplerate, length
+    except (soundfile.SoundFileError, RuntimeError, BadSample):
         return None
 
 

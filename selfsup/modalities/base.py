@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -43,6 +43,7 @@ class Modality(ABC):
     upward: ClassVar[bool] = False  # the first row of a grid is the lowest of a picture
     operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
 
+    longest: float = 0.0  # seconds of a recording that are one sample; 0 where nothing is played
     rules: str = ""
 
     @cached_property
@@ -60,6 +61,11 @@ class Modality(ABC):
     def shrink(self, array: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "h2 w2 c"]:
         """The form in which a sample is stored: its shorter side `size`, or less if it has less."""
         return array
+
+    @staticmethod
+    def seconds(file: BinaryIO) -> float:
+        """The length of a recording as its header says; 0 where that cannot be told."""
+        return 0.0
 
     def left_out(self, without: str) -> tuple[str, ...]:
         """The `operations` that a setting names, parted by commas. Raises E201 for others."""

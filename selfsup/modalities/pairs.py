@@ -36,6 +36,7 @@ ENCODERS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "text": (("bert_micro", {"depth": 2}), ("bert_micro", {}), ("bert_mini", {}),
              ("bert_base", {})),
     "audio": (("mel_tiny", {"depth": 4}), ("mel_tiny", {}), ("mel_small", {}), ("mel_small", {})),
+    "graph": (("gin", {}),) * 4,
 }  # fmt: skip
 # A text may say left, so pictures stay as they are
 OPTIONS: dict[str, dict[str, Any]] = {"image": {"mirror": False}}
@@ -54,8 +55,9 @@ class Side:
 class Pairs(Modality):
     """A table of files and texts, shards with key.jpg and key.txt, parquet with both.
 
-    `options` are settings of the parts, as image.mirror=true or text.size=32 (tokens); the size of
-    the first part is the resolution.
+    `columns` name the parts of a table, which may be files, texts, SMILES and amino acids; without
+    them they are found. `options` are settings of the parts, as image.mirror=true or text.size=32
+    (tokens); the size of the first part is the resolution.
     """
 
     name = "pairs"
@@ -67,8 +69,11 @@ class Pairs(Modality):
     mean = (0.0,)
     std = (1.0,)
 
-    def __init__(self, *, options: tuple[str, ...] = ()):
-        self.options = tuple(options)
+    def __init__(self, *, columns: tuple[str, ...] = (), options: tuple[str, ...] = ()):
+        self.columns, self.options = tuple(columns), tuple(options)
+        if len(self.columns) == 1 or len(set(self.columns)) < len(self.columns):
+            told = f"modality.columns is {', '.join(self.columns)}"
+            raise SelfsupError("E201", told, why="at least two different ones are compared")
         self.sides: dict[str, Side] = {}
 
     # ---- the parts -------------------------------------------------------------------------------
@@ -81,8 +86,11 @@ class Pairs(Modality):
             raise SelfsupError(
                 "E104",
                 f"{source.place} has samples of one part",
-                why=f"it holds {source.content}, and nothing beside it",
-                do="give a table of files and texts, or leave --modality out",
+                why=f"not all of the columns {', '.join(self.columns)} are there"
+                if self.columns
+                else f"it holds {source.content}, and nothing beside it",
+                do="give a table of files and texts, name its columns with --set "
+                "'modality.columns=[...]', or leave --modality out",
             )
         contents: dict[str, str] = source.parts  # type: ignore[attr-defined]
         given = _settings(self.options, contents)

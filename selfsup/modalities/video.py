@@ -5,11 +5,10 @@ the rules of docs/modalities/video.md: turned upright, the frame that is shown a
 nothing decoded whose header promises more than a budget of pixels. Files need PyAV (an extra).
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from ..data.base import Source
 from ..data.batch import Batch
 from ..data.frames import Frames
 from ..data.outcome import BadSample
+from ..data.recordings import Clip, opened
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
@@ -35,6 +35,7 @@ MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
 LONGEST_SIDE = 2  # of a stored frame, in shorter sides
 UNASKED = 128  # shorter side where no size is asked for
 SLOWEST = 4.0  # frames a second that views have at least, where the data allow it
+HEAD = 1 << 20  # bytes that tell what a file is that cannot be opened
 LOOKED_AT = 16  # files whose headers tell rate, length and size
 # Of the time that a header promises, at most: of the clip itself, of the longest thing in the file
 MISSING, MISSING_OF_ALL = 0.02, 0.1
@@ -49,10 +50,10 @@ class Video(Modality):
     (t, h, w, 3).
 
     A view has `frames` frames, `rate` a second; without one, as many as let nine of ten clips be
-    seen whole. Folders of frames were taken at `frame_rate`. `longest` seconds of a clip are kept,
-    from its middle. `mirror` says that a clip and its mirror image mean the same. `keep_truncated`
-    uses files that end early as far as they go. `without` names what views leave out, such as
-    "colour,time".
+    seen whole. Folders of frames were taken at `frame_rate`. Longer files are cut into clips of at
+    most `longest` seconds, of longer folders the middle is kept. `mirror` says that a clip and its
+    mirror image mean the same. `keep_truncated` uses files that end early as far as they go.
+    `without` names what views leave out, such as "colour,time".
     """
 
     name = "video"
@@ -148,8 +149,9 @@ class Video(Modality):
         no_values, missing_frames, frame_sizes, and those of pictures.
         """
         size = size or UNASKED
-        if isinstance(raw, bytes | bytearray | memoryview):
-            return fields.pack({"frames": self._decode(bytes(raw), size)})
+        if isinstance(raw, bytes | bytearray | memoryview | Clip):
+            raw = raw if isinstance(raw, Clip) else bytes(raw)
+            return fields.pack({"frames": self._decode(raw, size)})
         if isinstance(raw, Frames):
             return fields.pack({"frames": self._gather(raw, size)})
         if isinstance(raw, Tensor):
@@ -161,16 +163,22 @@ class Video(Modality):
         first = max(0, len(frames) - most) // 2
         return fields.pack({"frames": _smaller(frames[first : first + most], size)})
 
-    def _decode(self, raw: bytes, size: int) -> UInt8[np.ndarray, "t h w 3"]:
+    def _decode(self, raw: bytes | Clip, size: int) -> UInt8[np.ndarray, "t h w 3"]:
         with _opened(raw) as container:
             stream = container.streams.video[0]
             start = float((stream.start_time or 0) * stream.time_base)
-            seconds = _seconds(container, stream)
-            first = max(0.0, (seconds - self.longest) / 2)
-            if first > 0:
+            first, seconds = 0.0, _seconds(container, stream)
+            if isinstance(raw, Clip):
+                first, seconds = raw.start, raw.seconds
+            if seconds > self.longest:
+                first += (seconds - self.longest) / 2
                 self.notes["longer than `longest`: the middle is used"] += 1
+            if first > 0:
                 container.seek(int((start + first) / stream.time_base), stream=stream)
-            frames, whole = self._frames(container, stream, start, first, size)
+            seconds = min(seconds, self.longest) if isinstance(raw, Clip) else self.longest
+            frames, whole = self._frames(container, stream, start, first, seconds, size)
+        if not frames and isinstance(raw, Clip):
+            raise BadSample("truncated", "the file ends before the clip begins")
         if not frames:
             raise BadSample("no_values" if whole else "undecodable", "not one frame is in the file")
         if not whole:
@@ -184,7 +192,7 @@ class Video(Modality):
         return np.stack(frames)
 
     def _frames(
-        self, container: Any, stream: Any, start: float, first: float, size: int
+        self, container: Any, stream: Any, start: float, first: float, seconds: float, size: int
     ) -> tuple[list[np.ndarray], bool]:
         """The frames shown at even times from `first` on, and whether all that is promised came."""
         import av
@@ -193,7 +201,7 @@ class Video(Modality):
         made: list[np.ndarray] = []
         wanted, small, whole, begun, end = 0, None, True, first, first
         usual = float(1 / stream.average_rate) if stream.average_rate else step
-        times = first + step * np.arange(max(1, round(self.longest * self.stored)))
+        times = first + step * np.arange(max(1, round(seconds * self.stored)))
         try:
             for frame in container.decode(stream):
                 _within_budget(frame.width, frame.height)  # a stream may grow after its header
@@ -215,7 +223,7 @@ class Video(Modality):
             small = _converted(shown, size) if small is None else small
             made.append(small)
             wanted += 1
-        if shown is not None and not made:  # shorter than a step
+        if shown is not None and not made and first < end:  # shorter than a step
             made.append(_converted(shown, size))
         missing = MISSING if stream.duration else MISSING_OF_ALL
         return made, whole and end + 2 * usual >= (1 - missing) * _seconds(container, stream)
@@ -359,7 +367,7 @@ class Video(Modality):
         """Format, codec with frames a second, height and width."""
         if isinstance(raw, Frames):
             return "frames", f"{len(raw)} pictures", self._head(raw)[2:]
-        if not isinstance(raw, bytes):
+        if not isinstance(raw, bytes | Clip):
             return "array", f"{raw.dtype}, {len(raw)} frames", raw.shape[1:3]
         with _opened(raw) as container:
             stream = container.streams.video[0]
@@ -373,13 +381,21 @@ class Video(Modality):
         for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
             try:
                 raw = source.read(i)
-                if isinstance(raw, bytes | Frames):
+                if isinstance(raw, bytes | Frames | Clip):
                     found.append(self._head(raw))
             except BadSample:
                 continue
         return found
 
-    def _head(self, raw: bytes | Frames) -> "Head":
+    @staticmethod
+    def seconds(file: BinaryIO) -> float:
+        try:
+            with _opened(file) as container:
+                return _seconds(container, container.streams.video[0])
+        except BadSample:
+            return 0.0
+
+    def _head(self, raw: bytes | Frames | Clip) -> "Head":
         """What is known of a clip before it is decoded; of pictures, the first one is."""
         if isinstance(raw, Frames):
             first = Image(keep_truncated=True).read(next(iter(raw.values()))())
@@ -388,7 +404,8 @@ class Video(Modality):
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.base_rate or 25)
             context = stream.codec_context
-            return Head(rate, _seconds(container, stream), context.height, context.width)
+            seconds = raw.seconds if isinstance(raw, Clip) else _seconds(container, stream)
+            return Head(rate, seconds, context.height, context.width)
 
     def examples(self) -> list[Any]:
         """A square that moves over a pattern, in clips of several lengths."""
@@ -463,7 +480,7 @@ def _spaced(clip: Frames, rate: float) -> tuple[np.ndarray, float]:
 
 
 @contextmanager
-def _opened(raw: bytes) -> Iterator[Any]:
+def _opened(raw: bytes | Clip | BinaryIO) -> Iterator[Any]:
     """A container with a video stream within the budget. Raises BadSample."""
     try:
         import av
@@ -473,11 +490,13 @@ def _opened(raw: bytes) -> Iterator[Any]:
         ) from None
     if not raw:
         raise BadSample("empty", "the file has no bytes")
+    content = opened(raw)
     try:
-        container = av.open(io.BytesIO(raw))
-    except (av.error.FFmpegError, ValueError) as error:
-        raise BadSample(*_refused(raw)) from error
-    with container:
+        container = av.open(content)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        content.seek(0)
+        raise BadSample(*_refused(content.read(HEAD))) from error
+    with content, container:
         if not container.streams.video:
             raise BadSample("no_video", "there is no moving picture in it")
         context = container.streams.video[0].codec_context
@@ -488,7 +507,7 @@ def _opened(raw: bytes) -> Iterator[Any]:
             raise BadSample("no_values", f"{context.width} x {context.height} pixels")
         try:
             yield container
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise BadSample("undecodable", f"{type(error).__name__}: {error}") from error
 
 

@@ -91,9 +91,14 @@ def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) ->
             do="selfsup pretrain photos/ - or data.path in the file of --config",
         )
     source = open_source(data, follow_links=bool(value("data.follow_links", False)))
-    kind = value("modality.name", None)
+    usual = "pairs" if "modality.columns" in given else source.content
+    kind = value("modality.name", usual)
     if kind in listing.modalities():
-        source = seen_as(source, modalities.find(kind).contents)
+        known: Mapping[str, Any] = stored.plain() if stored else {}
+        known = known or schema.check({**given, "modality.name": Given(kind, "plan")}, partial=True)
+        shelf = "modality."
+        keywords = {k.removeprefix(shelf): v for k, v in known.items() if k.startswith(shelf)}
+        source = seen_as(source, modalities.find(keywords.pop("name"))(**keywords))
     source = source.for_training()
     return without_copies(source) if value("data.drop_copies", False) is True else source
 

@@ -20,7 +20,7 @@ def online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, floa
     """kNN on labelled data, each sample against all others: a number to watch, nothing more."""
     from ..evaluate.knn import nearest, vote
 
-    source = seen_as(open_source(settings["data.labels"]), job.modality.contents)
+    source = seen_as(open_source(settings["data.labels"]), job.modality)
     labelled = source.labels()
     if labelled is None:
         raise SelfsupError(

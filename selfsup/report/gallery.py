@@ -121,7 +121,7 @@ class Studio:
         if not isinstance(place, str) or not isinstance(classes, list):
             return None
         try:
-            source = seen_as(open_source(place), self.modality.contents)
+            source = seen_as(open_source(place), self.modality)
             kept = load_file(path)
             vectors = kept["vectors"].double().numpy()
             labels, indices = kept["labels"].long().numpy(), kept["samples"].long().numpy()
@@ -142,7 +142,7 @@ class Studio:
         if not place or place == "none":
             raise SelfsupError("E101", "the run was not made from files that could be opened")
         links = self.folder.setting("data.follow_links") == "true"
-        source = seen_as(open_source(place, follow_links=links), self.modality.contents)
+        source = seen_as(open_source(place, follow_links=links), self.modality)
         chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
         return Samples(place, source, chosen, None, [])
 

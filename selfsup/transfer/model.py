@@ -82,7 +82,7 @@ class Model(nn.Module):
         missing; `selfsup.predict` lists such samples and goes on.
         """
         source = data if isinstance(data, Source) else open_source(data)
-        source = self.task.samples(seen_as(source, self.encoder.modality.contents))
+        source = self.task.samples(seen_as(source, self.encoder.modality))
         found: dict[str, list[np.ndarray]] = {}
         for _, columns, bad in self.answers(
             source, batch=batch, workers=workers, precision=precision

@@ -39,7 +39,7 @@ def levels(frames):
 
 
 def as_video(path):
-    return seen_as(open_source(path), ("video",))
+    return seen_as(open_source(path), find("video")())
 
 
 # ---- what is a clip --------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_folders_whose_pictures_are_called_frames_are_clips_unasked(tmp_path):
     assert [source.name(i) for i in range(3)] == ["test/wave/c", "train/bow/b", "train/wave/a"]
     assert list(source.read(0)) == [9, 10, 11, 12, 13]  # by number: 9 before 10
     assert source.labels()[1] == ["bow", "wave"] and source.splits()[1] == ["test", "train"]
-    assert seen_as(source, ("image",)).content == "image"
+    assert seen_as(source, find("image")()).content == "image"
     assert "15 numbered pictures" in source.notes[0]
 
 
@@ -94,7 +94,7 @@ def test_labels_of_a_table_and_changes_are_seen(tmp_path):
         clip(tmp_path / "clips" / name, range(4), "{}.png")
     (tmp_path / "labels.csv").write_text("path,label\na,wave\nb,bow\n")
     labelled = open_source(tmp_path / "clips", labels=tmp_path / "labels.csv")
-    source = seen_as(labelled, ("video",))
+    source = seen_as(labelled, find("video")())
     codes, names = source.labels()
     assert [names[c] for c in codes] == ["wave", "bow"] and len(source) == 2
     before, stamps = source.fingerprint(), source.stamps()

@@ -17,6 +17,9 @@ class Labelled:
     def splits(self):
         return self.parts
 
+    def groups(self):
+        return None
+
     def name(self, i):
         return f"{i}.png"
 

@@ -22,6 +22,7 @@ from selfsup.evaluate import pairing, tasks, zeroshot
 from selfsup.export import _write, vectors
 from selfsup.inference import assemble
 from selfsup.method import Views
+from selfsup.modalities import find
 from selfsup.modalities.pairs import Pairs
 from selfsup.randomness import Draws
 from selfsup.search import search
@@ -89,7 +90,7 @@ def test_a_table_of_files_and_sentences_is_pairs(home):
     taught = source.for_training()  # what tests is never trained on
     assert len(taught) == 48 and "24.png" not in [taught.name(i) for i in range(48)]
     assert taught.read(24) == source.read(36)
-    assert seen_as(source, ("image",)).read(4) == raw["image"][0]
+    assert seen_as(source, find("image")()).read(4) == raw["image"][0]
     assert len(np.unique(source.stamps())) == 72
 
 

@@ -1,0 +1,149 @@
+"""Long recordings as several samples: clips one after another, each read by seeking to it."""
+
+import io
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from .base import Source
+from .files import FileSource, open_file
+from .listed import Labelled
+from .outcome import BadSample
+
+OVER = 0.1  # of a clip is none of its own: many sets of ten seconds have a frame more
+LEAST = 512  # bytes of a clip; a header that promises more of them is not believed
+THREADS = 8  # that read headers
+
+
+class Clip(NamedTuple):
+    """Seconds of a file, which had this size and time (ns) when it was listed."""
+
+    path: bytes
+    size: int
+    time: int
+    start: float
+    seconds: float
+
+    def open(self) -> BinaryIO:
+        """The whole file. Raises BadSample where it is another one by now."""
+        return os.fdopen(open_file(self.path, self.size, self.time), "rb")
+
+    def print(self) -> bytes:
+        """Equal for the same clip of files that are byte for byte the same."""
+        return blake2b(_print(*self[:3]) + repr(self[3:]).encode(), digest_size=16).digest()
+
+
+@lru_cache(maxsize=64)  # it is asked for clip by clip
+def _print(path: bytes, size: int, time: int) -> bytes:
+    digest = blake2b(digest_size=16)
+    with os.fdopen(open_file(path, size, time), "rb") as file:
+        while content := file.read(1 << 20):
+            digest.update(content)
+    return digest.digest()
+
+
+def opened(raw: Any) -> BinaryIO:
+    """What a reader of recordings gets: bytes, a clip, or a file that is open."""
+    if isinstance(raw, Clip):
+        return raw.open()
+    return io.BytesIO(raw) if isinstance(raw, bytes) else raw
+
+
+class Clips(Source):
+    """Files of which the long ones are cut into `counts` clips of equal length.
+
+    A file's class, number and part are those of all its clips.
+    """
+
+    def __init__(self, files: Any, longest: float, counts: np.ndarray, lengths: np.ndarray):
+        super().__init__(files.place)
+        self.files, self.longest, self.kind = files, longest, files.kind
+        self.content, self.lasting = files.content, files.lasting
+        self.problems, self.ignored = files.problems, files.ignored
+        self._counts, self._lengths = counts, lengths
+        self._file = np.repeat(np.arange(len(counts)), counts)
+        self._number = np.arange(len(self._file)) - (np.cumsum(counts) - counts)[self._file]
+        long = counts > 1
+        told = f"{long.sum()} longer than {longest:g} s: cut into {counts[long].sum()} clips"
+        self.notes = [*files.notes, told]
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def _place(self, i: int) -> tuple[int, float, float]:
+        """The file, and where in it the clip begins and how long it is, in seconds."""
+        file = int(self._file[i])
+        each = float(self._lengths[file] / self._counts[file])
+        return file, round(int(self._number[i]) * each, 3), min(each, self.longest)
+
+    def name(self, i: int) -> str:
+        file, start, _ = self._place(i)
+        name = self.files.name(file)
+        return f"{name}@{start}s" if self._counts[file] > 1 else name
+
+    def read(self, i: int) -> Any:
+        file, start, seconds = self._place(i)
+        if self._counts[file] == 1:
+            return self.files.read(file)
+        files = self.files
+        return Clip(files.path(file), files.sizes[file], files.times[file], start, seconds)
+
+    def size(self, i: int) -> int:
+        file = self._file[i]
+        return int(self.files.size(file) // self._counts[file])
+
+    def fingerprint(self) -> str:
+        return f"{self.files.fingerprint()}-{self.longest:g}-{len(self)}"
+
+    def stamps(self) -> np.ndarray:
+        numbers = self._number.astype(np.uint64)
+        return self.files.stamps()[self._file] ^ (numbers * np.uint64(0x9E3779B97F4A7C15))
+
+    def labels(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._of(self.files.labels())
+
+    def targets(self) -> tuple[np.ndarray, str] | None:
+        return self._of(self.files.targets())
+
+    def splits(self) -> tuple[np.ndarray, list[str]] | None:
+        return self._of(self.files.splits())
+
+    def folds(self) -> list[np.ndarray]:
+        folds = getattr(self.files, "folds", list)()
+        return [np.flatnonzero(np.isin(self._file, fold)) for fold in folds]
+
+    def groups(self) -> np.ndarray:
+        return self._file
+
+    def _of(self, found: Any) -> Any:
+        return None if found is None else (found[0][self._file], found[1])
+
+
+def cut(source: Source, longest: float, seconds: Callable[[BinaryIO], float]) -> Source:
+    """Files longer than `longest` seconds as clips; any other source as it is.
+
+    `seconds` tells from its header how long a file is, 0 where it cannot.
+    """
+    files: Any = source.source if isinstance(source, Labelled) else source
+    if not isinstance(files, FileSource):
+        return source
+
+    def length(i: int) -> float:
+        try:
+            with os.fdopen(open_file(files.path(i), files.sizes[i], files.times[i]), "rb") as file:
+                return seconds(file)
+        except (BadSample, OSError):
+            return 0.0  # told of where it is read
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        lengths = np.fromiter(threads.map(length, range(len(files))), np.float64, len(files))
+    counts = np.maximum(np.ceil(lengths / longest - OVER), 1)
+    counts[counts * LEAST > np.asarray(files.sizes)] = 1
+    if not len(counts) or counts.max() == 1:
+        return source
+    return Clips(source, longest, counts.astype(np.int64), lengths)
