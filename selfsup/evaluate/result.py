@@ -105,17 +105,7 @@ class Evaluation(Told):
                     title += f", {found[PRETRAINED]['labels']} labels"
             if found:
                 rows.append([title, *(cell(found.get(s), percent) for s in columns), gained(found)])
-        for shots in sorted({r["shots"] for r in self._told["curve"]}):
-            found = {r["of"]: r for r in self._told["curve"] if r["shots"] == shots}
-            plural = "label" if shots == 1 else "labels"
-            rows.append(
-                [
-                    f"{shots} {plural} per class",
-                    *(cell(found.get(s), True) for s in columns),
-                    gained(found),
-                ]
-            )
-        return rows
+        return rows + few_rows(self._told["curve"], columns)
 
     def notes(self) -> list[str]:
         """What to know about the numbers, in sentences."""
@@ -149,6 +139,16 @@ class Evaluation(Told):
 
     def _all(self) -> list[dict[str, Any]]:
         return self._told["scores"] + self._told["curve"]
+
+
+def few_rows(curve: list[dict[str, Any]], columns: list[str]) -> list[list[str]]:
+    """A row of a table for each count of labels per class."""
+    rows = []
+    for shots in sorted({r["shots"] for r in curve}):
+        found = {r["of"]: r for r in curve if r["shots"] == shots}
+        cells = [cell(found.get(s), True) for s in columns]
+        rows.append([f"{shots} label{'s' * (shots > 1)} per class", *cells, gained(found)])
+    return rows
 
 
 def cell(row: dict[str, Any] | None, percent: bool) -> str:
