@@ -135,8 +135,13 @@ def test_a_run_from_a_table_and_all_that_follows(table, tmp_path):
     assert "Reconstructions" in selfsup.report(run.path).read_text()
     scanned = selfsup.scan(table)
     assert scanned.used == 160 and scanned.unit == "characters" and scanned.classes
-    with pytest.raises(SelfsupError, match="E202"):
-        evaluate_task(run.path, table)
+    hidden = evaluate_task(run.path, table)
+    rows = {row["of"]: row for row in hidden.to_json()["scores"]}
+    assert set(rows) == {"pretrained", "untrained", "single tokens"}
+    assert len({row["tokens"] for row in rows.values()}) == 1 and "hidden tokens" in hidden.verdict
+    assert rows["pretrained"]["loss"] < rows["untrained"]["loss"]
+    with pytest.raises(SelfsupError, match="E202"):  # an export has no head
+        evaluate_task(exported.path, table)
     assert suggested("text", table, None) == "classify"
 
 
