@@ -51,8 +51,9 @@ def test_graphs(rings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = selfsup.pretrain(rings, steps=4, batch=16, out="run", quiet=True)
     assert run.done["step"] == 4
-    assert tasks.suggested("graph", rings, None) == "folds"
-    result = folds.evaluate_task(run.path, rings)
+    with pytest.raises(SelfsupError, match="no task 'fold'"):
+        run.evaluate(rings, task="fold")
+    result = run.evaluate(rings)
     rows = {row["of"]: row for row in result.to_json()["scores"]}
     assert len(rows["pretrained"]["values"]) == 2 and len(rows["untrained"]["values"]) == 6
     assert rows["kinds and degrees"]["value"] > 0.9  # a line has two ends
