@@ -45,7 +45,7 @@ def evaluate(
     ] = None,
     old: Annotated[
         str | None,
-        typer.Option(help="text of before --from, for what was forgotten: --task perplexity"),
+        typer.Option(help="data of before --from, labelled or text: what was forgotten"),
     ] = None,
     drop_leaks: DropLeaks = False,
     cache: Cache = None,

@@ -17,7 +17,7 @@ from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..stop import stop
-from . import knn, tasks
+from . import adapted, knn, tasks
 from .judge import Judge
 from .result import Evaluation
 
@@ -56,7 +56,8 @@ def evaluate(
     By classes: `shots` are labels per class of the few-label curve, drawn `seeds` times.
     `attentive` adds a probe that learns which places of a sample to look at. `finetune` also
     trains networks on the labels, pretrained and from scratch, for about `minutes` in all.
-    `templates` are for `zeroshot`, `old` is text of before for `perplexity`.
+    `templates` are for `zeroshot`. A run that started from another (--from) is also put beside
+    that one; on data of before too, `old`, which have labels unless they are text to foretell.
 
     Raises SelfsupError: E201 no such task, E501 no labels, E502 a sample in both parts
     (`drop_leaks` takes it out of training), E503 too few, and what `load` and `open_source` raise.
@@ -71,10 +72,12 @@ def evaluate(
             run if write else encoder, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed,
             cache=cache, follow_links=follow_links, console=console, **own,
         )  # fmt: skip
+    start, notes = adapted.before(run, old)
     with stop.installed():
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality.contents)
         encoder = encoder.seeing(source.content, shared=False)
+        start = None if start is None else start.seeing(source.content, shared=False)
         found = source.labels()
         if found is None or not (found[0] >= 0).any():
             raise SelfsupError(
@@ -88,7 +91,8 @@ def evaluate(
         with open_store(
             source, encoder.modality, encoder.size, cache=cache, ledger=ledger
         ) as store:
-            judge = Judge(encoder, store, found[0], found[1], seeds, seed, console)
+            judge = Judge(encoder, store, found[0], found[1], seeds, seed, console, start)
+            judge.notes += notes
             judge.prepare(drop_leaks)
             judge.frozen(neighbours, temperature)
             judge.few(tuple(shots))
@@ -96,6 +100,11 @@ def evaluate(
                 judge.attentive()
             if finetune:
                 judge.trained(minutes)
+            if start is not None and old is not None:
+                judge.forgot = adapted.forgotten(
+                    encoder, start, old, seed=seed, cache=cache, follow_links=follow_links,
+                    console=console,
+                )  # fmt: skip
             home = _home(run)
             told = judge.conclude(home)
             counts = store.counts()

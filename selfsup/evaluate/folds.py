@@ -23,8 +23,8 @@ from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
-from . import controls, linear, shots
-from .controls import PRETRAINED, UNTRAINED
+from . import adapted, controls, linear, shots
+from .controls import BEFORE, PRETRAINED, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, over_seeds
 from .result import keep
@@ -51,6 +51,7 @@ def evaluate_task(
     labels: str | Path | None = None,
     seeds: int = NETWORKS,
     seed: int = 0,
+    old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
     console: Console | None = None,
@@ -66,6 +67,7 @@ def evaluate_task(
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        start, started = adapted.before(run, old)
         source = open_source(data, follow_links=follow_links, labels=labels)
         classes = source.labels()
         if classes is None:
@@ -81,6 +83,8 @@ def evaluate_task(
                 PRETRAINED: [extract(encoder, store, usable)],
                 UNTRAINED: [],
             }
+            if start is not None:
+                features[BEFORE] = [extract(start, store, usable)]
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
                 fresh = controls.fresh(encoder, mix(seed, i))
@@ -106,6 +110,15 @@ def evaluate_task(
     share = tested / len(tests) / teach
     every = {of: np.array(rounds) for of, rounds in found.items()}  # (networks, folds, points)
     accuracies = {of: values[..., 0] for of, values in every.items()}
+    notes += started
+    if start is not None:
+        since = over_folds(accuracies[PRETRAINED] - accuracies[BEFORE], share)
+        notes.append(adapted.sentence(start, since._asdict()))
+    if start is not None and old is not None:
+        forgot = adapted.forgotten(
+            encoder, start, old, seed=seed, cache=cache, follow_links=follow_links, console=console
+        )
+        notes.append(adapted.sentence(start, forgot, " on the old data"))
     curve = []
     for i, count in enumerate(counts):
         labels = len(shots.draw(y[~tests[0]].numpy(), count, 0))

@@ -33,7 +33,8 @@ from ..randomness import mix
 from ..stems import END, SPECIAL
 from ..stop import stop
 from . import masked
-from .controls import PRETRAINED, UNTRAINED, data_of, settings_of
+from .adapted import start_of
+from .controls import PRETRAINED, UNTRAINED, data_of
 from .interval import Interval, over_samples
 from .ngram import ORDER, Ngrams
 from .result import Told, keep
@@ -160,7 +161,7 @@ def evaluate_task(
         if encoder.card.method == masked.MDLM:
             notes.append("The encoder's bits are an upper bound: it foretells at least so well.")
         told["verdict"] = _verdict(scores, " of hidden tokens" if mlm else "")
-        if (start := _start(run, old)) is not None:
+        if (start := start_of(run, old)) is not None:
             console.progress("perplexity: the run it started from")
             changes, more = _adapted(start, old, run, encoder, streams, measured, cache)
             notes += more
@@ -313,21 +314,6 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _start(run: Any, old: Any) -> Path | None:
-    """The run whose weights were the start of this one. Raises E201 where `old` asks in vain."""
-    settings = settings_of(run)
-    found = None if settings is None else settings["start_from"]
-    if found is None and old is not None:
-        raise SelfsupError(
-            "E201",
-            "--old is for a run that started from another",
-            where=str(run),
-            why="its resolved.toml has no start_from",
-            do="pretrain NEW --from RUN first",
-        )
-    return None if found is None else Path(found)
-
-
 def _adapted(
     start: Path,
     old: str | Path | None,
@@ -404,7 +390,9 @@ def _verdict(scores: list[dict[str, Any]], hidden: str = "") -> dict[str, Any]:
     control = min(scores[1:], key=lambda row: row["bits_per_byte"])
     gain = ours["high"] < control["low"]
     saved = 100 * (1 - ours["bits_per_byte"] / control["bits_per_byte"])
-    told = f"{ours['bits_per_byte']:.3f} bits per byte{hidden} (perplexity {ours['perplexity']:.2f})"
+    told = (
+        f"{ours['bits_per_byte']:.3f} bits per byte{hidden} (perplexity {ours['perplexity']:.2f})"
+    )
     beside = f"{control['bits_per_byte']:.3f} of the best control, {control['of']}"
     if gain:
         sentence = f"Pretraining helped: {told} on this text, against {beside}"

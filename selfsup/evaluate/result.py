@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import console
-from .controls import PRETRAINED, SCRATCH, UNTRAINED
+from .controls import BEFORE, PRETRAINED, SCRATCH, UNTRAINED
 from .interval import Interval
 
 FORMAT = 1
@@ -35,7 +35,7 @@ TITLES = {
 
 def subjects(found: Iterable[str]) -> list[str]:
     """Whose scores there are, in the order of tables: the classical baseline comes third."""
-    place = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 3}
+    place = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 3, BEFORE: 4}
     return sorted(set(found), key=lambda of: (place.get(of, 2), of))
 
 
@@ -164,13 +164,19 @@ def cell(row: dict[str, Any] | None, percent: bool) -> str:
 
 
 def gained(found: dict[str, dict[str, Any]], percent: bool = True) -> str:
-    """By how much the pretrained is better than the better control, and which that is."""
-    gain = found.get(PRETRAINED, {}).get("gain")
-    if gain is None:
-        return ""
+    """By how much the pretrained is better than the better control, and which that is.
+
+    And than the encoder that it started from, where there is one.
+    """
+    row, told = found.get(PRETRAINED, {}), []
     scale, digits = (100, 1) if percent else (1, 3)
-    half = scale * (gain["high"] - gain["low"]) / 2
-    return f"{scale * gain['value']:+.{digits}f} ± {half:.{digits}f} ({gain['control']})"
+    for gain in (row.get("gain"), row.get("since")):
+        if gain is not None:
+            half = scale * (gain["high"] - gain["low"]) / 2
+            told.append(
+                f"{scale * gain['value']:+.{digits}f} ± {half:.{digits}f} ({gain['control']})"
+            )
+    return ", ".join(told)
 
 
 def keep(run: Any, task: str, found: Told) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ..console import columns
 from ..load import LoadedEncoder
-from .controls import PRETRAINED, behind, named
+from .controls import BEFORE, PRETRAINED, behind, named
 from .interval import Interval
 from .result import Told, few_rows, score, subjects
 
@@ -50,7 +50,8 @@ def point(
     for of, one in values.items():
         found, more = over(one), {"shots": shots, "values": one.ravel().tolist()}
         rows.append(score("few", of, found, found.value, labels, **more))
-    control = max((of for of in values if of != PRETRAINED), key=lambda of: values[of].mean())
+    others = (of for of in values if of not in (PRETRAINED, BEFORE))
+    control = max(others, key=lambda of: values[of].mean())
     gain = over(values[PRETRAINED] - values[control])
     rows[0]["gain"] = gain._asdict() | {"control": control}
     return rows
@@ -73,7 +74,8 @@ def conclude(
     `over` is the gain over a control, on the same rounds or samples; `curve` are points with few
     labels, of which the surest speaks where the gain with all of them is not certain.
     """
-    control = max((of for of in shown if of != PRETRAINED), key=lambda of: shown[of].value)
+    others = (of for of in shown if of not in (PRETRAINED, BEFORE))
+    control = max(others, key=lambda of: shown[of].value)
     gain = over(control)
     ours, theirs = (100 * shown[of].value for of in (PRETRAINED, control))
     beside = f"{ours:.1f} %, beside {theirs:.1f} % of {named(control)}"

@@ -63,6 +63,14 @@ def test_graphs(rings, tmp_path, monkeypatch):
     assert few[0]["gain"]["control"] in rows and "10 labels per class" in str(result)
     assert result.verdict in str(result)
     assert json.loads((run.path / "evaluation-folds.json").read_text())["task"] == "folds"
+    further = selfsup.pretrain(rings, steps=2, batch=16, out="further", from_run=run, quiet=True)
+    told = further.evaluate(rings, old=rings).to_json()
+    again = {row["of"]: row["values"] for row in told["scores"]}
+    assert again["before"] == rows["pretrained"]["values"]
+    gain = 100 * (np.mean(again["pretrained"]) - np.mean(again["before"]))
+    assert f"The linear probe: {gain:+.1f} points beside run, from which" in told["notes"][-2]
+    assert "on the old data" in told["notes"][-1]
+    assert told["verdict"]["control"] in ("untrained", "kinds and degrees")
     found = selfsup.embed(run, rings, tmp_path / "v.npy")
     assert (found.used, found.dim) == (60, np.load(tmp_path / "v.npy").shape[1])
     assert "<img" in run.report().read_text()
