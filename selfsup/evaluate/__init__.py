@@ -46,7 +46,7 @@ def evaluate(
     write: bool = True,
     console: Console | None = None,
 ) -> Any:
-    """Judge an encoder; in a run's folder, evaluation.json or evaluation-TASK.json keeps the result.
+    """Judge an encoder; a run's folder keeps the result, evaluation.json or evaluation-TASK.json.
 
     `run` is a run, its folder, an export or a loaded encoder; `data` anything with labels:
     sub-folders, a table (`labels`), arrays. train/ and test/ (or val/) folders are the split.

@@ -43,8 +43,8 @@ def sentence(start: LoadedEncoder, row: dict[str, Any], data: str = "") -> str:
     """A gain of linear probes over the encoder of before, or a loss, as a note."""
     value, low, high = (100 * row[key] for key in ("value", "low", "high"))
     return (
-        f"The linear probe{data}: {value:+.1f} points beside {Path(start.source).name}, from which it started "
-        f"({low:+.1f} to {high:+.1f})."
+        f"The linear probe{data}: {value:+.1f} points beside {Path(start.source).name}, from "
+        f"which it started ({low:+.1f} to {high:+.1f})."
     )
 
 

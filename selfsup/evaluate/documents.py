@@ -139,7 +139,8 @@ def alike(network: LoadedEncoder, first: Halves, then: Halves) -> Float[Tensor, 
     rows = [torch.from_numpy(half) for half in first + then]
     for low in range(0, len(rows), BATCH):
         stop.check()
-        parts.append(fast(Ragged.of(rows[low : low + BATCH]).to(fast.device)).cpu())
+        some: Any = Ragged.of(rows[low : low + BATCH])
+        parts.append(fast(some.to(fast.device)).cpu())
     x = torch.cat(parts).double()
     x = normalize(x - x.mean(0), dim=-1)
     return x[: len(first)] @ x[len(first) :].T

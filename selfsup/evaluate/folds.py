@@ -121,11 +121,11 @@ def evaluate_task(
         notes.append(adapted.sentence(start, forgot, " on the old data"))
     curve = []
     for i, count in enumerate(counts):
-        labels = len(shots.draw(y[~tests[0]].numpy(), count, 0))
-        common = min(1.0, DRAWS * labels / teach)  # of what teaches two folds, at most
+        drawn = len(shots.draw(y[~tests[0]].numpy(), count, 0))
+        common = min(1.0, DRAWS * drawn / teach)  # share of what teaches, at most
         curve += point(
             count,
-            labels,
+            drawn,
             {of: values[..., i + 1] for of, values in every.items()},
             partial(over_folds, share=share * common),
         )

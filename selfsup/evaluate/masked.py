@@ -95,7 +95,7 @@ def losses(
 def unigram(
     counts: Int64[np.ndarray, " v"], targets: Int64[np.ndarray, " t"]
 ) -> Float[np.ndarray, " t"]:
-    """Nats of each token by how often it was counted; each once more, so that none is impossible."""
+    """Nats of each token by how often it was counted, once more so that none is impossible."""
     return -np.log((counts[targets] + 1) / (counts.sum() + len(counts)))
 
 

@@ -143,9 +143,9 @@ def evaluate_task(
             taught, read = texts(training, encoder.modality, TAUGHT)
             if read < len(training):
                 notes.append(
-                    f"The {counted} learn from the first {TAUGHT:,} characters of the training text, "
-                    f"{_share(read, training)} of it; the encoder could see all. With more they "
-                    "would foretell better."
+                    f"The {counted} learn from the first {TAUGHT:,} characters of the training "
+                    f"text, {_share(read, training)} of it; the encoder could see all. With more "
+                    "they would foretell better."
                 )
             notes += _overlap(taught, documents)
         if mlm:

@@ -79,11 +79,12 @@ def conclude(
     gain = over(control)
     ours, theirs = (100 * shown[of].value for of in (PRETRAINED, control))
     beside = f"{ours:.1f} %, beside {theirs:.1f} % of {named(control)}"
-    gains = [(row["gain"], row["shots"]) for row in curve or [] if "gain" in row]
-    best, count = max(gains, key=lambda one: one[0]["low"], default=({"low": 0.0}, 0))
+    sure = [row for row in curve or [] if "gain" in row and row["gain"]["low"] > 0]
     if gain.low > 0:
         sentence = f"Pretraining helped: {beside} (+{100 * gain.value:.1f} ± {100 * gain.half:.1f})"
-    elif best["low"] > 0:
+    elif sure:
+        row = max(sure, key=lambda row: row["gain"]["low"])
+        best, count = row["gain"], row["shots"]
         sentence = (
             f"Pretraining helps where labels are few: {100 * best['value']:+.1f} points over "
             f"{named(best['control'])} with {count} label{'s' * (count > 1)} per class "
@@ -112,7 +113,7 @@ def conclude(
             "time": time.time(),
             "verdict": {
                 "sentence": sentence,
-                "gain": bool(max(gain.low, best["low"]) > 0),
+                "gain": bool(gain.low > 0 or sure),
                 "control": control,
             },
             "scores": scores,

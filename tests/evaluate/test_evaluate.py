@@ -270,8 +270,8 @@ def test_the_encoder_that_it_started_from_stands_beside_and_is_no_control(
     assert "A note." in found.notes() and "from which it started" in found.notes()[-2]
     assert found.notes()[-1].startswith("The linear probe on the old data: -")
     assert f"{100 * since['value']:+.1f} ± " in found.table() and "(before)" in found.table()
+    monkeypatch.undo()
     with pytest.raises(SelfsupError, match="E201"):
-        monkeypatch.undo()
         evaluate(taught, few, old=few, **settings)
 
 

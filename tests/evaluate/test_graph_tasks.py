@@ -1,6 +1,7 @@
 """Graphs and nodes through all verbs: pretrain, embed, export, report, and both protocols."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,9 +111,7 @@ def test_few_labels_speak_where_all_of_them_say_nothing():
     def over(values):
         return Interval(values.mean(), values.mean() - 0.02, values.mean() + 0.02, "given")
 
-    class Encoder:
-        class card:
-            to_json = dict
+    encoder = SimpleNamespace(card=SimpleNamespace(to_json=dict))
 
     def sentence(all_labels, few):
         one = {of: np.array([[v]]) for of, v in all_labels.items()}
@@ -126,7 +125,7 @@ def test_few_labels_speak_where_all_of_them_say_nothing():
         ]  # fmt: skip
         shown = {of: over(v) for of, v in one.items()}
         gain = lambda of: over(one["pretrained"] - one[of])  # noqa: E731
-        return rounds.conclude("folds", {of: [0.5] for of in one}, shown, gain, "", [], Encoder,
+        return rounds.conclude("folds", {of: [0.5] for of in one}, shown, gain, "", [], encoder,
                                "here", 0.0, curve)  # fmt: skip
 
     level = {"pretrained": 0.8, "untrained": 0.5, "MFCC": 0.81}
