@@ -146,7 +146,7 @@ class Run:
     # -- what it is judged by -------------------------------------------------------------------
 
     def evaluate(self, data: Any, **settings: Any) -> Any:
-        """Judge the encoder on labelled data; see `selfsup.evaluate`."""
+        """Judge the encoder by what the data are made for; see `selfsup.evaluate`."""
         import selfsup
 
         return selfsup.evaluate(self, data, **settings)

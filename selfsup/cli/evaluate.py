@@ -1,6 +1,6 @@
 """selfsup evaluate: did pretraining help?"""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,7 +45,7 @@ def evaluate(
     ] = None,
     old: Annotated[
         str | None,
-        typer.Option(help="text of before --from, for what was forgotten: --task perplexity"),
+        typer.Option(help="data of before --from, labelled or text: what was forgotten"),
     ] = None,
     drop_leaks: DropLeaks = False,
     cache: Cache = None,
@@ -60,30 +60,22 @@ def evaluate(
     score beside the same encoder untrained and plain pixels.
     """
     from ..evaluate import evaluate as judge
-    from ..evaluate import tasks
-    from ..load import load
 
-    wanted = counts(shots)
-    task = task or tasks.suggested(load(run).modality.name, data, labels)
-    common: dict[str, Any] = {
-        "seeds": seeds,
-        "minutes": minutes,
-        "labels": labels,
-        "cache": cache,
-        "follow_links": bool(follow_links),
-        "console": Console(quiet=quiet),
-    }
-    if task != tasks.CLASSIFY:
-        given = {"templates": template, "old": old}  # each for one task alone
-        own = {key: value for key, value in given.items() if value}
-        return Answer.of(tasks.find(task).evaluate_task(run, data, **common, **own))
     found = judge(
         run,
         data,
-        shots=wanted,
+        task=task,
+        shots=counts(shots),
+        seeds=seeds,
         finetune=finetune,
         attentive=attentive,
+        minutes=minutes,
+        labels=labels,
+        templates=template or (),
+        old=old,
         drop_leaks=drop_leaks,
-        **common,
+        cache=cache,
+        follow_links=bool(follow_links),
+        console=Console(quiet=quiet),
     )
     return Answer.of(found)

@@ -1,10 +1,12 @@
 """Labels enter only here. A number never stands alone.
 
-`evaluate` measures a frozen encoder (neighbours, linear probe, few labels, structure, retrieval)
-and a trained one (fine-tuning), each beside the same network untrained, the modality's classical
-features and the network trained from scratch: same probe, same split, with intervals.
+`evaluate` judges an encoder by what the data are made for (see tasks.py). By classes, it measures
+a frozen encoder (neighbours, linear probe, few labels, structure, retrieval) and a trained one
+(fine-tuning), each beside the same network untrained, the modality's classical features and the
+network trained from scratch: same probe, same split, with intervals.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..stop import stop
-from . import knn
+from . import adapted, knn, tasks
 from .judge import Judge
 from .result import Evaluation
 
@@ -26,6 +28,7 @@ def evaluate(
     run: Any,
     data: Any,
     *,
+    task: str | None = None,
     shots: tuple[int, ...] = (1, 10, 100),
     seeds: int = 5,
     finetune: bool = True,
@@ -34,30 +37,47 @@ def evaluate(
     neighbours: int = knn.NEIGHBOURS,
     temperature: float = knn.TEMPERATURE,
     labels: str | Path | None = None,
+    templates: Sequence[str] = (),
+    old: str | Path | None = None,
     drop_leaks: bool = False,
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
     write: bool = True,
     console: Console | None = None,
-) -> Evaluation:
-    """Judge an encoder on labelled data; in a run's folder, evaluation.json keeps what was found.
+) -> Any:
+    """Judge an encoder; a run's folder keeps the result, evaluation.json or evaluation-TASK.json.
 
     `run` is a run, its folder, an export or a loaded encoder; `data` anything with labels:
     sub-folders, a table (`labels`), arrays. train/ and test/ (or val/) folders are the split.
-    `shots` are labels per class of the few-label curve, drawn `seeds` times. `attentive` adds a
-    probe that learns which places of a sample to look at. `finetune` also
-    trains networks on the labels, pretrained and from scratch, for about `minutes` in all.
+    `task` is `classify` or a name in `tasks.TASKS`; by itself, what the data are made for. The
+    result is the task's own; each has `verdict`, `gain`, `to_json()` and a text.
 
-    Raises SelfsupError: E501 no labels, E502 a sample in both parts (`drop_leaks` takes it out of
-    training), E503 too few, and what `load` and `open_source` raise.
+    By classes: `shots` are labels per class of the few-label curve, drawn `seeds` times.
+    `attentive` adds a probe that learns which places of a sample to look at. `finetune` also
+    trains networks on the labels, pretrained and from scratch, for about `minutes` in all.
+    `templates` are for `zeroshot`. A run that started from another (--from) is also put beside
+    that one; on data of before too, `old`, which have labels unless they are text to foretell.
+
+    Raises SelfsupError: E201 no such task, E501 no labels, E502 a sample in both parts
+    (`drop_leaks` takes it out of training), E503 too few, and what `load` and `open_source` raise.
     """
     console = console or Console()
+    encoder = run if isinstance(run, LoadedEncoder) else load(run)
+    task = task or tasks.chosen(run, encoder, data, labels)
+    if task != tasks.CLASSIFY:
+        given = {"templates": templates, "old": old}  # each for one task alone
+        own = {key: value for key, value in given.items() if value}
+        return tasks.find(task).evaluate_task(
+            run if write else encoder, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed,
+            cache=cache, follow_links=follow_links, console=console, **own,
+        )  # fmt: skip
+    start, notes = adapted.before(run, old)
     with stop.installed():
-        encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality)
         encoder = encoder.seeing(source.content, shared=False)
+        start = None if start is None else start.seeing(source.content, shared=False)
         found = source.labels()
         if found is None or not (found[0] >= 0).any():
             raise SelfsupError(
@@ -71,7 +91,8 @@ def evaluate(
         with open_store(
             source, encoder.modality, encoder.size, cache=cache, ledger=ledger
         ) as store:
-            judge = Judge(encoder, store, found[0], found[1], seeds, seed, console)
+            judge = Judge(encoder, store, found[0], found[1], seeds, seed, console, start)
+            judge.notes += notes
             judge.prepare(drop_leaks)
             judge.frozen(neighbours, temperature)
             judge.few(tuple(shots))
@@ -79,6 +100,11 @@ def evaluate(
                 judge.attentive()
             if finetune:
                 judge.trained(minutes)
+            if start is not None and old is not None:
+                judge.forgot = adapted.forgotten(
+                    encoder, start, old, seed=seed, cache=cache, follow_links=follow_links,
+                    console=console,
+                )  # fmt: skip
             home = _home(run)
             told = judge.conclude(home)
             counts = store.counts()

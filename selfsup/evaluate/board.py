@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .controls import PRETRAINED
+from .controls import BEFORE, PRETRAINED
 from .interval import Interval, difference, over_both, over_samples, over_seeds
 from .result import score
 
@@ -48,15 +48,25 @@ class Board:
         self._outcomes[protocol, of] = self._outcomes[other, of]
 
     def compare(self, protocol: str) -> tuple[Interval, str]:
-        """Put the gain over the better control beside the score of the pretrained encoder."""
+        """Put the gain over the better control beside the score of the pretrained encoder.
+
+        And the one over the encoder that it started from, where there is one.
+        """
         others = {of: o for (p, of), o in self._outcomes.items() if p == protocol}
-        ours = others.pop(PRETRAINED)
+        ours, before = others.pop(PRETRAINED), others.pop(BEFORE, None)
         control = max(others, key=lambda of: others[of].mean())
         gain = difference(ours[0], others[control], self.seed)
         for row in self.scores:
             if row["protocol"] == protocol and row["of"] == PRETRAINED:
                 row["gain"] = _row(gain, control)
+                if before is not None:
+                    row["since"] = self.since(protocol)
         return gain, control
+
+    def since(self, protocol: str) -> dict[str, Any]:
+        """The gain over the encoder that it started from."""
+        ours, before = (self._outcomes[protocol, of] for of in (PRETRAINED, BEFORE))
+        return _row(difference(ours[0], before, self.seed), BEFORE)
 
     def add_point(
         self, shots: int, labels: int, of: str, protocol: str, outcomes: np.ndarray, **more: Any
@@ -69,14 +79,19 @@ class Board:
 
     def compare_point(self, shots: int) -> None:
         rows = {row["of"]: row for row in self.curve if row["shots"] == shots}
-        ours = rows.pop(PRETRAINED)
+        ours, before = rows.pop(PRETRAINED), rows.pop(BEFORE, None)
         control = max(rows, key=lambda of: rows[of]["value"])
-        # the same seeds drew the same labels, so they are compared in pairs
-        mine, theirs = self._points[shots, PRETRAINED], self._points[shots, control]
-        draws = min(len(mine), len(theirs))
-        gain = over_both(mine[:draws] - theirs[:draws], self.seed, signed=True)
+        gain = self._point_gain(shots, control)
         ours["gain"] = _row(gain, control)
+        if before is not None:
+            ours["since"] = _row(self._point_gain(shots, BEFORE), BEFORE)
         self.few_gains[shots] = gain, control
+
+    def _point_gain(self, shots: int, other: str) -> Interval:
+        # the same seeds drew the same labels, so they are compared in pairs
+        mine, theirs = self._points[shots, PRETRAINED], self._points[shots, other]
+        draws = min(len(mine), len(theirs))
+        return over_both(mine[:draws] - theirs[:draws], self.seed, signed=True)
 
 
 def _row(gain: Interval, control: str) -> dict[str, Any]:

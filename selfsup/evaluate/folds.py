@@ -1,12 +1,14 @@
 """Cross-validation: every fold tests once, the others teach, as graph benchmarks are published.
 
 The folds that the data name, else ten stratified ones that keep equal samples together. One exact
-linear probe a fold on frozen features, its strength chosen on the labels that teach. What teaches
-is nearly the same in all folds: intervals are by the corrected resampled t of Nadeau and Bengio
-(Inference for the Generalization Error, Machine Learning 52, 2003).
+linear probe a fold on frozen features, its strength chosen on the labels that teach; and probes
+with few of these labels. What teaches is nearly the same in all folds: intervals are by the
+corrected resampled t of Nadeau and Bengio (Inference for the Generalization Error, Machine Learning
+52, 2003), the less corrected the fewer labels folds have in common.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,16 @@ from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
-from . import controls, linear
-from .controls import PRETRAINED, UNTRAINED
+from . import adapted, controls, linear, shots
+from .controls import BEFORE, PRETRAINED, UNTRAINED
 from .features import extract, readable
 from .interval import Interval, over_seeds
 from .result import keep
-from .rounds import Rounds, conclude
+from .rounds import Rounds, conclude, point
 from .split import groups_of, together
 
 FOLDS, NETWORKS = 10, 3
+FEW, DRAWS = (1, 5, 10), 3  # labels per class, each drawn so often in every fold
 
 
 def suits(modality: str, data: Any, labels: Any) -> bool:
@@ -49,6 +52,7 @@ def evaluate_task(
     labels: str | Path | None = None,
     seeds: int = NETWORKS,
     seed: int = 0,
+    old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
     console: Console | None = None,
@@ -56,12 +60,15 @@ def evaluate_task(
 ) -> Rounds:
     """Mean accuracy over the folds, beside `seeds` untrained networks and the classical features.
 
+    With all labels, and with few.
+
     Raises SelfsupError: E501 no labels, E503 fewer samples of a class than folds.
     """
     console = console or Console()
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
+        start, started = adapted.before(run, old)
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality)
         classes = source.labels()
@@ -79,25 +86,52 @@ def evaluate_task(
                 PRETRAINED: [extract(encoder, store, usable)],
                 UNTRAINED: [],
             }
+            if start is not None:
+                features[BEFORE] = [extract(start, store, usable)]
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
                 fresh = controls.fresh(encoder, mix(seed, i))
                 features[UNTRAINED].append(extract(fresh, store, usable))
-            found: dict[str, list[list[float]]] = {}
+            few = [shots.possible(y[~test].numpy(), FEW)[0] for test in tests]
+            counts = [count for count in FEW if all(count in fitting for fitting in few)]
+            found: dict[str, list[list[list[float]]]] = {}
             for of, several in features.items():
                 for x in several:
                     console.progress(f"evaluate: linear probes, {of}")
-                    values = [_accuracy((x[~test], x[test]), y, test, seed) for test in tests]
-                    found.setdefault(of, []).append(values)
+                    found.setdefault(of, []).append([
+                        _accuracies((x[~test], x[test]), y, test, counts, seed, k)
+                        for k, test in enumerate(tests)
+                    ])  # fmt: skip
             name, values = encoder.modality.baseline_name, []
             for k, test in enumerate(tests):
                 console.progress(f"evaluate: linear probes, {name}, fold {k + 1}")
                 both = controls.classical(encoder, store, usable[~test], usable[test])
-                values.append(_accuracy(both, y, test, seed, common=True))
+                values.append(_accuracies(both, y, test, counts, seed, k, common=True))
             found[name] = [values]
     tested = sum(int(test.sum()) for test in tests)
-    share = tested / (len(tests) * len(y) - tested)
-    accuracies = {of: np.array(rounds) for of, rounds in found.items()}  # (networks, folds) each
+    teach = len(y) - tested / len(tests)
+    share = tested / len(tests) / teach
+    every = {of: np.array(rounds) for of, rounds in found.items()}  # (networks, folds, points)
+    accuracies = {of: values[..., 0] for of, values in every.items()}
+    notes += started
+    if start is not None:
+        since = over_folds(accuracies[PRETRAINED] - accuracies[BEFORE], share)
+        notes.append(adapted.sentence(start, since._asdict()))
+    if start is not None and old is not None:
+        forgot = adapted.forgotten(
+            encoder, start, old, seed=seed, cache=cache, follow_links=follow_links, console=console
+        )
+        notes.append(adapted.sentence(start, forgot, " on the old data"))
+    curve = []
+    for i, count in enumerate(counts):
+        drawn = len(shots.draw(y[~tests[0]].numpy(), count, 0))
+        common = min(1.0, DRAWS * drawn / teach)  # share of what teaches, at most
+        curve += point(
+            count,
+            drawn,
+            {of: values[..., i + 1] for of, values in every.items()},
+            partial(over_folds, share=share * common),
+        )
     result = conclude(
         "folds",
         {of: rounds.ravel().tolist() for of, rounds in accuracies.items()},
@@ -105,11 +139,12 @@ def evaluate_task(
         lambda control: over_folds(accuracies[PRETRAINED] - accuracies[control], share),
         f"{len(usable)} samples, {len(classes[1])} classes, {len(folds)} folds {kind}; the gain is "
         "over folds, in pairs. ± is half of a 95 % interval, corrected for training parts that "
-        "overlap.",
+        "overlap." + (f" Few labels are drawn {DRAWS} times in every fold." if curve else ""),
         notes,
         encoder,
         source.place,
         began,
+        curve,
     )
     keep(run, "folds", result)
     return result
@@ -167,12 +202,33 @@ def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:
     return [f"{count} samples are tested while an equal one teaches"] if count else []
 
 
-def _accuracy(
-    both: controls.Pair, y: Tensor, test: Tensor, seed: int, *, common: bool = False
-) -> float:
-    """Of a probe on features of what teaches and what tests; `common` is for components."""
+def _accuracies(
+    both: controls.Pair,
+    y: Tensor,
+    test: Tensor,
+    counts: list[int],
+    seed: int,
+    fold: int,
+    *,
+    common: bool = False,
+) -> list[float]:
+    """Of probes with all labels and with `counts` per class; `common` is for components.
+
+    What is drawn depends on the fold alone, so that encoder and controls have the same labels.
+    """
     stop.check()
     teach, asked = both
+    classes = int(y.max()) + 1
     scale = linear.scale_of(teach, common=common)
-    plane, scale = linear.probe(teach, y[~test], int(y.max()) + 1, scale=scale, seed=seed)
-    return float((plane(scale(asked)).argmax(1) == y[test]).double().mean())
+    plane, scale = linear.probe(teach, y[~test], classes, scale=scale, seed=seed)
+    found = [float((plane(scale(asked)).argmax(1) == y[test]).double().mean())]
+    for count in counts:
+        stop.check()
+        drawn = [
+            shots.few_labels(
+                teach, y[~test], asked, y[test], classes, count, mix(seed, fold, i), scale
+            ).mean()
+            for i in range(DRAWS)
+        ]
+        found.append(float(np.mean(drawn)))
+    return found

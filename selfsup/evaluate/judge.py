@@ -18,9 +18,20 @@ from ..data.store import Store
 from ..load import LoadedEncoder
 from ..randomness import mix
 from ..stop import stop
-from . import attentive, controls, finetune, knn, linear, retrieval, shots, structure, verdict
+from . import (
+    adapted,
+    attentive,
+    controls,
+    finetune,
+    knn,
+    linear,
+    retrieval,
+    shots,
+    structure,
+    verdict,
+)
 from .board import Board
-from .controls import PRETRAINED, SCRATCH, UNTRAINED, Pair
+from .controls import BEFORE, PRETRAINED, SCRATCH, UNTRAINED, Pair
 from .features import extract, readable
 from .interval import Interval
 from .measure import measure_for
@@ -46,8 +57,11 @@ class Judge:
         seeds: int,
         seed: int,
         console: Console,
+        before: LoadedEncoder | None = None,
     ):
         self.encoder, self.store, self.console = encoder, store, console
+        self.before = before  # what it started from
+        self.forgot: dict[str, Any] | None = None  # the gain over that on the old data
         self.all_labels, self.class_names = labels, classes
         self.seeds, self.seed = max(2, seeds), seed
         self.networks = min(self.seeds, NETWORKS)
@@ -96,10 +110,9 @@ class Judge:
 
     def frozen(self, neighbours: int, temperature: float) -> None:
         encoder, store, split = self.encoder, self.store, self.split
-        rows = np.concatenate([split.train, split.test])
-        n = len(split.train)
-        both = extract(encoder, store, rows, tell=self._tell("features"))
-        self.vectors: dict[str, list[Pair]] = {PRETRAINED: [(both[:n], both[n:])]}
+        self.vectors: dict[str, list[Pair]] = {PRETRAINED: [self._pair(encoder)]}
+        if self.before is not None:
+            self.vectors[BEFORE] = [self._pair(self.before)]
         self.vectors[UNTRAINED] = [
             controls.untrained(
                 encoder, store, split.train, split.test, mix(self.seed, i),
@@ -117,6 +130,20 @@ class Judge:
             self._structure(of, pairs)
         for protocol in dict.fromkeys(("knn", "linear", self.linear, "retrieval_recall_1")):
             self.board.compare(protocol)
+
+    def forgotten(self) -> dict[str, Any]:
+        """The gain of linear probes over those of the encoder that it started from, no more."""
+        assert self.before is not None
+        self.planes = {}
+        for of, one in ((PRETRAINED, self.encoder), (BEFORE, self.before)):
+            self._linear(of, [self._pair(one)])
+        return self.board.since(self.linear)
+
+    def _pair(self, one: LoadedEncoder) -> Pair:
+        split, n = self.split, len(self.split.train)
+        rows = np.concatenate([split.train, split.test])
+        both = extract(one, self.store, rows, tell=self._tell("features"))
+        return both[:n], both[n:]
 
     def _neighbours(self, of: str, pairs: list[Pair], k: int, temperature: float) -> None:
         outcomes = []
@@ -397,10 +424,16 @@ class Judge:
         scores, curve = self.board.scores, self.board.curve
         linear_scores = {r["of"]: r["value"] for r in scores if r["protocol"] == self.linear}
         ours = linear_scores.pop(PRETRAINED)
+        linear_scores.pop(BEFORE, None)
+        if self.before is not None:
+            self.notes.append(adapted.sentence(self.before, self.board.since(self.linear)))
+        if self.before is not None and self.forgot is not None:
+            self.notes.append(adapted.sentence(self.before, self.forgot, " on the old data"))
         gain, control = self.board.compare(self.linear)
         curves: dict[str, verdict.Curve] = {}
         for row in curve:
-            curves.setdefault(row["of"], {})[row["labels"]] = row["value"]
+            if row["of"] != BEFORE:
+                curves.setdefault(row["of"], {})[row["labels"]] = row["value"]
         for of, value in {**linear_scores, PRETRAINED: ours}.items():
             curves.setdefault(of, {})[len(self.y)] = value
         for row in scores:
@@ -439,6 +472,7 @@ class Judge:
             },
             "encoder": self.encoder.card.to_json()
             | {"dim": self.encoder.dim, "fingerprint": self.encoder.fingerprint()},
+            "forgot": self.forgot,
             "notes": self.notes,
             "seconds": self.seconds,
         }

@@ -139,12 +139,12 @@ def evaluate_task(
                             *(recall(n[first], n[then]) for n in networks), strict=True
                         )
                         outcomes.setdefault(of, []).append(np.stack(hits).mean(1))
-                        scores.append(_score(direction, of, np.stack(hits), of_query))
+                        scores.append(scored(direction, of, np.stack(hits), of_query))
                         if of == PRETRAINED:
                             cases[direction] = _cases(
                                 encoder, store, test, (first, then), networks[0], ranks[0]
                             )
-                    scores.append(_guess(direction, chance[0]))
+                    scores.append(chance_row(direction, chance[0]))
                 found.pop(CLASSICAL)
         order_of = (PRETRAINED, UNTRAINED, CLASSICAL, "chance")
         scores.sort(key=lambda row: order_of.index(row["of"]))
@@ -154,7 +154,7 @@ def evaluate_task(
         }
         told: dict[str, Any] = {
             "format": 1, "task": "retrieve", "time": time.time(), "scores": scores,
-            "notes": notes, "cases": cases, "verdict": _verdict(merged, scores, seed),
+            "notes": notes, "cases": cases, "verdict": judged(merged, scores, seed),
             "data": {"place": source.place, "fingerprint": source.fingerprint(),
                      "train": len(train), "test": len(test)},
             "seconds": round(time.monotonic() - began, 1),
@@ -251,8 +251,13 @@ def recall(
 ) -> tuple[Float[np.ndarray, "3 q"], Float[np.ndarray, "3 q"], Int64[Tensor, " q"]]:
     """Whether each query has one of its partners among the 1, 5, 10 nearest; what guessing would
     give; and the rank, from 0, of its first partner."""
-    alike = similarity(queries, gallery)
-    wanted = partners(queries, gallery)
+    return ranked(similarity(queries, gallery), partners(queries, gallery))
+
+
+def ranked(
+    alike: Float[Tensor, "q n"], wanted: Bool[Tensor, "q n"]
+) -> tuple[Float[np.ndarray, "3 q"], Float[np.ndarray, "3 q"], Int64[Tensor, " q"]]:
+    """The same of similarities and of which are partners; each query has one at least."""
     first = alike.masked_fill(~wanted, -torch.inf).max(1).values
     # ties count against the encoder: all that is as near comes first
     ranks = ((alike >= first[:, None]) & ~wanted).sum(1)
@@ -413,7 +418,7 @@ def _mapped(mean: Tensor, axes: Tensor, z: Float[Tensor, "n p"]) -> Float[Tensor
 # ---- words -----------------------------------------------------------------------------------
 
 
-def _score(
+def scored(
     direction: str, of: str, hits: Float[np.ndarray, "k 3 q"], owners: list[int]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"direction": direction, "of": of, "queries": hits.shape[2]}
@@ -424,14 +429,14 @@ def _score(
     return row
 
 
-def _guess(direction: str, chance: Float[np.ndarray, "3 q"]) -> dict[str, Any]:
+def chance_row(direction: str, chance: Float[np.ndarray, "3 q"]) -> dict[str, Any]:
     row: dict[str, Any] = {"direction": direction, "of": "chance", "queries": chance.shape[1]}
     for depth, value in zip(DEPTHS, chance.mean(1).tolist(), strict=True):
         row[f"recall_{depth}"] = {"value": value, "low": value, "high": value}
     return row
 
 
-def _verdict(
+def judged(
     outcomes: dict[str, Float[np.ndarray, "k n"]], scores: list[dict[str, Any]], seed: int
 ) -> dict[str, Any]:
     """By the mean of all recalls, both ways."""

@@ -1,7 +1,9 @@
-"""How well a causal encoder foretells text that it has not seen: perplexity and bits per byte.
+"""How well an encoder foretells text that it has not seen: perplexity and bits per byte.
 
 Bits per byte can be compared between vocabularies, and with models that have none. Beside the
 encoder stand the same network untrained and what the bytes of the training text tell by themselves.
+An encoder that sees both sides names hidden tokens (see masked.py); where these are some of the
+text, how often each token occurs stands beside it in place of the bytes.
 
 A run that started from another (--from) is also put beside that one: on this text, which is what
 was to be gained, and on the text of before, which is what may have been forgotten.
@@ -30,7 +32,9 @@ from ..ragged import Ragged
 from ..randomness import mix
 from ..stems import END, SPECIAL
 from ..stop import stop
-from .controls import PRETRAINED, UNTRAINED, data_of, settings_of
+from . import masked
+from .adapted import start_of
+from .controls import PRETRAINED, UNTRAINED, data_of
 from .interval import Interval, over_samples
 from .ngram import ORDER, Ngrams
 from .result import Told, keep
@@ -41,6 +45,7 @@ MOST = 8 << 20  # characters of the text that tests
 OLD = 1 << 19  # tokens of the text of before
 LINE = 40  # characters: equal lines of that length are no accident
 UNIGRAM, NGRAM = "single bytes", f"{ORDER + 1}-grams of bytes"
+SINGLE = "single tokens"
 
 
 class Perplexity(Told):
@@ -73,6 +78,11 @@ def suits(modality: str, data: Any, labels: Any) -> bool:
     return found is None or not (found[0] >= 0).any()
 
 
+def foretells(run: Any, encoder: LoadedEncoder) -> bool:
+    """The next token, or hidden ones."""
+    return getattr(encoder.encoder, "causal", False) or masked.names(run, encoder)
+
+
 def evaluate_task(
     run: Any,
     data: Any,
@@ -93,12 +103,13 @@ def evaluate_task(
     console, began = console or Console(), time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        if not getattr(encoder.encoder, "causal", False):
+        if not foretells(run, encoder):
             raise SelfsupError(
                 "E202",
                 "this encoder does not foretell text",
                 why=f"it is {encoder.card.name}, made by {encoder.card.method or 'another method'}",
-                do="pretrain one with --method clm; or judge this one with labels",
+                do="pretrain one with --method clm; or judge this one by the halves of documents "
+                "(--task documents) or with labels",
             )
         source = open_source(data, follow_links=follow_links)
         documents, count = texts(source, encoder.modality, MOST)
@@ -108,12 +119,12 @@ def evaluate_task(
             if sum(len(stream) > 1 for stream in streams) == 0:
                 raise SelfsupError("E503", f"no text to foretell in {source.place}")
             console.progress("perplexity: the encoder")
-            measured = _measured(encoder, streams)
-            scores.append(_of_network(PRETRAINED, *measured))
+            measured = _measured(run, encoder, streams)
+            scores.append(_of_network(PRETRAINED, *_bits(encoder, measured)))
             for i in range(min(seeds, 2)):
                 console.progress("perplexity: an untrained network")
-                fresh = encoder.untrained(mix(seed, i)).to(encoder.device)
-                found = _of_network(UNTRAINED, *_measured(fresh, streams))
+                fresh = _measured(run, encoder, streams, mix(seed, i))
+                found = _of_network(UNTRAINED, *_bits(encoder, fresh))
                 if i == 0 or found["bits_per_byte"] < scores[-1]["bits_per_byte"]:
                     scores = [*scores[:1], found]
         told: dict[str, Any] = {"format": 1, "task": "perplexity", "time": time.time()}
@@ -123,24 +134,36 @@ def evaluate_task(
                 f"The first {MOST:,} characters test, {_share(count, source)} of this text."
             )
         training = data_of(run)
+        taught: list[bytes] = []
+        mlm = encoder.card.method == masked.MLM
+        counted = "counts" if mlm else "n-grams"
         if training is None:
-            notes.append("the training text is not at hand: no n-grams to compare with")
+            notes.append(f"the training text is not at hand: no {counted} of it to compare with")
         else:
             taught, read = texts(training, encoder.modality, TAUGHT)
             if read < len(training):
                 notes.append(
-                    f"The n-grams learn from the first {TAUGHT:,} characters of the training text, "
-                    f"{_share(read, training)} of it; the encoder could see all. With more they "
-                    "would foretell better."
+                    f"The {counted} learn from the first {TAUGHT:,} characters of the training "
+                    f"text, {_share(read, training)} of it; the encoder could see all. With more "
+                    "they would foretell better."
                 )
+            notes += _overlap(taught, documents)
+        if mlm:
+            notes.append(
+                f"Of {100 * masked.SHARE:.0f} in a hundred tokens, hidden while all others are "
+                "seen: not to be compared with encoders that see one side."
+            )
+            scores.append(_of_tokens(encoder, taught, streams, measured[1]))
+        elif training is not None:
             console.progress("perplexity: n-grams of the training text")
             for of, order in ((UNIGRAM, 0), (NGRAM, ORDER)):
                 scores.append(_of_ngrams(of, Ngrams(taught, order), documents))
-            notes += _overlap(taught, documents)
-        told["verdict"] = _verdict(scores)
-        if (start := _start(run, old)) is not None:
+        if encoder.card.method == masked.MDLM:
+            notes.append("The encoder's bits are an upper bound: it foretells at least so well.")
+        told["verdict"] = _verdict(scores, " of hidden tokens" if mlm else "")
+        if (start := start_of(run, old)) is not None:
             console.progress("perplexity: the run it started from")
-            changes, more = _adapted(start, old, encoder, streams, measured, cache)
+            changes, more = _adapted(start, old, run, encoder, streams, measured, cache)
             notes += more
             told["adapted"] = {"from": str(start), "texts": changes}
             said = ", ".join(f"{row['change']:+.3f} on the {row['text']} text" for row in changes)
@@ -228,11 +251,23 @@ def losses(
     return torch.cat(found).double().numpy(), targets
 
 
+Measured = tuple[Float[np.ndarray, " t"], np.ndarray]  # nats and number of each token
+
+
 def _measured(
-    encoder: LoadedEncoder, streams: list[np.ndarray]
-) -> tuple[Float[np.ndarray, " t"], np.ndarray]:
+    run: Any, encoder: LoadedEncoder, streams: list[np.ndarray], seed: int | None = None
+) -> Measured:
+    """Of the encoder, or of the same network with weights drawn from `seed`."""
+    if getattr(encoder.encoder, "causal", False):
+        one = encoder if seed is None else encoder.untrained(seed).to(encoder.device)
+        return losses(one, streams, max(1, encoder.size - 1))
+    by = masked.namer(run, encoder, seed)
+    return masked.losses(by, streams, encoder.size, encoder.card.method == masked.MDLM)
+
+
+def _bits(encoder: LoadedEncoder, measured: Measured) -> Measured:
     """Nats and bytes of each token."""
-    nats, targets = losses(encoder, streams, max(1, encoder.size - 1))
+    nats, targets = measured
     modality: Any = encoder.modality
     lengths = modality.codec.lengths()[targets]
     lengths[(targets < SPECIAL) & (targets != END)] = 1  # of unknown characters: one byte at least
@@ -242,6 +277,17 @@ def _measured(
 def _of_network(of: str, nats: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     row = _score(of, nats / math.log(2), lengths)
     return row | {"loss": float(nats.mean()), "perplexity": float(np.exp(nats.mean()))}
+
+
+def _of_tokens(
+    encoder: LoadedEncoder, taught: list[bytes], streams: list[np.ndarray], targets: np.ndarray
+) -> dict[str, Any]:
+    """How often each token is in the training text and in what is seen of this one."""
+    codec: Any = encoder.modality.codec  # type: ignore[attr-defined]
+    learned = [codec.encode(text.decode()) for text in taught]
+    counts = np.bincount(np.concatenate([*learned, *streams]), minlength=codec.count)
+    counts -= np.bincount(targets, minlength=codec.count)
+    return _of_network(SINGLE, *_bits(encoder, (masked.unigram(counts, targets), targets)))
 
 
 def _of_ngrams(of: str, model: Ngrams, documents: list[bytes]) -> dict[str, Any]:
@@ -268,27 +314,13 @@ def _score(of: str, bits: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _start(run: Any, old: Any) -> Path | None:
-    """The run whose weights were the start of this one. Raises E201 where `old` asks in vain."""
-    settings = settings_of(run)
-    found = None if settings is None else settings["start_from"]
-    if found is None and old is not None:
-        raise SelfsupError(
-            "E201",
-            "--old is for a run that started from another",
-            where=str(run),
-            why="its resolved.toml has no start_from",
-            do="pretrain NEW --from RUN first",
-        )
-    return None if found is None else Path(found)
-
-
 def _adapted(
     start: Path,
     old: str | Path | None,
+    run: Any,
     encoder: LoadedEncoder,
     streams: list[np.ndarray],
-    measured: tuple[np.ndarray, np.ndarray],
+    measured: Measured,
     cache: Any,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Changes on the new text and on the old one, and notes. The tokens are the start run's own."""
@@ -296,7 +328,14 @@ def _adapted(
         before = load(start)
     except SelfsupError as error:
         return [], [f"The run that this one started from cannot be loaded: {error.what}."]
-    found = [_change("new", measured, _measured(before, streams))]
+    same = before.card.method == encoder.card.method and before.size == encoder.size
+    if not (same and foretells(start, before)):
+        return [], [f"{start.name} foretells in another way than this run: no comparison."]
+
+    def change(text: str, now: Measured, then: Measured) -> dict[str, Any]:
+        return _change(text, _bits(encoder, now), _bits(encoder, then))
+
+    found = [change("new", measured, _measured(start, before, streams))]
     try:
         place = old or schema.load(start / "resolved.toml")["data.path"]
         source = open_source(place)
@@ -306,7 +345,8 @@ def _adapted(
         return found, [f"The old text is not there ({error.what}): give it with --old."]
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
         some = list(tokens(store, encoder.modality, len(store), OLD))
-    found.append(_change("old", _measured(encoder, some), _measured(before, some)))
+    ours, theirs = _measured(run, encoder, some), _measured(start, before, some)
+    found.append(change("old", ours, theirs))
     if old is not None:
         return found, []
     return found, [
@@ -345,12 +385,14 @@ def _overlap(taught: list[bytes], documents: list[bytes]) -> list[str]:
     return [f"{100 * share:.0f} % of the lines are in the training text too: these are not new"]
 
 
-def _verdict(scores: list[dict[str, Any]]) -> dict[str, Any]:
+def _verdict(scores: list[dict[str, Any]], hidden: str = "") -> dict[str, Any]:
     ours = scores[0]
     control = min(scores[1:], key=lambda row: row["bits_per_byte"])
     gain = ours["high"] < control["low"]
     saved = 100 * (1 - ours["bits_per_byte"] / control["bits_per_byte"])
-    told = f"{ours['bits_per_byte']:.3f} bits per byte (perplexity {ours['perplexity']:.2f})"
+    told = (
+        f"{ours['bits_per_byte']:.3f} bits per byte{hidden} (perplexity {ours['perplexity']:.2f})"
+    )
     beside = f"{control['bits_per_byte']:.3f} of the best control, {control['of']}"
     if gain:
         sentence = f"Pretraining helped: {told} on this text, against {beside}"

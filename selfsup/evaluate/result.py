@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import console
-from .controls import PRETRAINED, SCRATCH, UNTRAINED
+from .controls import BEFORE, PRETRAINED, SCRATCH, UNTRAINED
 from .interval import Interval
 
 FORMAT = 1
@@ -35,7 +35,7 @@ TITLES = {
 
 def subjects(found: Iterable[str]) -> list[str]:
     """Whose scores there are, in the order of tables: the classical baseline comes third."""
-    place = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 3}
+    place = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 3, BEFORE: 4}
     return sorted(set(found), key=lambda of: (place.get(of, 2), of))
 
 
@@ -105,17 +105,7 @@ class Evaluation(Told):
                     title += f", {found[PRETRAINED]['labels']} labels"
             if found:
                 rows.append([title, *(cell(found.get(s), percent) for s in columns), gained(found)])
-        for shots in sorted({r["shots"] for r in self._told["curve"]}):
-            found = {r["of"]: r for r in self._told["curve"] if r["shots"] == shots}
-            plural = "label" if shots == 1 else "labels"
-            rows.append(
-                [
-                    f"{shots} {plural} per class",
-                    *(cell(found.get(s), True) for s in columns),
-                    gained(found),
-                ]
-            )
-        return rows
+        return rows + few_rows(self._told["curve"], columns)
 
     def notes(self) -> list[str]:
         """What to know about the numbers, in sentences."""
@@ -151,6 +141,16 @@ class Evaluation(Told):
         return self._told["scores"] + self._told["curve"]
 
 
+def few_rows(curve: list[dict[str, Any]], columns: list[str]) -> list[list[str]]:
+    """A row of a table for each count of labels per class."""
+    rows = []
+    for shots in sorted({r["shots"] for r in curve}):
+        found = {r["of"]: r for r in curve if r["shots"] == shots}
+        cells = [cell(found.get(s), True) for s in columns]
+        rows.append([f"{shots} label{'s' * (shots > 1)} per class", *cells, gained(found)])
+    return rows
+
+
 def cell(row: dict[str, Any] | None, percent: bool) -> str:
     """A value with half of its interval, for a table."""
     if row is None:
@@ -164,13 +164,19 @@ def cell(row: dict[str, Any] | None, percent: bool) -> str:
 
 
 def gained(found: dict[str, dict[str, Any]], percent: bool = True) -> str:
-    """By how much the pretrained is better than the better control, and which that is."""
-    gain = found.get(PRETRAINED, {}).get("gain")
-    if gain is None:
-        return ""
+    """By how much the pretrained is better than the better control, and which that is.
+
+    And than the encoder that it started from, where there is one.
+    """
+    row, told = found.get(PRETRAINED, {}), []
     scale, digits = (100, 1) if percent else (1, 3)
-    half = scale * (gain["high"] - gain["low"]) / 2
-    return f"{scale * gain['value']:+.{digits}f} ± {half:.{digits}f} ({gain['control']})"
+    for gain in (row.get("gain"), row.get("since")):
+        if gain is not None:
+            half = scale * (gain["high"] - gain["low"]) / 2
+            told.append(
+                f"{scale * gain['value']:+.{digits}f} ± {half:.{digits}f} ({gain['control']})"
+            )
+    return ", ".join(told)
 
 
 def keep(run: Any, task: str, found: Told) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..console import did_you_mean
 from ..errors import SelfsupError
+from ..load import LoadedEncoder
 
 CLASSIFY = "classify"
 # name -> file
@@ -22,6 +23,7 @@ TASKS = {
     "similarity": "similarity",  # before regress: a score of two texts is no number of one
     "regress": "regress",
     "perplexity": "perplexity",
+    "documents": "documents",
     "nodes": "nodes",
     "folds": "folds",
     "retrieve": "pairing",
@@ -40,6 +42,13 @@ def find(name: str) -> Any:
             do=did_you_mean(name, known),
         )
     return import_module(f"{__package__}.{TASKS[name]}")
+
+
+def chosen(run: Any, encoder: LoadedEncoder, data: Any, labels: Any) -> str:
+    """What is suggested, or what this encoder can do in its place."""
+    name = suggested(encoder.modality.name, data, labels)
+    foretold = name != "perplexity" or find(name).foretells(run, encoder)
+    return name if foretold else "documents"
 
 
 def suggested(modality: str, data: Any, labels: Any) -> str:

@@ -152,7 +152,7 @@ class Studio:
         if not isinstance(data, dict) or not isinstance(place := data.get("place"), str):
             return None
         try:
-            source = seen_as(open_source(place), self.modality.contents)
+            source = seen_as(open_source(place), self.modality)
         except SelfsupError:
             return None  # moved: the training data will do
         if source.fingerprint() != data.get("fingerprint"):

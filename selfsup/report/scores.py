@@ -6,13 +6,13 @@ from math import isfinite
 from typing import Any
 
 from ..evaluate import result
-from ..evaluate.controls import PRETRAINED, SCRATCH, UNTRAINED
+from ..evaluate.controls import BEFORE, PRETRAINED, SCRATCH, UNTRAINED
 from ..evaluate.result import TITLES
 from .page import clean
 
 # Places in the palette. The encoder that is judged is always the first one.
 MOST = 400  # rows that are read; an evaluation has about a hundred
-COLOURS = {PRETRAINED: 0, UNTRAINED: 1, SCRATCH: 4}  # and 2 for the classical baseline
+COLOURS = {PRETRAINED: 0, UNTRAINED: 1, BEFORE: 3, SCRATCH: 4}  # and 2 for the classical baseline
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import Evaluation, controls, evaluate, finetune, judge, linear
+from selfsup.evaluate import Evaluation, adapted, controls, evaluate, finetune, judge, linear
 from selfsup.load import Card, LoadedEncoder, load, modality_of, rebuild
 from selfsup.transfer import core
 
@@ -250,6 +250,29 @@ def test_a_leak_between_the_parts_stops_it(folder, monkeypatch):
     )
     assert found.to_json()["split"]["train"] == 23
     assert not (folder / "run/evaluation.json.tmp").exists()
+
+
+def test_the_encoder_that_it_started_from_stands_beside_and_is_no_control(
+    digits, taught, monkeypatch
+):
+    few = {key: value[:150] for key, value in digits.items()}
+    settings = {"shots": (2,), "seeds": 2, "finetune": False}
+    monkeypatch.setattr(adapted, "before", lambda *_: (taught, ["A note."]))
+    found = evaluate(encoder_for(), few, old=few, **settings)
+    told = found.to_json()
+    for shots in (None, 2):
+        ours, theirs = (found.score("linear", of, shots) for of in ("pretrained", "before"))
+        since = ours["since"]
+        assert since["value"] == pytest.approx(ours["value"] - theirs["value"]) and since["low"] < 0
+        assert theirs["value"] > ours["value"] and ours["gain"]["control"] != "before"
+    assert told["forgot"] == found.score("linear")["since"]  # the same data
+    assert told["verdict"]["control"] != "before" and "before" not in found.verdict
+    assert "A note." in found.notes() and "from which it started" in found.notes()[-2]
+    assert found.notes()[-1].startswith("The linear probe on the old data: -")
+    assert f"{100 * since['value']:+.1f} ± " in found.table() and "(before)" in found.table()
+    monkeypatch.undo()
+    with pytest.raises(SelfsupError, match="E201"):
+        evaluate(taught, few, old=few, **settings)
 
 
 def test_data_without_labels_is_an_error(tmp_path):

@@ -1,6 +1,7 @@
 """Graphs and nodes through all verbs: pretrain, embed, export, report, and both protocols."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 import selfsup
 import selfsup.data
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import folds, nodes, tasks
+from selfsup.evaluate import folds, nodes, rounds, shots, tasks
+from selfsup.evaluate.interval import Interval
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +52,26 @@ def test_graphs(rings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = selfsup.pretrain(rings, steps=4, batch=16, out="run", quiet=True)
     assert run.done["step"] == 4
-    assert tasks.suggested("graph", rings, None) == "folds"
-    result = folds.evaluate_task(run.path, rings)
+    with pytest.raises(SelfsupError, match="no task 'fold'"):
+        run.evaluate(rings, task="fold")
+    result = run.evaluate(rings)
     rows = {row["of"]: row for row in result.to_json()["scores"]}
     assert len(rows["pretrained"]["values"]) == 2 and len(rows["untrained"]["values"]) == 6
     assert rows["kinds and degrees"]["value"] > 0.9  # a line has two ends
+    few = result.to_json()["curve"]
+    assert [row["shots"] for row in few] == [1] * 3 + [5] * 3 + [10] * 3
+    assert [row["labels"] for row in few[::3]] == [2, 10, 20]
+    assert few[0]["gain"]["control"] in rows and "10 labels per class" in str(result)
     assert result.verdict in str(result)
     assert json.loads((run.path / "evaluation-folds.json").read_text())["task"] == "folds"
+    further = selfsup.pretrain(rings, steps=2, batch=16, out="further", from_run=run, quiet=True)
+    told = further.evaluate(rings, old=rings).to_json()
+    again = {row["of"]: row["values"] for row in told["scores"]}
+    assert again["before"] == rows["pretrained"]["values"]
+    gain = 100 * (np.mean(again["pretrained"]) - np.mean(again["before"]))
+    assert f"The linear probe: {gain:+.1f} points beside run, from which" in told["notes"][-2]
+    assert "on the old data" in told["notes"][-1]
+    assert told["verdict"]["control"] in ("untrained", "kinds and degrees")
     found = selfsup.embed(run, rings, tmp_path / "v.npy")
     assert (found.used, found.dim) == (60, np.load(tmp_path / "v.npy").shape[1])
     assert "<img" in run.report().read_text()
@@ -69,6 +84,58 @@ def test_intervals_of_folds_are_corrected_and_hold_the_networks():
     assert folds.over_folds(one, 1 / 2).half == pytest.approx(corrected, rel=1e-6)
     found = folds.over_folds(several, 1 / 2)
     assert found.value == 3 and found.half == pytest.approx(np.hypot(corrected, t * plain))
+
+
+def test_few_labels_of_a_fold_are_drawn_anew_and_read_by_another_hand():
+    from sklearn.linear_model import LogisticRegression
+
+    random, y = np.random.default_rng(0), np.arange(60) % 3
+    x = random.normal(size=(60, 5)) + 2 * np.eye(5)[y]
+    test = np.isin(np.arange(60), np.arange(0, 60, 4))
+    teach, asked = x[~test], x[test]
+    to = folds.torch.from_numpy
+    both = to(teach).float(), to(asked).float()
+    found = folds._accuracies(both, to(y), to(test), [1], seed=7, fold=2)
+    mean, deviation, right = teach.mean(0), teach.std(0), []
+    for i in range(3):
+        rows = shots.draw(y[~test], 1, folds.mix(7, 2, i))
+        probe = LogisticRegression(C=1 / (0.1 * len(rows)), tol=1e-8)  # the strength of one label
+        probe.fit(((teach - mean) / deviation)[rows], y[~test][rows])
+        right.append((probe.predict((asked - mean) / deviation) == y[test]).mean())
+    assert found[1] == pytest.approx(np.mean(right)) and len(set(right)) > 1
+    assert found[0] >= found[1]
+    assert folds._accuracies(both, to(y), to(test), [1], seed=7, fold=3)[1] != found[1]
+
+
+def test_few_labels_speak_where_all_of_them_say_nothing():
+    def over(values):
+        return Interval(values.mean(), values.mean() - 0.02, values.mean() + 0.02, "given")
+
+    encoder = SimpleNamespace(card=SimpleNamespace(to_json=dict))
+
+    def sentence(all_labels, few):
+        one = {of: np.array([[v]]) for of, v in all_labels.items()}
+        curve = [
+            row
+            for count, ours in few.items()
+            for row in rounds.point(count, 3 * count, {
+                "pretrained": np.array([[ours]]), "untrained": np.array([[0.3]]),
+                "MFCC": np.array([[0.2]]),
+            }, over)
+        ]  # fmt: skip
+        shown = {of: over(v) for of, v in one.items()}
+        gain = lambda of: over(one["pretrained"] - one[of])  # noqa: E731
+        return rounds.conclude("folds", {of: [0.5] for of in one}, shown, gain, "", [], encoder,
+                               "here", 0.0, curve)  # fmt: skip
+
+    level = {"pretrained": 0.8, "untrained": 0.5, "MFCC": 0.81}
+    found = sentence(level, {1: 0.31, 5: 0.4, 10: 0.35})
+    assert found.gain and "with 5 labels per class (+8.0 to +12.0); with all labels" in str(found)
+    assert "helps where labels are few: +10.0 points over the untrained network" in found.verdict
+    assert "1 label per class" in str(found) and "+1.0 ± 2.0 (untrained)" in str(found)
+    assert not sentence(level, {1: 0.31}).gain
+    sure = sentence(level | {"pretrained": 0.9}, {5: 0.4})
+    assert sure.verdict.startswith("Pretraining helped: 90.0 %")
 
 
 def test_drawn_folds_keep_equal_samples_together():

@@ -18,6 +18,7 @@ from selfsup.evaluate.perplexity import _verdict, evaluate_task, losses
 from selfsup.evaluate.tasks import suggested
 from selfsup.generate import draw
 from selfsup.inference import assemble
+from selfsup.load import load_method
 from selfsup.method import Views
 from selfsup.modalities.text import Text
 from selfsup.ragged import Ragged
@@ -135,8 +136,13 @@ def test_a_run_from_a_table_and_all_that_follows(table, tmp_path):
     assert "Reconstructions" in selfsup.report(run.path).read_text()
     scanned = selfsup.scan(table)
     assert scanned.used == 160 and scanned.unit == "characters" and scanned.classes
-    with pytest.raises(SelfsupError, match="E202"):
-        evaluate_task(run.path, table)
+    hidden = evaluate_task(run.path, table)
+    rows = {row["of"]: row for row in hidden.to_json()["scores"]}
+    assert set(rows) == {"pretrained", "untrained", "single tokens"}
+    assert len({row["tokens"] for row in rows.values()}) == 1 and "hidden tokens" in hidden.verdict
+    assert rows["pretrained"]["loss"] < rows["untrained"]["loss"]
+    with pytest.raises(SelfsupError, match="E202"):  # an export has no head
+        evaluate_task(exported.path, table)
     assert suggested("text", table, None) == "classify"
 
 
@@ -251,6 +257,17 @@ def test_hidden_tokens_are_filled_after_mdlm_and_not_after_mlm(tmp_path):
     assert len(selfsup.generate(run.path, tokens=1, temperature=0).text) <= 1
     with pytest.raises(SelfsupError, match="E202"):
         selfsup.generate(trained("mlm", 1).path)
+    told = selfsup.evaluate(run, tmp_path / "train.txt").to_json()
+    rows = {row["of"]: row for row in told["scores"]}
+    assert set(rows) == {"pretrained", "untrained", "single bytes", "5-grams of bytes"}
+    assert "upper bound" in told["notes"][-1]
+    encoder = selfsup.load(run)
+    method = load_method(run.path, encoder.card, encoder.modality)[0]
+    known = np.r_[0, encoder.modality.codec.encode((tmp_path / "train.txt").read_text())]
+    rows_of = [torch.from_numpy(known[i : i + 32]) for i in range(0, len(known) - 31, 32)]
+    with torch.no_grad():  # what was minimised, at times by chance
+        own = [float(method.loss([Ragged.of(rows_of)], 1.0)["bound"]) for _ in range(20)]
+    assert rows["pretrained"]["loss"] == pytest.approx(np.mean(own), rel=0.03)
 
 
 def test_the_nucleus_holds_the_likeliest_alone():
