@@ -156,6 +156,8 @@ GPU_CANDIDATES = {
     "text.data2vec": BIDIRECTIONAL[:2],
     "protein.data2vec": BIDIRECTIONAL[:2],
     "text.simcse": DROPPING[:2],
+    # networks of graphs are small on any machine
+    **{key: found for key, found in CANDIDATES.items() if key.startswith(("graph.", "network."))},
 }
 BATCHES = {
     "simclr": 256,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfsup import listing
+from selfsup import listing, modalities
 from selfsup.errors import SelfsupError
 from selfsup.modalities.image import Image
 from selfsup.plan import (
@@ -149,3 +149,14 @@ def test_methods_without_lines_of_their_own_are_like_those_that_ask_for_the_same
             assert _for(method, "image", CANDIDATES) == CANDIDATES[like], method
             assert _for(method, "audio", BATCHES) == BATCHES.get(f"audio.{like}", BATCHES[like])
     assert chosen({"method.name": "igpt"})["encoder.causal"] is True  # it must not see what is next
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", listing.modalities())
+def test_every_modality_gets_one_of_its_encoders(name, device):
+    modality = modalities.find(name)
+    for method in (modality.default_method, "simclr"):
+        facts = Facts(5000, 64, modality=name, device=device, encoders=modality.encoders)
+        choices = plan({"method.name": method}, facts, lambda settings: 300.0, method)
+        (encoder,) = (c.value for c in choices if c.key == "encoder.name")
+        assert encoder in modality.encoders
