@@ -96,8 +96,11 @@ def _open(data: Any, follow_links: bool) -> Source:
     if type(data).__module__.startswith("torch") and hasattr(data, "numpy"):
         return ArraySource(data.detach().cpu().numpy())
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        if isinstance(data, list) and data and isinstance(data[0], Pair):
+        first = data[0] if isinstance(data, list) and data else None
+        if isinstance(first, Pair):
             return pairs.PairList(data)
+        if isinstance(first, dict) and trajectories.is_episode(first):
+            return trajectories.in_memory(data)
         return DatasetSource(data)
     raise SelfsupError(
         "E104",

@@ -11,6 +11,8 @@ from selfsup.data import open_source, open_store
 from selfsup.data.outcome import BadSample
 from selfsup.data.trajectories import STRETCH
 from selfsup.errors import SelfsupError
+from selfsup.export import vectors
+from selfsup.load import Card, LoadedEncoder
 from selfsup.method import Views
 from selfsup.modalities import find, of_content
 from selfsup.randomness import Draws
@@ -61,6 +63,16 @@ def test_folder_of_episodes_is_recognised_and_cut_into_stretches(tmp_path):
     assert source.name(1) == f"0.npz@{STRETCH}"
     whole = np.concatenate([source.read(0)["observation"], source.read(1)["observation"]])
     assert (whole == episode(70)["observation"]).all()
+
+
+def test_a_list_of_episodes_is_what_their_files_are(tmp_path):
+    episodes = [episode(70), episode(40, seed=1), episode(20, seed=2)]
+    listed, stored = open_source(episodes), open_source(folder_of(tmp_path / "a", episodes))
+    assert len(listed) == len(stored) and listed.content == "trajectories"
+    for i in range(len(stored)):
+        for name, values in stored.read(i).items():
+            assert np.array_equal(listed.read(i)[name], values)
+    assert listed.fingerprint() != open_source(episodes[::-1]).fingerprint()
 
 
 def test_folders_of_several_sizes_are_named_and_one_odd_episode_is_not(tmp_path):
@@ -235,3 +247,5 @@ def test_examples_go_through_everything(tmp_path):
     _, batch, _ = windows(source)
     assert encoder(modality.plain(batch, 6)).shape == (1, encoder.dim)
     assert modality.baseline(batch).shape == (1, 3 * 8 * 8)
+    card = Card("trajectory", "observer_small", 6, {}, (), (), state=modality.state)
+    assert vectors(LoadedEncoder(encoder, card, modality)).shape == (6, encoder.dim)
