@@ -6,217 +6,25 @@ why, and the others are made all the same.
 
 import importlib.util
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from .. import randomness
-from ..data import BadSample, Batch, Source, open_source
-from ..data.seen import seen_as
-from ..errors import SelfsupError
-from ..inference import Fast, assemble
-from ..load import CARD, Card, LoadedEncoder, load, load_method, modality_of
-from ..method import Method
-from ..modalities import Modality
-from ..randomness import Draws
-from ..shown import Groups
-from ..stop import stop
 from . import plots
-from .made import coloured, in_use, told
 from .page import Markup, clean, missing, section, tag
 from .partners import partners
-from .pictures import Album, Tile, as_colours, grid, heat, strip
+from .pictures import Tile, as_colours, grid, heat, strip
 from .reading import Folder
+from .studio import Samples, Studio, as_pictures, short
+from .views import views
 
-SEED = 0x7265706F7274  # which samples a report shows: the same ones each time
 NEIGHBOURS = 6
 SHOWN = 8  # pictures in the inner maps
 CLIPS = 24  # whose moments are compared
-LOOKED_AT = 5  # samples whose views are shown
 MOST_GROUPS = 12
-MOST_VIEWS = 8
-
-
-@dataclass
-class Samples:
-    """Samples of one source: their numbers (n,), and their classes (n,), -1 for none, if known."""
-
-    where: str
-    source: Source
-    indices: Int64[np.ndarray, " n"]
-    labels: Int64[np.ndarray, " n"] | None
-    classes: list[str]
-    of: str = "training data"
-
-    def name(self, row: int) -> str:
-        return self.source.name(int(self.indices[row]))
-
-    def class_of(self, row: int) -> str:
-        if self.labels is None or self.labels[row] < 0:
-            return "no label"
-        return clean(self.classes[self.labels[row]], 30)
-
-
-class Studio:
-    """What the pictures are made of. `why` tells what is not there: encoder or samples.
-
-    `points` (n, d) are the embeddings of the samples: those that the evaluation kept, where they
-    belong to this encoder, or new ones.
-    """
-
-    def __init__(self, folder: Folder):
-        self.folder = folder
-        self.album = Album()
-        self.why: dict[str, str] = {}
-        self.loaded: LoadedEncoder  # this and the next two only where `why` has no reason against
-        self.samples: Samples
-        self.points: Float[np.ndarray, "n d"]
-        self._read: dict[int, np.ndarray | None] = {}
-        try:
-            self.card = Card.read(folder.path / CARD)
-            self.modality = modality_of(self.card, folder.path / CARD)
-        except SelfsupError as error:
-            self.why["encoder"] = self.why["samples"] = _told(error)
-            return
-        try:
-            self.loaded = load(folder.path)
-        except SelfsupError as error:
-            self.why["encoder"] = _told(error)
-        try:
-            evaluated = self._evaluated()
-            self.samples = self._trained() if evaluated is None else evaluated[0]
-        except SelfsupError as error:
-            self.why["samples"] = _told(error)
-            return
-        self.modality.meet(self.samples.source)
-        if evaluated is not None:
-            self.points = evaluated[1]
-        elif "encoder" not in self.why:
-            self._embed()
-
-    # -- data -----------------------------------------------------------------------------------
-
-    @property
-    def most(self) -> int:
-        """Samples on the map: what a minute embeds of large pictures, enough of small ones."""
-        return int(np.clip(1500 * (64 / self.card.size) ** 2, 300, 1500))
-
-    def _evaluated(self) -> tuple[Samples, np.ndarray] | None:
-        """The test samples of the evaluation and their vectors, where they are there."""
-        told = self.folder.evaluation
-        data, encoder = told.get("data"), told.get("encoder")
-        path = self.folder.path / "evaluation.safetensors"
-        if not isinstance(data, dict) or not isinstance(encoder, dict) or "encoder" in self.why:
-            return None
-        if encoder.get("fingerprint") != self.loaded.fingerprint() or not path.is_file():
-            return None
-        place, classes = data.get("place"), data.get("classes")
-        if not isinstance(place, str) or not isinstance(classes, list):
-            return None
-        try:
-            source = seen_as(open_source(place), self.modality)
-            kept = load_file(path)
-            vectors = kept["vectors"].double().numpy()
-            labels, indices = kept["labels"].long().numpy(), kept["samples"].long().numpy()
-        except (SelfsupError, SafetensorError, OSError, KeyError, ValueError):
-            return None  # moved, or not what was written: the training data will do
-        whole = vectors.ndim == 2 and labels.shape == indices.shape == vectors.shape[:1]
-        if not whole or source.fingerprint() != data.get("fingerprint") or len(vectors) < 2:
-            return None
-        chosen = np.sort(randomness.order(SEED, 0, len(vectors))[: self.most])
-        names = [clean(c, 60) for c in classes]
-        labels = np.where(labels < len(names), labels, -1)
-        return Samples(place, source, indices[chosen], labels[chosen], names), vectors[chosen]
-
-    def _trained(self) -> Samples:
-        if (other := self._new_text()) is not None:
-            return other
-        place = self.folder.setting("data.path")
-        if not place or place == "none":
-            raise SelfsupError("E101", "the run was not made from files that could be opened")
-        links = self.folder.setting("data.follow_links") == "true"
-        source = seen_as(open_source(place, follow_links=links), self.modality)
-        chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
-        return Samples(place, source, chosen, None, [])
-
-    def _new_text(self) -> Samples | None:
-        """The text whose perplexity was measured, which was not trained on."""
-        data = self.folder.tasks.get("perplexity", {}).get("data")
-        if not isinstance(data, dict) or not isinstance(place := data.get("place"), str):
-            return None
-        try:
-            source = seen_as(open_source(place), self.modality)
-        except SelfsupError:
-            return None  # moved: the training data will do
-        if source.fingerprint() != data.get("fingerprint"):
-            return None
-        chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
-        return Samples(place, source, chosen, None, [], "text that was not trained on")
-
-    def _decode(self, row: int) -> np.ndarray | None:
-        """The middle square of a sample, or None: it is in skipped.jsonl, or has changed since."""
-        if row not in self._read:
-            if stop.requested:
-                return None
-            source, size = self.samples.source, self.card.size
-            try:
-                array = self.modality.read(source.read(int(self.samples.indices[row])), size)
-                array = self.modality.shrink(array, size)
-                self._read[row] = _middle(array) if array.shape[2] == 3 else array
-            except BadSample:
-                self._read[row] = None
-        return self._read[row]
-
-    def batch(self, rows: Any) -> Batch:
-        """Samples by row; one that cannot be read is grey, or any other where that is no sample."""
-        with ThreadPoolExecutor(2, "report") as threads:
-            arrays = list(threads.map(self._decode, map(int, rows)))
-        stop.check()
-        grey = np.full((self.card.size, self.card.size, 3), 128, np.uint8)
-        blank = next((a for a in arrays if a is not None and a.shape[2] != 3), grey)
-        return assemble([blank if array is None else array for array in arrays])
-
-    def pictures(self, rows: Any, side: int = 128) -> np.ndarray:
-        """The middle square of samples as the encoder gets it, (n, h, w, 3) uint8."""
-        plain = self.modality.plain(self.batch(rows), min(self.card.size, side))
-        return _pictures(self.modality, plain)
-
-    def some(self, count: int, purpose: int) -> np.ndarray:
-        """Rows of samples that can be read, the same ones each time."""
-        order = randomness.order(SEED, purpose, len(self.samples.indices))
-        return np.array(
-            [row for row in order[: 4 * count] if self._decode(int(row)) is not None][:count]
-        )
-
-    def _embed(self) -> None:
-        """Embed the samples, and forget those that cannot be read."""
-        fast, found, good = Fast(self.loaded.encoder), [], []
-        for start in range(0, len(self.samples.indices), 64):
-            stop.check()
-            rows = range(start, min(start + 64, len(self.samples.indices)))
-            part = self.batch(rows)
-            found.append(fast(self.modality.plain(part, self.card.size)))
-            good += [row for row in rows if self._read.get(row) is not None]
-        if not good:
-            self.why["samples"] = "None of the samples that were tried can be read."
-            return
-        self.points = torch.cat(found).cpu().double().numpy()[good]
-        self._read = {new: self._read[old] for new, old in enumerate(good)}
-        labels = None if self.samples.labels is None else self.samples.labels[good]
-        self.samples = replace(self.samples, indices=self.samples.indices[good], labels=labels)
-
-    # -- method ---------------------------------------------------------------------------------
-
-    def method(self) -> tuple[Method, bool]:
-        """The method of the run, and whether it has its trained weights. Raises SelfsupError."""
-        return load_method(self.folder.path, self.card, self.modality)
 
 
 def gallery(folder: Folder) -> list[tuple[str, str, Markup]]:
@@ -234,7 +42,7 @@ def gallery(folder: Folder) -> list[tuple[str, str, Markup]]:
         ]
         if (inside := _inside(studio)) is not None:
             sections.append(("inside", "Inside", inside))
-    sections.append(("views", "Views", _views(studio, again)))
+    sections.append(("views", "Views", views(studio, again)))
     if (found := partners(folder.path, studio.album)) is not None:
         sections.insert(0, ("partners", "Partners", found))
     return sections
@@ -430,14 +238,9 @@ def _sheet(
                     kind = "same" if samples.labels[i] == samples.labels[row] else "other"
             elif place:
                 below = f"cosine {score[row, place - 1]:.2f}"
-            tiles.append(Tile(picture, _short(samples.name(i)), below, kind))
+            tiles.append(Tile(picture, short(samples.name(i)), below, kind))
         strips.append(strip(studio.album, tiles, label=f"Neighbours of {samples.name(int(row))}"))
     return tag("div", tag("h3", title), tag("p", note, class_="note"), strips)
-
-
-def _short(name: str) -> str:
-    """The file and the folder it is in."""
-    return "/".join(name.rsplit("/", 2)[-2:])
 
 
 # ---- inside ----------------------------------------------------------------------------------
@@ -468,7 +271,7 @@ def _inside(studio: Studio) -> Markup | None:
         lines.append(("attention", [heat(p, m) for p, m in zip(pictures, maps, strict=True)]))
         words += f" Attention in the last block, mean over heads: {how}; "
         words += "yellow is much, dark blue little."
-    names = [_short(studio.samples.name(i)).rsplit("/", 1)[-1] for i in rows]
+    names = [short(studio.samples.name(i)).rsplit("/", 1)[-1] for i in rows]
     about = "Pictures, the features of their patches" + (" and attention" if len(lines) > 2 else "")
     table = grid(studio.album, names, lines, caption=about, exact=("patches",))
     return section("inside", "Inside the encoder", table, lead=words)
@@ -487,7 +290,7 @@ def _moments(studio: Studio, count: int) -> Markup | None:
             places = encoder.features(x).float().cpu().unflatten(1, (count, -1))
         found.append(places.mean(2).double().numpy())  # (b, t, d)
         first = range(0, x.shape[2], x.shape[2] // count)  # frames of the moments
-        each = (_pictures(studio.modality, x[:, :, i : i + 1]) for i in first)
+        each = (as_pictures(studio.modality, x[:, :, i : i + 1]) for i in first)
         # a sheet shows four frames, here one frame four times
         frames.append(np.stack([p[:, : p.shape[1] // 2, : p.shape[2] // 2] for p in each], 1))
     moments, pictures = np.concatenate(found), np.concatenate(frames)
@@ -510,7 +313,7 @@ def _moments(studio: Studio, count: int) -> Markup | None:
 
 
 def _moment(studio: Studio, row: Any, pictures: np.ndarray, at: int, score: str = "") -> Tile:
-    name, place = _short(studio.samples.name(int(row))), f"moment {at + 1}"
+    name, place = short(studio.samples.name(int(row))), f"moment {at + 1}"
     below = f"{place}, {score}" if score else place
     return Tile(pictures[at], name, below, "" if score else "query")
 
@@ -524,103 +327,3 @@ def attention_map(
     if cls:
         return mean[:, 0, first:], "what the cls token looks at"
     return mean[:, first:, first:].mean(1), "how much each patch is looked at by all the others"
-
-
-# ---- views -----------------------------------------------------------------------------------
-
-
-def _views(studio: Studio, again: str) -> Markup:
-    title = "What the network saw"
-    if "samples" in studio.why:
-        return section("views", title, missing("views;", again, studio.why["samples"]))
-    try:
-        method, trained = studio.method()
-    except SelfsupError as error:
-        return section("views", title, missing("views;", again, _told(error)))
-    modality, size = studio.modality, studio.card.size
-    rows = studio.some(LOOKED_AT, purpose=2)
-    if not len(rows):
-        return section("views", title, missing("views;", again, "The samples cannot be read."))
-    part = studio.batch(rows)
-    spec = method.views
-    with torch.no_grad():
-        views = modality.views(part, spec, Draws(SEED, part.samples), size)[:MOST_VIEWS]
-    kinds = (
-        [f"light {i + 1}" if spec.light > 1 else "light" for i in range(spec.light)]
-        + [f"strong {i + 1}" for i in range(spec.strong)]
-        + [f"local {i + 1}" for i in range(spec.local)]
-    )[:MOST_VIEWS]
-    columns = ["whole", *kinds]
-    shown = [studio.pictures(rows), *(_pictures(modality, v) for v in views)]
-    names = [_short(studio.samples.name(i)) for i in rows]
-    lines = [(name, [column[i] for column in shown]) for i, name in enumerate(names)]
-    hidden = spec.count - len(kinds)
-    plural = "s" if spec.count > 1 else ""
-    words = (
-        f"The network was shown {spec.count} view{plural} of each sample of a batch, drawn anew "
-    )
-    words += "each time."
-    if hidden > 0:
-        words += f" {hidden} of them are left out here."
-    words += " If the views no longer show what matters to you, nothing about it can be learned."
-    parts: list[Markup] = [grid(studio.album, columns, lines, caption="Samples and their views")]
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        plain = modality.plain(part, size)
-        made = method.show([plain] * max(1, spec.count))
-    drawn, groups, rest = _sorted(made, modality)
-    if made:
-        state = "" if trained else " There is no checkpoint yet: these are the untrained network's."
-        state = f"{' ' + in_use(groups) if groups else ''}{state}"
-        parts.append(tag("h3", "Reconstructions" if drawn else "What the method makes of them"))
-        what = "What the method makes of hidden parts." if drawn else "Of whole samples."
-        parts.append(tag("p", f"{what}{state}", class_="note"))
-    if drawn:
-        lines = [(name, [v[i] for _, v in drawn]) for i, name in enumerate(names)]
-        parts.append(
-            grid(
-                studio.album,
-                [c.capitalize() for c, _ in drawn],
-                lines,
-                caption="Samples, what was shown of them, and what was made of that",
-            )
-        )
-    parts += [told(caption, found, names, modality) for caption, found in rest]
-    return section("views", title, parts, lead=words)
-
-
-def _sorted(
-    made: dict[str, Any], modality: Modality
-) -> tuple[list[tuple[str, np.ndarray]], list[Groups], list[tuple[str, Any]]]:
-    """What is drawn, the groups among it, and what is told in tables."""
-    drawn, groups, rest = [], [], []
-    for caption, found in made.items():
-        if isinstance(found, Groups):
-            groups.append(found)
-            drawn.append((caption, coloured(found, modality.upward)))
-        elif hasattr(found, "shape"):
-            drawn.append((caption, _pictures(modality, found)))
-        else:
-            rest.append((caption, found))
-    return drawn, groups, rest
-
-
-# ---- small things ----------------------------------------------------------------------------
-
-
-def _told(error: SelfsupError) -> str:
-    return clean(f"{error.what}{': ' + error.why if error.why else ''}.", 300)
-
-
-def _middle(array: np.ndarray) -> np.ndarray:
-    """The middle square, so that the samples of a report take little memory."""
-    h, w = array.shape[:2]
-    side = min(h, w)
-    top, left = (h - side) // 2, (w - side) // 2
-    return array[top : top + side, left : left + side]
-
-
-def _pictures(modality: Modality, x: torch.Tensor) -> np.ndarray:
-    """Views as (n, h, w, 3) uint8."""
-    x = x.float() if x.is_floating_point() else x
-    return modality.picture(x).permute(0, 2, 3, 1).cpu().numpy()

@@ -257,7 +257,7 @@ def test_rows_are_not_held_in_memory(ending, tmp_path):  # D16
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_a_line_without_end_is_never_read_whole(ending, tmp_path, monkeypatch):  # D16
     """Beside other rows of JSON it is one bad row; a table with such a line is none."""
-    for module in (pairs, tables, texts):
+    for module in (pairs.rows, tables, texts):
         monkeypatch.setattr(module, "LONGEST_LINE", 1 << 20)
     path = tmp_path / f"t.{ending}"
     path.write_text("text\n" * (ending != "jsonl") + "words " * (20 << 20 >> 2))

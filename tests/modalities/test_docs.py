@@ -29,7 +29,7 @@ def test_the_example(page):
         ("audio", ["modalities.audio"], 9),
         ("graph", ["modalities.graph", "modalities.network", "data.smiles"], 6),
         ("image", ["modalities.image"], 7),
-        ("pairs", ["modalities.pairs", "data.pairs"], 3),
+        ("pairs", ["modalities.pairs", "data.pairs.shards"], 3),
         ("protein", ["modalities.protein"], 3),
         ("series", ["modalities.series"], 4),
         ("text", ["modalities.text"], 3),
