@@ -9,7 +9,7 @@ import copy
 import pytest
 import torch
 from test_contract import METHODS, build
-from test_health import BATCH, NAMES, Digits, look
+from test_health import BATCH, NAMES, Digits, look, vit
 from test_health_all import KINDS
 from test_health_joint import MADE
 from torch import nn
@@ -44,7 +44,8 @@ NODES = ("GraphMAE", "DGI")
 
 def test_every_method_has_a_collapse_of_its_own_and_a_healthy_run():
     """In this file and in its neighbours; that of the world model is in its own."""
-    assert {*NAMES, *MADE, *KINDS, *PICTURES, *WORDS, *NODES, "World_Model"} == set(METHODS)
+    others = {"SameSample", "World_Model"}
+    assert {*NAMES, *MADE, *KINDS, *PICTURES, *WORDS, *NODES, *others} == set(METHODS)
 
 
 def make(name):
@@ -119,6 +120,17 @@ def test_a_blind_encoder_of_words_and_of_nodes_rings(name):
     outcome, rows, alarms = look(method, lambda step, part=0, parts=1: views, 20, every=1)
     assert outcome.verdict == "collapsed", rows[-1]
     assert "same embedding" in alarms[-1]["message"]
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_same_sample_or_not(sees):
+    torch.manual_seed(0)
+    method = methods.SameSample(vit(), hidden=32)
+    if not sees:
+        blind(method.encoder)
+    outcome, rows, alarms = look(method, Digits(2), 30, OPTIM, every=5)
+    assert outcome.verdict == ("healthy" if sees else "collapsed"), rows[-1]
+    assert sees or "same embedding" in alarms[-1]["message"]
 
 
 def test_data2vec_that_follows_itself():
