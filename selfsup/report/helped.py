@@ -6,7 +6,7 @@ import numpy as np
 
 from . import plots
 from .cases import CASES
-from .page import Markup, clean, facts, join, missing, section, table, tag
+from .page import Markup, clean, facts, join, missing, section, table, tag, text
 from .plots import Interval, Series
 from .reading import Folder
 from .scores import PRETRAINED, SCRATCH, Score, number, rows, scores, signed, subjects
@@ -81,8 +81,8 @@ def tasks(folder: Folder) -> list[tuple[str, str, Markup]]:
     """What evaluations of other tasks found, as they printed it, and single cases of it."""
     parts: list[Markup] = []
     for name, found in folder.tasks.items():
-        if isinstance(text := found.get("text"), str) and name not in DRAWN:
-            parts += [tag("h3", clean(name, 40)), tag("pre", clean(text, 8000), class_="scroll")]
+        if isinstance(said := found.get("text"), str) and name not in DRAWN:
+            parts += [tag("h3", clean(name, 40)), tag("pre", text(said, 8000), class_="scroll")]
             parts += [shown] if name in CASES and (shown := CASES[name](found)) else []
     if not parts:
         return []

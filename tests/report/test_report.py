@@ -334,7 +334,8 @@ def test_forecasts_are_drawn_and_transcripts_stand_side_by_side(finished, hostil
     case = {"channel": hostile, "step": 300, "past": [0.5, None, 1.5], "future": [2.0, 2.5],
             "guesses": [{"of": "pretrained", "values": [1.9, 2.4]},
                         {"of": "last value", "values": [1.5, 1.5]}]}  # fmt: skip
-    told = {"text": "MSE 0.3", "cases": [case, {"past": "x", "guesses": [3]}, 7]}
+    table = "\n".join(f"{step} steps ahead  {step / 1000:.3f}" for step in range(100))
+    told = {"text": f"MSE 0.3\n{table}", "cases": [case, {"past": "x", "guesses": [3]}, 7]}
     (finished / "evaluation-forecast.json").write_text(json.dumps(told))
     heard = [["one two", "one too"], [hostile, ""], "x", [1, 2, 3]]
     (finished / "evaluation-transcribe.json").write_text(
@@ -342,6 +343,7 @@ def test_forecasts_are_drawn_and_transcripts_stand_side_by_side(finished, hostil
     )
     page = Page(report(finished))
     assert_closed(page)
+    assert "99 steps ahead 0.099" in " ".join(page.text.split())  # a table is never cut
     (drawing,) = [svg for svg in page.all("svg") if "after step 300" in svg.get("aria-label", "")]
     for said in ("values: 0.5 at -2, 2.5 at 2", "pretrained: 1.9 at 1, 2.4 at 2",
                  "last value: 1.5 at 1"):  # fmt: skip
