@@ -34,7 +34,7 @@ class Album:
     ) -> Markup | None:
         """`exact` keeps every pixel: for maps of a few tokens, where a codec would smear."""
         image = Image.fromarray(np.ascontiguousarray(picture))
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image.thumbnail((4 * side if _wide(picture) else side, side), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         if exact:
             image.save(buffer, "WEBP", lossless=True)
@@ -96,7 +96,7 @@ def strip(album: Album, tiles: Sequence[Tile], *, label: str) -> Markup:
                 class_=tile.kind or None,
             )
         )
-    return tag("ul", items, class_="strip", aria_label=label)
+    return tag("ul", items, class_=_form("strip", tiles[0].picture), aria_label=label)
 
 
 def grid(
@@ -123,10 +123,20 @@ def grid(
         )
         for name, pictures in rows
     ]
+    form = _form("grid", rows[0][1][0])
     inner = tag(
-        "table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_="grid"
+        "table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=form
     )
     return tag("div", inner, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def _wide(picture: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Frames side by side: with the room of one they would tell nothing."""
+    return picture.shape[1] > 3 * picture.shape[0]
+
+
+def _form(name: str, picture: UInt8[np.ndarray, "h w 3"]) -> str:
+    return f"{name} wide" if _wide(picture) else name
 
 
 def heat(
