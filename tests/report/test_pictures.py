@@ -32,8 +32,12 @@ def test_exact_pictures_keep_every_pixel():
 
 
 def test_large_pictures_are_made_smaller_in_proportion():
-    wide = np.zeros((100, 1000, 3), np.uint8)
-    assert decode(pictures.Album().uri(wide)).shape == (13, 128, 3)
+    album = pictures.Album()
+    assert decode(album.uri(np.zeros((500, 1000, 3), np.uint8))).shape == (64, 128, 3)
+    frames = np.zeros((100, 1000, 3), np.uint8)  # side by side: each has some room
+    assert decode(album.uri(frames)).shape == (51, 512, 3)
+    tile = pictures.Tile(frames, "frames")
+    assert "strip wide" in pictures.strip(album, [tile], label="a")
 
 
 def test_heat_is_bright_where_the_weight_is():
