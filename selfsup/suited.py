@@ -357,6 +357,15 @@ SHORT: dict[str, dict[str, Any]] = {
     "clm": {"optim.name": "muon", "optim.lr": 1.6e-2, "optim.final": 0.0},
 }
 
+# Recipes in which pretraining by a modality's default method helped, with every seed
+HELPED: dict[str, tuple[str, ...]] = {
+    "audio.simclr": ("spoken_digits",),
+    "network.graphmae": ("cora", "citeseer"),
+    "series.ts2vec": ("basicmotions",),
+    "text.simclr": ("ag-news",),
+    "trajectory.world_model": ("rooms-world-model",),
+}
+
 # What a method needs for a kind of data on any machine, and why
 ALIKE = "neighbouring frames hold nearly the same"
 SUITED: dict[str, tuple[str, dict[str, Any]]] = {

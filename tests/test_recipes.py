@@ -9,7 +9,7 @@ import pytest
 from benchmarks import methods as budgets
 from recipes import RESULTS
 from recipes.__main__ import PAGE, page
-from selfsup import listing, modalities, plan
+from selfsup import listing, modalities, plan, suited
 
 SAMPLES = 2000
 
@@ -25,6 +25,18 @@ def test_the_default_for_pictures_is_the_first_under_one_budget():
     reason = plan._method(default, plan.Facts(samples=1000, size=32))[1]
     assert best == default
     assert f"first of {len({r['method'] for r in rows})} methods" in reason
+
+
+def test_defaults_are_said_to_help_where_they_did_with_every_seed():
+    rows = json.loads(RESULTS.read_text())
+    for key, names in suited.HELPED.items():
+        modality, method = key.split(".")
+        assert modalities.find(modality).default_method == method
+        for name in names:
+            found = [row for row in rows if row["recipe"] == name]
+            assert found and all((r["modality"], r["method"]) == (modality, method) for r in found)
+            assert all("helps" in r["verdict"] for r in found), name
+            assert name in plan._method(method, plan.Facts(100, 8, modality=modality))[1]
 
 
 def test_every_record_stands_beside_its_controls():
