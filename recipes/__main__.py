@@ -84,7 +84,7 @@ def beside(method: str, modality: str) -> set[str]:
     for row in budgets.rows():
         if (row["method"], budgets.SETS[row["set"]].modality) == (method, modality):
             told = f"{row['set']} in {row['budget']}"
-            told += f" with {row['encoder']['name']}" if "asked" in row else ""
+            told += f" with {_encoder_name(row)}" if "asked" in row else ""
             seeds.setdefault(told, []).append(ahead(row["linear"]))
     return {f"**{told}**" if all(found) else told for told, found in seeds.items()}
 
@@ -162,7 +162,15 @@ def side_by_side() -> list[str]:
 
 
 def _curve_name(row: dict) -> str:
-    return row["method"] + (f" ({row['encoder']['name']})" if "asked" in row else "")
+    return row["method"] + (f" ({_encoder_name(row)})" if "asked" in row else "")
+
+
+def _encoder_name(row: dict) -> str:
+    """With what tells it from encoders of the same name in this set of data."""
+    own = row["encoder"]
+    alike = [e for e in budgets.SETS[row["set"]].encoders if e["name"] == own["name"]]
+    apart = {k: v for k, v in own.items() if v and any(e.get(k) != v for e in alike)}
+    return ", ".join([own["name"], *(k if v is True else f"{k} {v}" for k, v in apart.items())])
 
 
 def _place(of: str) -> int:

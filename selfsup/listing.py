@@ -124,7 +124,7 @@ def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 def _asked(node: ast.ClassDef) -> tuple[str, ...]:
     used = [item for item in ast.walk(node) if isinstance(item, ast.Attribute)]
-    return tuple(item.attr for item in used if ast.unparse(item.value) == "needs")
+    return tuple(n.attr for n in used if isinstance(n.value, ast.Name) and n.value.id == "needs")
 
 
 def _keywords(function: ast.FunctionDef | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .data import open_source
+from .data import Source, open_source
 from .data.outcome import BadSample
 from .data.seen import seen_as
 from .errors import SelfsupError
@@ -171,14 +171,20 @@ class LoadedEncoder(nn.Module):
         """One vector for each sample, in order, as float32.
 
         `data` is what `open_source` takes: a folder, one path or a list of them, shards, arrays.
+        A file that is named is one row, by its middle if it is too long; those of a folder are cut.
         Raises SelfsupError E103 at the first sample that cannot be read, because a row would be
         missing; `selfsup.embed` lists such samples and goes on.
         """
-        source = open_source([data] if _is_file(data) else data)
-        source = seen_as(source, self.modality)
+        data = [data] if _is_file(data) else data
+        whole = isinstance(data, list | tuple)
+        source = seen_as(open_source(data), self.modality, whole=whole)
         seer = self.seeing(source.content)
-        if seer is not self:
-            return seer.embed(source, batch=batch, workers=workers, precision=precision)
+        source = seen_as(source, seer.modality, whole=whole)
+        return seer._rows(source, batch, workers, precision)
+
+    def _rows(
+        self, source: Source, batch: int, workers: int, precision: str
+    ) -> Float[np.ndarray, "n d"]:
         if len(source.problems):
             first = next(iter(source.problems))
             raise _unreadable(first["name"], first["reason"])

@@ -68,7 +68,8 @@ def predict(
         )
     keep_apart(out, data)
     source = open_source(data, follow_links=follow_links)
-    source = model.task.samples(seen_as(source, model.encoder.modality))
+    source = seen_as(source, model.encoder.modality, whole=model.task.whole)
+    source = model.task.samples(source)
     batch = max(1, batch)
     work = Work(
         out,

@@ -99,7 +99,7 @@ def _vector(encoder: LoadedEncoder, query: str | os.PathLike) -> torch.Tensor:
     if os.path.isfile(query):
         source = open_source(query)
         seer = _seer(encoder, source.content)
-        source = seen_as(source, seer.modality)
+        source = seen_as(source, seer.modality, whole=True)  # one vector, not that of a first clip
         raw = source.read(0)
     else:
         seer, raw = _seer(encoder, "text"), os.fspath(query)

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import methods as budgets
 from recipes import RESULTS
-from recipes.__main__ import PAGE, page
+from recipes.__main__ import PAGE, _curve_name, beside, page
 from selfsup import listing, modalities, plan, suited
 
 SAMPLES = 2000
@@ -49,6 +49,21 @@ def test_every_record_stands_beside_its_controls():
         for protocol in ("linear", "knn") if "scores" not in row else ():
             classical = modalities.find(row["modality"]).baseline_name
             assert set(row[protocol]) == {"pretrained", "untrained", classical}
+
+
+def test_encoders_of_one_name_are_told_apart(monkeypatch):
+    for name, told in (("cifar10", "vit_tiny, causal"), ("ag_news", "bert_micro, dropout 0.5")):
+        pool, linear = budgets.SETS[name], {"pretrained": [60, 59, 61], "untrained": [50, 49, 51]}
+        plain = told.split(",")[0]
+        rows = [
+            {"set": name, "budget": "2 minutes", "method": "simclr", "encoder": encoder,
+             "asked": True, "linear": linear}
+            for encoder in pool.encoders if encoder["name"] == plain
+        ]  # fmt: skip
+        assert [_curve_name(row) for row in rows] == [f"simclr ({plain})", f"simclr ({told})"]
+        monkeypatch.setattr(budgets, "rows", lambda found=rows: found)
+        place = f"{name} in 2 minutes with"
+        assert beside("simclr", pool.modality) == {f"**{place} {plain}**", f"**{place} {told}**"}
 
 
 @pytest.mark.skipif("SELFSUP_DATA" not in os.environ, reason="SELFSUP_DATA is not set")

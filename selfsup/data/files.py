@@ -279,6 +279,9 @@ def open_file(path: bytes, size: int, time: int) -> int:
             raise BadSample("changed", "no longer a regular file")
         if status.st_size != size or status.st_mtime_ns != time:
             raise BadSample("changed", "rewritten since the data was listed")
+    except OSError as error:
+        os.close(handle)
+        raise BadSample("io", f"cannot be read: {error.strerror}") from None
     except BaseException:
         os.close(handle)
         raise

@@ -95,8 +95,7 @@ class FrameFolders(Source):
 def as_clips(source: Any) -> Any:
     """A folder of pictures as clips, also below a table of labels; any other source as it is."""
     if isinstance(source, Labelled):
-        inner = as_clips(source.source)
-        return source if inner is source.source else Labelled(inner, source.table)
+        return source.around(as_clips(source.source))
     if not isinstance(source, FolderSource) or source.content != KINDS[0]:
         return source
     clips = FrameFolders(source)
@@ -106,8 +105,7 @@ def as_clips(source: Any) -> Any:
 def as_pictures(source: Any) -> Any:
     """Clips of numbered pictures as those pictures."""
     if isinstance(source, Labelled):
-        inner = as_pictures(source.source)
-        return source if inner is source.source else Labelled(inner, source.table)
+        return source.around(as_pictures(source.source))
     return source.pictures if isinstance(source, FrameFolders) else source
 
 

@@ -58,7 +58,8 @@ class Labelled(Source):
 
     def __init__(self, source: Source, table: Path):
         super().__init__(source.place)
-        self.source, self.table, self.column = source, table, None
+        self.source, self.table = source, table
+        self.column: str | None = None
         above, colon, column = table.name.rpartition(":")
         if colon and not table.exists():
             self.table, self.column = table.with_name(above), column
@@ -72,6 +73,14 @@ class Labelled(Source):
         self.notes = source.notes
         if not self.table.is_file():
             raise SelfsupError("E101", f"there is no table at {self.table}")
+
+    def around(self, source: Source) -> "Labelled":
+        """The same table, and the same column of it, beside another form of the source."""
+        if source is self.source:
+            return self
+        made = Labelled(source, self.table)
+        made.column = self.column
+        return made
 
     def __len__(self) -> int:
         return len(self.source)

@@ -76,6 +76,11 @@ def _empty(folder: Path) -> bool:
 
 
 def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) -> Source:
+    """The data as the modality of the run will read them, without what it is not to see."""
+    if stored is None:
+        seen = [choice for choice in _as_in(given) if choice.key.startswith("modality.")]
+        given = {**_planned(seen), **given}
+
     def value(key: str, default: Any) -> Any:
         if key in given:
             return given[key].value
@@ -105,11 +110,8 @@ def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) ->
 
 def choose(given: Mapping[str, Given], source: Source, console: Console) -> Settings:
     """Everything that was not given. All ranks measure together and choose the same."""
-    known = schema.check(given, partial=True)
-    before: list[Choice] = []
-    if start_from := known.get("start_from"):
-        before = _as_in(start_from, known)
-        known |= {key: value for key, value, _ in before}
+    before = _as_in(given)
+    known = schema.check({**_planned(before), **given}, partial=True)
     if "modality.name" not in known:
         found = modalities.of_content(source.content)
         before.append(Choice("modality.name", found, "what the data hold"))
@@ -150,8 +152,16 @@ def choose(given: Mapping[str, Given], source: Source, console: Console) -> Sett
     return schema.resolve(given, [*before, *choices])
 
 
-def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
-    """The encoder, the size and the modality of the run whose weights are the start."""
+def _planned(choices: list[Choice]) -> dict[str, Given]:
+    return {choice.key: Given(choice.value, "plan") for choice in choices}
+
+
+def _as_in(given: Mapping[str, Given]) -> list[Choice]:
+    """The encoder, the size and the modality of the run whose weights are the start, if any is."""
+    known = schema.check(given, partial=True)
+    run = known.get("start_from")
+    if not run:
+        return []
     other = schema.load(Run.open(run).path / "resolved.toml")
     if known.get("encoder.name", other["encoder.name"]) != other["encoder.name"]:
         raise SelfsupError(
@@ -161,12 +171,14 @@ def _as_in(run: str, known: Mapping[str, Any]) -> list[Choice]:
             where=run,
             do="leave --encoder out",
         )
-    keys = [key for key in other.values if key.startswith(("encoder.", "modality."))]
+    same = known.get("modality.name", other["modality.name"]) == other["modality.name"]
+    taken = ("encoder.", "modality.") if same else ("encoder.",)
+    keys = [key for key in other.values if key.startswith(taken)]
     keys.append("data.resolution")
     return [
         Choice(key, other[key], f"as in {Path(run).name}")
         for key in keys
-        if key not in known and other[key] is not None
+        if key not in given and other[key] is not None
     ]
 
 

@@ -3,8 +3,10 @@
 What cannot be had says why.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,10 +142,18 @@ class Studio:
             source = seen_as(open_source(place), self.modality)
         except SelfsupError:
             return None  # moved: the training data will do
-        if source.fingerprint() != data.get("fingerprint"):
+        if source.fingerprint() != data.get("fingerprint") or self._taught(place):
             return None
         chosen = np.sort(randomness.order(SEED, 0, len(source))[: self.most])
         return Samples(place, source, chosen, None, [], "text that was not trained on")
+
+    def _taught(self, place: str) -> bool:
+        """Whether the run was trained on what lies there."""
+        path = self.folder.setting("data.path")
+        if not path or path == "none":
+            return False
+        inner, outer = Path(os.path.realpath(place)), Path(os.path.realpath(path))
+        return inner == outer or outer in inner.parents
 
     def _decode(self, row: int) -> np.ndarray | None:
         """The middle square of a sample, or None: it is in skipped.jsonl, or has changed since."""

@@ -82,7 +82,8 @@ class Model(nn.Module):
         missing; `selfsup.predict` lists such samples and goes on.
         """
         source = data if isinstance(data, Source) else open_source(data)
-        source = self.task.samples(seen_as(source, self.encoder.modality))
+        source = seen_as(source, self.encoder.modality, whole=self.task.whole)
+        source = self.task.samples(source)
         found: dict[str, list[np.ndarray]] = {}
         for _, columns, bad in self.answers(
             source, batch=batch, workers=workers, precision=precision

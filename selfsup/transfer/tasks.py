@@ -93,6 +93,7 @@ class Task(ABC):
     needs_all: ClassVar[str] = ""  # why all weights are to move, however few the labels
     table: ClassVar[bool] = True  # whether a CSV can hold its answers
     light: ClassVar[bool] = True  # whether light views may be tried
+    whole: ClassVar[bool] = False  # whether an answer is of a whole file, however long
     layer_decay: ClassVar[float] = LAYER_DECAY  # where all layers are trained
     most_batch: ClassVar[int] = BATCH
     evaluated: ClassVar[int] = 256  # samples at a time

@@ -41,6 +41,7 @@ class Transcribe(Task):
     rates = {HEAD: (1e-3, 1e-2), LOW_RANK: (1e-3, 5e-3), FULL: RATES}
     scratch_rates, most_batch, evaluated = RATES, RECORDINGS, 64
     layer_decay = 1.0  # letters are as far from what all layers learned
+    whole = True
     needs_all = "letters need other features than pretraining made"
 
     def __init__(self, letters: list[str], size: int):

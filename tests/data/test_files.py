@@ -1,5 +1,6 @@
 """Folders with traps in them (links, pipes, odd names), and files that change after listing."""
 
+import errno
 import json
 import os
 import socket
@@ -242,6 +243,21 @@ def test_a_file_too_large_for_memory_is_not_read(tmp_path):
     with pytest.raises(BadSample) as error:
         source.read(0)
     assert error.value.code == "too-large"
+
+
+def test_an_error_of_the_disk_is_a_bad_sample_and_leaves_no_handle(tmp_path, monkeypatch):
+    write(tmp_path, {"a.png": encoded(0)})
+    source = open_source(tmp_path)
+
+    def broken(handle):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", broken)
+        with pytest.raises(BadSample, match="Input/output") as error:
+            source.read(0)
+    assert error.value.code == "io" and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_long_list_of_names_is_quick_and_small(tmp_path, image):

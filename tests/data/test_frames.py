@@ -97,6 +97,9 @@ def test_labels_of_a_table_and_changes_are_seen(tmp_path):
     source = seen_as(labelled, find("video")())
     codes, names = source.labels()
     assert [names[c] for c in codes] == ["wave", "bow"] and len(source) == 2
+    (tmp_path / "two.csv").write_text("path,label,mood\na,wave,sad\nb,bow,glad\n")
+    moods = open_source(tmp_path / "clips", labels=tmp_path / "two.csv:mood")
+    assert seen_as(moods, find("video")()).labels()[1] == ["glad", "sad"]
     before, stamps = source.fingerprint(), source.stamps()
     (tmp_path / "clips" / "b" / "3.png").rename(tmp_path / "clips" / "b" / "4.png")
     after = as_video(tmp_path / "clips")

@@ -11,7 +11,13 @@ from selfsup.data.copies import without_copies
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
 from selfsup.evaluate.split import split
+from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities import find
+from selfsup.predict import predict
+from selfsup.search import search
+from selfsup.transfer.model import Model
+from selfsup.transfer.tasks import Network
+from selfsup.transfer.transcribe import Transcribe
 from tests.modalities.test_video import numbered, numbers, written
 
 RATE = 1000
@@ -134,3 +140,38 @@ def test_clips_of_a_film(tmp_path):
     with pytest.raises(BadSample) as caught:
         modality.read(source.read(2), 32)
     assert caught.value.code == "truncated"
+
+
+# ---- where a file is one row, however long ---------------------------------------------------
+
+
+@pytest.fixture
+def encoder():
+    """Untrained, of sounds of up to two seconds."""
+    options = {"rate": RATE, "mels": 16, "longest": 2.0}
+    card = Card("audio", "mel_tiny", 40, {"dim": 16, "depth": 1, "heads": 2}, audio.mean, audio.std,
+                options=options)  # fmt: skip
+    modality = Audio(**options)
+    return LoadedEncoder(rebuild(card, modality, 0), card, modality)
+
+
+def test_files_that_are_named_are_a_row_each_and_a_query_is_one(folder, encoder):
+    t = np.arange(7 * RATE) / RATE
+    rising = 0.5 * np.sin(2 * np.pi * (50 + 25 * t) * t)
+    path, middle = folder / "a/long.wav", folder / "b/middle.wav"
+    soundfile.write(path, rising, RATE)
+    soundfile.write(middle, rising[2500:4500], RATE)
+    found = encoder.embed([path, folder / "a/short.wav", middle], precision="fp32")
+    assert found.shape == (3, 16)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-4)
+    np.testing.assert_allclose(encoder.embed(path, precision="fp32")[0], found[0], atol=1e-4)
+    assert len(encoder.embed(folder / "a")) == 5
+    hits = search(encoder, path, folder, top=9).hits
+    assert hits[0].name == "b/middle.wav" and hits[0].score > 0.999
+
+
+def test_what_transcribes_hears_whole_files(folder, encoder, tmp_path):
+    network = Network(encoder.encoder, Transcribe(["a", "b"], 80))
+    model = Model(network, encoder.card, encoder.modality, {"task": "transcribe"})
+    assert len(model.predict(folder)["text"]) == 3
+    assert predict(model, folder, tmp_path.parent / "said.parquet").used == 3

@@ -13,7 +13,8 @@ import torch
 import selfsup
 from selfsup.data import open_source
 from selfsup.data.base import Pair
-from selfsup.data.pairs import PairList, as_pairs
+from selfsup.data.outcome import BadSample
+from selfsup.data.pairs import PairList, Part, as_pairs
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks
 from selfsup.modalities.pairs import Pairs
@@ -87,6 +88,23 @@ def test_columns_that_are_named_are_parts(home, name):
     assert as_pairs(whole, ("said", "other")) is whole
     with pytest.raises(SelfsupError, match="no column other"):
         as_pairs(source, ("said", "other"))
+
+
+def test_two_columns_do_not_become_one_part_and_a_table_of_labels_keeps_its_column(home, tmp_path):
+    table = tmp_path / "t.tsv"
+    lines = [f"a sentence {i}\tanother one {i}\tthird of {i}" for i in range(8)]
+    table.write_text("\n".join(["text-en\ttext en\ttext_de", *lines]))
+    with pytest.raises(SelfsupError, match="'text-en', 'text en'") as caught:
+        as_pairs(open_source(table), ("text-en", "text en", "text_de"))
+    assert caught.value.code == "E105"
+    assert list(as_pairs(open_source(table), ("text en", "text_de")).parts) == [
+        "text_en",
+        "text_de",
+    ]
+    rows = [f"t.tsv#{i + 1},x,{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,mood", *rows]))
+    labelled = open_source(home / "t.tsv", labels=tmp_path / "labels.csv:mood")
+    assert as_pairs(labelled, ("said", "rewrite")).labels()[1] == ["a", "b"]
 
 
 def test_columns_are_at_least_two_and_there():
@@ -173,3 +191,16 @@ def test_lists_in_memory(tmp_path):
         batch=8, steps=2, out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert run.done
+
+
+def test_what_a_part_holds_is_told_by_the_first_sample_that_has_it(tmp_path):
+    samples = [Pair(a=[], words=["of what is not there"])]
+    samples += [Pair(a=picture("red", "bar", i), words=f"number {i}") for i in range(8)]
+    source = open_source(samples)
+    assert source.parts == {"words": "text", "a": "image"}
+    modality = Pairs()
+    modality.learn(source)
+    with pytest.raises(BadSample, match="not all of"):
+        modality.read(source.read(0))
+    with pytest.raises(BadSample, match="there is no a"):
+        Part(source, "a").read(0)

@@ -122,3 +122,8 @@ def test_text_goes_on_from_what_was_not_trained_on(made, tmp_path):
     after = page[page.index("From the middle on") :]
     assert "as the network goes on" in after and "&lt;ocean&gt;" in after
     assert "mountain 1" not in page and "<ocean>" not in page
+    source = selfsup.data.open_source(tmp_path / "data")  # or on what was trained on after all
+    told = {"data": {"place": source.place, "fingerprint": source.fingerprint()}}
+    (tmp_path / "run" / "evaluation-perplexity.json").write_text(json.dumps(told))
+    page = report(tmp_path / "run").read_text()
+    assert "samples of the training data" in page and "not trained on" not in page

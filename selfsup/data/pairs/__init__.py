@@ -62,8 +62,7 @@ def open_table(path: str) -> PairTable | None:
 def as_pairs(source: Source, columns: tuple[str, ...]) -> Source:
     """A table as samples whose parts are these columns; what has no such columns as it is."""
     if isinstance(source, Labelled):
-        inner = as_pairs(source.source, columns)
-        return source if inner is source.source else Labelled(inner, source.table)
+        return source.around(as_pairs(source.source, columns))
     paths = tables(source)
     if not paths or getattr(source, "chosen", ()) == columns:
         return source

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import SelfsupError
 from ..base import Source
+from ..outcome import BadSample
 from ..tables import SPLITS
 
 HELD_OUT = 10  # every so many-th sample tests where the data name no parts
@@ -71,7 +73,9 @@ class Part(Source):
         return self.pairs.name(i)
 
     def read(self, i: int) -> Any:
-        found = self.pairs.read(i)[self.of]
+        found = self.pairs.read(i).get(self.of)
+        if not found:
+            raise BadSample("not_pairs", f"there is no {self.of}")
         return found[i % len(found)]
 
     def size(self, i: int) -> int | None:
@@ -133,9 +137,23 @@ def _number(name: str) -> int:
 
 
 def named(contents: Mapping[str, str]) -> dict[str, str]:
-    """Column -> name of the part: what it holds, or the column where two parts hold the same."""
+    """Column -> name of the part: what it holds, or the column where two parts hold the same.
+
+    Raises SelfsupError E105 where two columns would have one name.
+    """
     counts = Counter(contents.values())
-    return {
+    made = {
         column: kind if counts[kind] == 1 else re.sub(r"\W|^(?=\d)", "_", column)
         for column, kind in contents.items()
     }
+    for name, times in Counter(made.values()).items():
+        if times > 1:
+            alike = ", ".join(repr(column) for column in made if made[column] == name)
+            raise SelfsupError(
+                "E105",
+                f"the columns {alike} would be one part: {name}",
+                why="in names of parts all but letters and digits is _",
+                do="rename one of them in the table, or name others with --set "
+                "'modality.columns=[...]'",
+            )
+    return made

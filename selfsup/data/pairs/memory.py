@@ -9,11 +9,14 @@ from ..kinds import sniff
 from .base import PairSource
 from .columns import strings
 
+LOOKED_AT = 32  # samples, to find what each part holds
+
 
 class PairList(PairSource):
     """A list of `Pair`: each part a raw form, or a list of several.
 
-    A part holds what it is called after, or what its first raw form looks like.
+    A part holds what it is called after, or what its first raw form looks like, in the first of
+    some samples that has one.
     """
 
     kind, lasting = "dataset", False
@@ -21,7 +24,11 @@ class PairList(PairSource):
     def __init__(self, samples: list[Pair]):
         super().__init__("list")
         self.samples = samples
-        self.parts = {part: _held(part, forms[0]) for part, forms in self.read(0).items()}
+        self.parts = {}
+        for i in range(min(len(self), LOOKED_AT)):
+            for part, forms in self.read(i).items():
+                if forms and part not in self.parts:
+                    self.parts[part] = _held(part, forms[0])
 
     def __len__(self) -> int:
         return len(self.samples)
