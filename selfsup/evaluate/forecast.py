@@ -437,7 +437,8 @@ def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[s
         told = f"Pretraining helps forecasts {', '.join(sure)} steps ahead"
     elif own:
         told = f"Pretraining helps forecasts {', '.join(own)} steps ahead over the same network "
-        told += "untrained, but frozen features are not what to forecast from here"
+        simple = dict.fromkeys(g["control"] for g in gains if str(g["horizon"]) in own)
+        told += f"untrained, but not certainly over {' and '.join(simple)}"
     if behind:
         told += f"; {' and '.join(sorted(behind))} is better"
         told += " elsewhere" if sure else ""
