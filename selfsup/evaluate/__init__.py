@@ -69,8 +69,8 @@ def evaluate(
         given = {"templates": templates, "old": old}  # each for one task alone
         own = {key: value for key, value in given.items() if value}
         return tasks.find(task).evaluate_task(
-            run if write else encoder, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed,
-            cache=cache, follow_links=follow_links, console=console, **own,
+            run, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed, cache=cache,
+            follow_links=follow_links, write=write, console=console, **own,
         )  # fmt: skip
     start, notes = adapted.before(run, old)
     with stop.installed():

@@ -68,6 +68,7 @@ def evaluate_task(
     seeds: int = NETWORKS,
     seed: int = 0,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -124,7 +125,7 @@ def evaluate_task(
         began,
     )  # fmt: skip
     result.to_json()["scores"][0] |= {"low": spread.low, "high": spread.high}
-    keep(run, "anomaly", result)
+    keep(run if write else None, "anomaly", result)
     return result
 
 

@@ -52,6 +52,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Pairing:
@@ -104,7 +105,7 @@ def evaluate_task(
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
     result = Pairing(told)
-    keep(run, "documents", result)
+    keep(run if write else None, "documents", result)
     return result
 
 

@@ -55,6 +55,7 @@ def evaluate_task(
     old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Rounds:
@@ -146,7 +147,7 @@ def evaluate_task(
         began,
         curve,
     )
-    keep(run, "folds", result)
+    keep(run if write else None, "folds", result)
     return result
 
 

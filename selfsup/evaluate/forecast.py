@@ -125,8 +125,7 @@ def evaluate_task(
                     " The network has learned from those that test, too."
                 )
         told = Forecast(found)
-        if write:
-            keep(run, "forecast", told)
+        keep(run if write else None, "forecast", told)
         return told
 
 

@@ -88,6 +88,7 @@ def evaluate_task(
     horizons: Sequence[int] = HORIZONS,
     seeds: int = NETWORKS,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Forecast:
@@ -108,7 +109,7 @@ def evaluate_task(
             )  # fmt: skip
         count = max(2, min(seeds, NETWORKS))
         told = Forecast(Judge(run, encoder, source, tuple(horizons), count, console).found())
-        keep(run, "foretell", told)
+        keep(run if write else None, "foretell", told)
         return told
 
 

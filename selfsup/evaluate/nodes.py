@@ -47,6 +47,7 @@ def evaluate_task(
     probes: int = PROBES,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Rounds:
@@ -101,7 +102,7 @@ def evaluate_task(
         source.place,
         began,
     )
-    keep(run, "nodes", result)
+    keep(run if write else None, "nodes", result)
     return result
 
 

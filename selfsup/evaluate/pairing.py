@@ -94,6 +94,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Pairing:
@@ -160,7 +161,7 @@ def evaluate_task(
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
     result = Pairing(told)
-    keep(run, "retrieve", result)
+    keep(run if write else None, "retrieve", result)
     return result
 
 

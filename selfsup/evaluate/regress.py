@@ -80,6 +80,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -147,7 +148,7 @@ def evaluate_task(
         "regress", "Spearman", HEADS, scores, control, gain, notes, encoder, source.place, began,
         curve,
     )  # fmt: skip
-    keep(run, "regress", result)
+    keep(run if write else None, "regress", result)
     return result
 
 

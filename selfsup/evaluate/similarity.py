@@ -66,6 +66,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -129,7 +130,7 @@ def evaluate_task(
         "similarity", "Spearman", {"spearman": 3}, scores, control, gain, notes, encoder,
         source.place, began,
     )  # fmt: skip
-    keep(run, "similarity", result)
+    keep(run if write else None, "similarity", result)
     return result
 
 

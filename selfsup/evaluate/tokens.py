@@ -58,6 +58,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -131,7 +132,7 @@ def evaluate_task(
         "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
         encoder, source.place, began, _curve(fewer), _gains(fewer, seed),
     )  # fmt: skip
-    keep(run, "tokens", result)
+    keep(run if write else None, "tokens", result)
     return result
 
 

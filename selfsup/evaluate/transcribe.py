@@ -96,6 +96,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
 ) -> Transcription:
     """Character and word error rates at several amounts of transcribed speech.
@@ -116,7 +117,7 @@ def evaluate_task(
             told = job.curve(amounts, max(1, seeds), 60 * minutes)
     told["seconds"] = round(time.monotonic() - began, 1)
     result = Transcription(told)
-    keep(run, "transcribe", result)
+    keep(run if write else None, "transcribe", result)
     return result
 
 

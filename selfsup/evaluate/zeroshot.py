@@ -68,6 +68,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> ZeroShot:
@@ -127,7 +128,7 @@ def evaluate_task(
         told["templates"] = list(wanted)
         told["seconds"] = round(time.monotonic() - began, 1)
     result = ZeroShot(told)
-    keep(run, "zeroshot", result)
+    keep(run if write else None, "zeroshot", result)
     return result
 
 
