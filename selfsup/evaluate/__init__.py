@@ -64,7 +64,7 @@ def evaluate(
     """
     console = console or Console()
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
-    task = task or tasks.chosen(run, encoder, data, labels)
+    task = task or tasks.chosen(run, encoder, data, labels, follow_links)
     if task != tasks.CLASSIFY:
         given = {"templates": templates, "old": old}  # each for one task alone
         own = {key: value for key, value in given.items() if value}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.store import Store
 from ..errors import SelfsupError
 from ..inference import Fast
@@ -39,7 +39,7 @@ WORDS = r"(?u)\b\w+\b|[^\w\s]"
 Halves = list[np.ndarray]  # tokens
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Only where nothing is foretold, as `tasks.chosen` finds out, or on request."""
     return False
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..console import Console, columns, duration
-from ..data import open_source
+from ..data import Source, open_source
 from ..data.outcome import BadSample
 from ..data.series import Recordings, SeriesSource
 from ..errors import SelfsupError
@@ -74,15 +74,10 @@ class Forecast(Told):
         return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Series without classes are to be foretold."""
-    if labels is not None or modality != "series":
-        return False
-    try:
-        source = open_source(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
-    return isinstance(source, SeriesSource) and source.labels() is None
+    known = modality == "series" and isinstance(source, SeriesSource)
+    return known and labels is None and source.labels() is None
 
 
 def evaluate_task(

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..console import Console
-from ..data import open_source
+from ..data import Source, open_source
 from ..data.fields import unpack_one
 from ..data.outcome import BadSample
 from ..data.trajectories import STRETCH, Trajectories
@@ -70,15 +70,10 @@ class Known(NamedTuple):
     left: Int64[np.ndarray, " n"]
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Trajectories without classes are to be foretold."""
-    if labels is not None or modality != "trajectory":
-        return False
-    try:
-        source = open_source(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
-    return isinstance(source, Trajectories) and source.labels() is None
+    known = modality == "trajectory" and isinstance(source, Trajectories)
+    return known and labels is None and source.labels() is None
 
 
 def evaluate_task(

@@ -70,11 +70,11 @@ class Perplexity(Told):
         return "\n".join([*told, "", *self._told["notes"]])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Text without labels can only be foretold."""
     if modality != "text" or labels is not None:
         return False
-    found = open_source(data).labels()
+    found = source.labels()
     return found is None or not (found[0] >= 0).any()
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch.nn.functional import cosine_similarity
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.pairs import PairTable, Part, as_pairs, sentences
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -28,19 +28,24 @@ from .split import TEST
 
 NETWORKS = 3
 CLASSICAL = "TF-IDF"
+SCORES = ("score", "similarity", "similarity_score")
+COLUMNS = ({"sentence1", "sentence2"}, {"sentence_1", "sentence_2"}, {"text1", "text2"})
 ALIKE = 3.0  # times as many words in one column as in the other: else they are title and text
 FEWEST = 10  # rows
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
-    """A table has two columns of text, of like length, and one of many different numbers."""
+def suits(modality: str, source: Source, labels: Any) -> bool:
+    """A table has two columns of text, of like length, and one of many different numbers.
+
+    By its name a score of the two, or they are called sentences: else it is one of a property.
+    """
     if modality not in ("text", "pairs") or labels is not None:
         return False
-    try:
-        found = _scored(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
+    found = _scored(source)
     if found is None or found[0].scores is None:
+        return False
+    named = found[0].scores[1].strip().lower() in SCORES
+    if not named and {part.lower() for part in found[1]} not in COLUMNS:
         return False
     rows = [found[0].read(i) for i in range(min(len(found[0]), 200))]
     words = [sum(len(row[part][0].split()) for row in rows) for part in found[1]]

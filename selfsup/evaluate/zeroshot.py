@@ -50,12 +50,11 @@ class ZeroShot(Told):
         return "\n".join([self.verdict, "", columns(rows, width=100), "", *self._told["notes"]])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Labelled samples that are no pairs, for an encoder of such."""
-    if modality != "pairs":
+    if modality != "pairs" or source.content == "pairs":
         return False
-    source = open_source(data)
-    return source.content != "pairs" and (labels is not None or source.labels() is not None)
+    return labels is not None or source.labels() is not None
 
 
 def evaluate_task(
