@@ -434,6 +434,6 @@ def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[s
         simple = dict.fromkeys(g["control"] for g in gains if str(g["horizon"]) in own)
         told += f"untrained, but not certainly over {' and '.join(simple)}"
     if behind:
-        told += f"; {' and '.join(sorted(behind))} is better"
+        told += f"; {' and '.join(sorted(behind))} {'are' if len(behind) > 1 else 'is'} better"
         told += " elsewhere" if sure else ""
     return {"gain": bool(sure), "sentence": f"{told} (MSE {first} ahead: {shown})."}

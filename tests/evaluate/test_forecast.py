@@ -175,6 +175,9 @@ def test_too_few_blocks_say_nothing_for_certain(waves, monkeypatch):
     said = forecast.verdict([told], scores)
     assert not said["gain"] and "helps" not in said["sentence"] and "better" not in said["sentence"]
     own = {"value": 1.0, "low": 0.5, "high": 1.5}
+    lost = [{**told, "high": -0.1, "control": of} for of in (forecast.LINEAR, "untrained")]
+    assert "untrained are better" in forecast.verdict(lost, scores)["sentence"]
+    assert "DLinear) is better" in forecast.verdict(lost[:1], scores)["sentence"]
     said = forecast.verdict([told | {"over_untrained": own}], scores)
     assert not said["gain"] and f"not certainly over {forecast.LINEAR} (MSE" in said["sentence"]
 

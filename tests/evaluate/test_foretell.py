@@ -115,7 +115,7 @@ def test_a_model_that_knows_the_world_foretells_it(parted):
 
 
 def test_untrained_networks_are_no_straw_men_of_a_world_model(parted):
-    """Their vectors and the actions teach a regression; no predictor of random weights is rolled."""
+    """Vectors and actions teach a regression; no predictor of random weights is rolled out."""
     made = judge(parted, (1, 4))
     plain = {h: made.errors(h)[foretell.UNTRAINED] for h in (1, 4)}
     solved = []
