@@ -28,6 +28,7 @@ from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED, data_of, fresh
 from .pairing import DEPTHS, NETWORKS, Pairing, chance_row, judged, ranked, scored
 from .result import keep
+from .words import by_words
 
 MOST, FEWEST = 2000, 2 * max(DEPTHS)  # documents
 SHORTEST = 8  # tokens of a half
@@ -81,7 +82,9 @@ def evaluate_task(
             console.progress(f"documents: untrained network {i + 1}")
             found[UNTRAINED].append(alike(fresh(encoder, mix(seed, i)), first, then))
         console.progress("documents: TF-IDF")
-        found[CLASSICAL] = [by_words([modality.decode(half) for half in first + then])]
+        x = by_words([modality.decode(half) for half in first + then], WORDS, 2)
+        cosine = x[: len(first)] @ x[len(first) :].T
+        found[CLASSICAL] = [torch.from_numpy(cosine.toarray())]
         wanted = torch.eye(len(first), dtype=torch.bool)
         scores: list[dict[str, Any]] = []
         outcomes: dict[str, np.ndarray] = {}
@@ -145,12 +148,3 @@ def alike(network: LoadedEncoder, first: Halves, then: Halves) -> Float[Tensor, 
     x = torch.cat(parts).double()
     x = normalize(x - x.mean(0), dim=-1)
     return x[: len(first)] @ x[len(first) :].T
-
-
-def by_words(texts: list[str]) -> Float[Tensor, "n n"]:
-    """Cosine of words and pairs of words, the rarer the weightier."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counter = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=WORDS)
-    x, n = counter.fit_transform(texts), len(texts) // 2
-    return torch.from_numpy((x[:n] @ x[n:].T).toarray())

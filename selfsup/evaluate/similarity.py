@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from torch.nn.functional import cosine_similarity
 
 from ..console import Console
@@ -25,9 +24,11 @@ from .regress import gained, ranks
 from .result import keep
 from .scored import Scored, best_control, conclude
 from .split import TEST
+from .words import by_words
 
 NETWORKS = 3
 CLASSICAL = "TF-IDF"
+WORDS = r"(?u)\b\w+\b"
 SCORES = ("score", "similarity", "similarity_score")
 COLUMNS = ({"sentence1", "sentence2"}, {"sentence_1", "sentence_2"}, {"text1", "text2"})
 ALIKE = 3.0  # times as many words in one column as in the other: else they are title and text
@@ -116,8 +117,10 @@ def evaluate_task(
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
                 several[UNTRAINED].append(cosines(fresh(encoder, mix(seed, i)).seeing("text")))
-        texts = [[modality.text(source.read(i)[part][0]) for i in rows.tolist()] for part in parts]
-        several[CLASSICAL] = [_tfidf(*texts)]
+        texts = [modality.text(source.read(i)[part][0]) for part in parts for i in rows.tolist()]
+        words = by_words(texts, WORDS)
+        cosine = words[: len(rows)].multiply(words[len(rows) :]).sum(1)
+        several[CLASSICAL] = [np.asarray(cosine).ravel()]
     y = ranks(values[rows])
     placed = {of: np.stack([ranks(x) for x in each]) for of, each in several.items()}
     scores = {of: [{"spearman": float((x * y).mean())} for x in each]
@@ -137,16 +140,3 @@ def evaluate_task(
     )  # fmt: skip
     keep(run if write else None, "similarity", result)
     return result
-
-
-def _tfidf(one: list[str], other: list[str]) -> Float[np.ndarray, " n"]:
-    """Of single words, weighed by how rare they are in all of these texts."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counter = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    try:
-        counter.fit([*one, *other])
-    except ValueError:  # no words at all
-        return np.zeros(len(one))
-    x, y = counter.transform(one), counter.transform(other)
-    return np.asarray(x.multiply(y).sum(1)).ravel()  # their rows have length one
