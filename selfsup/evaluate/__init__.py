@@ -19,7 +19,7 @@ from ..load import LoadedEncoder, load
 from ..stop import stop
 from . import adapted, knn, tasks
 from .judge import Judge
-from .result import Evaluation
+from .result import Evaluation, home_of
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -64,13 +64,13 @@ def evaluate(
     """
     console = console or Console()
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
-    task = task or tasks.chosen(run, encoder, data, labels)
+    task = task or tasks.chosen(run, encoder, data, labels, follow_links)
     if task != tasks.CLASSIFY:
         given = {"templates": templates, "old": old}  # each for one task alone
         own = {key: value for key, value in given.items() if value}
         return tasks.find(task).evaluate_task(
-            run if write else encoder, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed,
-            cache=cache, follow_links=follow_links, console=console, **own,
+            run, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed, cache=cache,
+            follow_links=follow_links, write=write, console=console, **own,
         )  # fmt: skip
     start, notes = adapted.before(run, old)
     with stop.installed():
@@ -105,7 +105,7 @@ def evaluate(
                     encoder, start, old, seed=seed, cache=cache, follow_links=follow_links,
                     console=console,
                 )  # fmt: skip
-            home = _home(run)
+            home = home_of(run)
             told = judge.conclude(home)
             counts = store.counts()
         told["data"] |= counts | {"skipped_reasons": ledger.counts()}
@@ -124,11 +124,3 @@ def evaluate(
         if write and home is not None:
             judge.keep(home, told)
         return result
-
-
-def _home(run: Any) -> Path | None:
-    """The folder of a run, where an evaluation is kept; None for exports and loaded encoders."""
-    if isinstance(run, LoadedEncoder):
-        return None
-    folder = Path(getattr(run, "path", run))
-    return folder if (folder / "checkpoints").is_dir() else None

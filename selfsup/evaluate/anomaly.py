@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 
 from ..console import Console, duration
-from ..data import open_source
+from ..data import Source, open_source
 from ..data.series import ID_COLUMNS, Recordings, moments
 from ..data.tables import PATH_COLUMNS, matched
 from ..errors import SelfsupError
@@ -47,16 +47,13 @@ HEADS = {"average_precision": 3, "f1": 3, "f1_pa_k": 3, "f1_adjusted": 3, "windo
          "false_alarms": 1}  # fmt: skip
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Steps of a recording are marked as normal or not, in the data or in a file of windows."""
     if modality != "series":
         return False
     if labels is not None:
         return Path(labels).is_file() and _listed(Path(labels)) is not None
-    try:
-        found = getattr(open_source(data), "found_series", None)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
+    found = getattr(source, "found_series", None)
     return found is not None and any(marks is not None and marks.any() for marks in found.marks)
 
 
@@ -68,6 +65,7 @@ def evaluate_task(
     seeds: int = NETWORKS,
     seed: int = 0,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -124,7 +122,7 @@ def evaluate_task(
         began,
     )  # fmt: skip
     result.to_json()["scores"][0] |= {"low": spread.low, "high": spread.high}
-    keep(run, "anomaly", result)
+    keep(run if write else None, "anomaly", result)
     return result
 
 

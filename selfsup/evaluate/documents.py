@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.store import Store
 from ..errors import SelfsupError
 from ..inference import Fast
@@ -28,6 +28,7 @@ from ..stop import stop
 from .controls import PRETRAINED, UNTRAINED, data_of, fresh
 from .pairing import DEPTHS, NETWORKS, Pairing, chance_row, judged, ranked, scored
 from .result import keep
+from .words import by_words
 
 MOST, FEWEST = 2000, 2 * max(DEPTHS)  # documents
 SHORTEST = 8  # tokens of a half
@@ -39,7 +40,7 @@ WORDS = r"(?u)\b\w+\b|[^\w\s]"
 Halves = list[np.ndarray]  # tokens
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Only where nothing is foretold, as `tasks.chosen` finds out, or on request."""
     return False
 
@@ -52,6 +53,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Pairing:
@@ -80,7 +82,9 @@ def evaluate_task(
             console.progress(f"documents: untrained network {i + 1}")
             found[UNTRAINED].append(alike(fresh(encoder, mix(seed, i)), first, then))
         console.progress("documents: TF-IDF")
-        found[CLASSICAL] = [by_words([modality.decode(half) for half in first + then])]
+        x = by_words([modality.decode(half) for half in first + then], WORDS, 2)
+        cosine = x[: len(first)] @ x[len(first) :].T
+        found[CLASSICAL] = [torch.from_numpy(cosine.toarray())]
         wanted = torch.eye(len(first), dtype=torch.bool)
         scores: list[dict[str, Any]] = []
         outcomes: dict[str, np.ndarray] = {}
@@ -104,7 +108,7 @@ def evaluate_task(
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
     result = Pairing(told)
-    keep(run, "documents", result)
+    keep(run if write else None, "documents", result)
     return result
 
 
@@ -144,12 +148,3 @@ def alike(network: LoadedEncoder, first: Halves, then: Halves) -> Float[Tensor, 
     x = torch.cat(parts).double()
     x = normalize(x - x.mean(0), dim=-1)
     return x[: len(first)] @ x[len(first) :].T
-
-
-def by_words(texts: list[str]) -> Float[Tensor, "n n"]:
-    """Cosine of words and pairs of words, the rarer the weightier."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counter = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=WORDS)
-    x, n = counter.fit_transform(texts), len(texts) // 2
-    return torch.from_numpy((x[:n] @ x[n:].T).toarray())

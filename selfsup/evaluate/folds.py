@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -36,13 +36,10 @@ FOLDS, NETWORKS = 10, 3
 FEW, DRAWS = (1, 5, 10), 3  # labels per class, each drawn so often in every fold
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """The data name folds, and no other parts."""
-    try:
-        source = open_source(data, labels=labels)
-        return source.splits() is None and bool(getattr(source, "folds", list)())
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
+    source = open_source(source, labels=labels)
+    return source.splits() is None and bool(getattr(source, "folds", list)())
 
 
 def evaluate_task(
@@ -55,6 +52,7 @@ def evaluate_task(
     old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Rounds:
@@ -146,7 +144,7 @@ def evaluate_task(
         began,
         curve,
     )
-    keep(run, "folds", result)
+    keep(run if write else None, "folds", result)
     return result
 
 

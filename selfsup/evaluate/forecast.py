@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..console import Console, columns, duration
-from ..data import open_source
+from ..data import Source, open_source
 from ..data.outcome import BadSample
 from ..data.series import Recordings, SeriesSource
 from ..errors import SelfsupError
@@ -74,15 +74,10 @@ class Forecast(Told):
         return f"{self.verdict}\n\n{columns(rows)}\n\n" + "\n".join(self._told["notes"])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Series without classes are to be foretold."""
-    if labels is not None or modality != "series":
-        return False
-    try:
-        source = open_source(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
-    return isinstance(source, SeriesSource) and source.labels() is None
+    known = modality == "series" and isinstance(source, SeriesSource)
+    return known and labels is None and source.labels() is None
 
 
 def evaluate_task(
@@ -125,8 +120,7 @@ def evaluate_task(
                     " The network has learned from those that test, too."
                 )
         told = Forecast(found)
-        if write:
-            keep(run, "forecast", told)
+        keep(run if write else None, "forecast", told)
         return told
 
 
@@ -437,8 +431,9 @@ def verdict(gains: list[dict[str, Any]], scores: list[dict[str, Any]]) -> dict[s
         told = f"Pretraining helps forecasts {', '.join(sure)} steps ahead"
     elif own:
         told = f"Pretraining helps forecasts {', '.join(own)} steps ahead over the same network "
-        told += "untrained, but frozen features are not what to forecast from here"
+        simple = dict.fromkeys(g["control"] for g in gains if str(g["horizon"]) in own)
+        told += f"untrained, but not certainly over {' and '.join(simple)}"
     if behind:
-        told += f"; {' and '.join(sorted(behind))} is better"
+        told += f"; {' and '.join(sorted(behind))} {'are' if len(behind) > 1 else 'is'} better"
         told += " elsewhere" if sure else ""
     return {"gain": bool(sure), "sentence": f"{told} (MSE {first} ahead: {shown})."}

@@ -2,14 +2,16 @@
 
 A world model rolls the vector of the start forward by the actions, and one ridge regression, which
 reads observations from vectors, says what would be seen there. An encoder without such a predictor
-has a ridge regression a horizon, on its vector of the start and the actions. Beside each: the same
-networks untrained, linear dynamics (a ridge regression on the start's observation and the actions),
-and the observation of the start, carried on.
+has a ridge regression a horizon, on its vector of the start and the actions. Beside each: encoders
+untrained, with such regressions (a predictor of random weights leads anywhere: nothing to beat),
+linear dynamics (a ridge regression on the start's observation and the actions), and the observation
+of the start, carried on.
 """
 
+import math
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..console import Console
-from ..data import open_source
+from ..data import Source, open_source
 from ..data.fields import unpack_one
 from ..data.outcome import BadSample
 from ..data.trajectories import STRETCH, Trajectories
@@ -43,7 +45,9 @@ from .split import by_name
 HORIZONS = (1, 4, 15)
 LINEAR, LAST = "linear dynamics", "last observation"
 NETWORKS = 3  # untrained ones
-MOST = 20_000  # steps that are read of each part; whole episodes
+MOST = 20_000  # steps that are read of each part
+NUMBERS = 1 << 26  # in the observations of these: 256 MiB where they are floating point
+SHARED = 10  # episodes of each part, at least, that share these steps
 TEACH, TEST = 4000, 1000  # starts, at most
 LEAST = 20  # starts of each part
 COMPONENTS = 32  # of pictures
@@ -66,15 +70,10 @@ class Known(NamedTuple):
     left: Int64[np.ndarray, " n"]
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Trajectories without classes are to be foretold."""
-    if labels is not None or modality != "trajectory":
-        return False
-    try:
-        source = open_source(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
-    return isinstance(source, Trajectories) and source.labels() is None
+    known = modality == "trajectory" and isinstance(source, Trajectories)
+    return known and labels is None and source.labels() is None
 
 
 def evaluate_task(
@@ -84,6 +83,7 @@ def evaluate_task(
     horizons: Sequence[int] = HORIZONS,
     seeds: int = NETWORKS,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Forecast:
@@ -104,7 +104,7 @@ def evaluate_task(
             )  # fmt: skip
         count = max(2, min(seeds, NETWORKS))
         told = Forecast(Judge(run, encoder, source, tuple(horizons), count, console).found())
-        keep(run, "foretell", told)
+        keep(run if write else None, "foretell", told)
         return told
 
 
@@ -137,7 +137,7 @@ class Judge:
                 f"each part; there are {' and '.join(str(len(a)) for a in self.starts)}",
             )  # fmt: skip
         *self.seen, self.unit = targets(*(part.seen for part in self.parts))
-        self.predictors = predictors_of(run, networks)
+        self.predictor = predictor_of(run)
         self.vectors = []
         for i in range(networks + 1):
             console.progress(f"foretell: {f'untrained network {i}' if i else 'the encoder'}")
@@ -164,7 +164,7 @@ class Judge:
             told["sentence"] += " The network has learned from the episodes that test, too."
         counts = [len(at) for at in self.starts]
         how = "The vector of the start is rolled forward by the run's predictor"
-        if self.predictors[0] is None:
+        if self.predictor is None:
             how = "Ridge regression on the vector of the start and the actions: there is no "
             how += "predictor"
         units = "episodes"
@@ -177,7 +177,7 @@ class Judge:
             f"{units}; fewer than {FEWEST} say nothing for certain.",
         ]
         pictures = self.parts[0].seen
-        if self.predictors[0] is not None and pictures.ndim == 4 and Rooms.shows(pictures[:64]):
+        if self.predictor is not None and pictures.ndim == 4 and Rooms.shows(pictures[:64]):
             path = getattr(self.run, "path", self.run)
             notes.append(f"These are the rooms, where it can act: selfsup plan {path}")
         return {
@@ -204,19 +204,25 @@ class Judge:
             return read(x, later[0], x_test)
 
         found: dict[str, list[Tensor]] = {PRETRAINED: [], UNTRAINED: []}
-        for i, (predictor, vectors) in enumerate(zip(self.predictors, self.vectors, strict=True)):
+        for i, vectors in enumerate(self.vectors):
             z = [v[np.isin(start, a)] for v, start, a in zip(vectors, self.starts, at, strict=True)]
-            if predictor is None:
-                guess = regressed(z)
-            else:
+            if i == 0 and self.predictor is not None:
                 with torch.inference_mode():
-                    ahead = predictor.rollout(z[1], actions[1])[:, -1]
-                guess = read(vectors[0], self.seen[0][self.starts[0]], ahead)
+                    ahead = self.predictor.rollout(z[1], actions[1])[:, -1]
+                weight, bias = self.reading
+                guess = ahead.double() @ weight + bias
+            else:
+                guess = regressed(z)
             found[UNTRAINED if i else PRETRAINED].append(guess)
         found |= {LINEAR: [regressed(now)], LAST: [now[1]]}
         truth = later[1][:, None].numpy()
         return {of: [wrong(guess[:, None].numpy(), truth) for guess in guesses]
                 for of, guesses in found.items()}  # fmt: skip
+
+    @cached_property
+    def reading(self) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
+        """What reads observations from the encoder's vectors, at any horizon."""
+        return ridge(self.vectors[0][0], self.seen[0][self.starts[0]], shuffled=False)
 
 
 # ---- what teaches and what tests ---------------------------------------------------------------
@@ -247,9 +253,14 @@ def divided(source: Trajectories, run: Any) -> tuple[list[Span], list[Span], str
 def known(
     source: Trajectories, modality: Trajectory, spans: list[Span], cut: int | None = None
 ) -> Known:
-    """The steps of episodes, as many as are read, in units of whole episodes or of `cut` steps."""
+    """The steps of episodes, as many as are read, in units of whole episodes or of `cut` steps.
+
+    Of episodes too long to be read in whole, the first steps: one would leave no room for others.
+    """
     seen, done, unit, left = [], [], [], []
     count, units = 0, 0
+    most = max(min(MOST, NUMBERS // math.prod(modality.shape)), 1)
+    share = -(-most // min(len(spans), SHARED))
     for place in order(SEED, 2, len(spans)).tolist():
         stop.check()
         number, low, high = spans[place]
@@ -257,6 +268,7 @@ def known(
             fields = unpack_one(modality.read(source.episode(number))[:, 0, 0])
         except BadSample:
             continue
+        high = min(high, low + share)
         x, u = (fields[name][low:high] for name in ("observation", "action"))
         at = np.arange(len(u))
         own = at // cut if cut else np.zeros_like(at)
@@ -266,7 +278,7 @@ def known(
         left.append(np.minimum((own + 1) * cut if cut else len(u), len(u)) - at - 1)
         units += int(own.max(initial=-1)) + 1
         count += len(u)
-        if count >= MOST:
+        if count >= most:
             break
     if not seen:
         raise SelfsupError(
@@ -306,8 +318,8 @@ def targets(
         return scale(x), scale(x_test), "numbers scaled by their deviation"
     mean = x.mean(0)
     axes = principal(x[drawn(np.ones(len(x)), TEACH // 4)] - mean, COMPONENTS)
-    y, y_test = ((a - mean) @ axes for a in (x, x_test))
-    share = float(y.square().sum() / (x - mean).square().sum())
+    y, y_test = (torch.cat([(b - mean) @ axes for b in a.split(BATCH)]) for a in (x, x_test))
+    share = float(y.square().mean(0).sum() / x.var(0, correction=0).sum())
     what = f"{axes.shape[1]} principal components of the pictures, {100 * share:.0f} % of their "
     level = y.square().mean().sqrt()
     return y / level, y_test / level, what + "variance, relative to it"
@@ -327,17 +339,11 @@ def seen_by(encoder: LoadedEncoder, seen: np.ndarray) -> Float[Tensor, "n d"]:
     return torch.cat(found)
 
 
-def predictors_of(run: Any, count: int) -> list[Any]:
-    """The run's own and `count` of random weights; None for each where it has none."""
-    chosen = settings_of(run)
-    if chosen is None or not foretells(built(home := Run.open(run))):
-        return [None] * (count + 1)
-    found = [model_of(home).predictor]
-    for i in range(count):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(SEED, i))
-            found.append(built(home).eval().predictor)
-    return found
+def predictor_of(run: Any) -> Any:
+    """The run's own, None where it has none."""
+    if settings_of(run) is None or not foretells(built(home := Run.open(run))):
+        return None
+    return model_of(home).predictor
 
 
 def read(

@@ -8,7 +8,6 @@ them, which bounds the likelihood of the whole text from above (Sahoo et al., 20
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from ..ragged import Ragged
 from ..randomness import mix
 from ..stems import MASK
 from ..stop import stop
+from .result import home_of
 
 MLM, MDLM = "mlm", "mdlm"
 SHARE = 0.15
@@ -40,7 +40,7 @@ class Namer(NamedTuple):
 
 def names(run: Any, encoder: LoadedEncoder) -> bool:
     """The head of mlm is in the folder of a run alone; mdlm names by the encoder itself."""
-    return encoder.card.method == MDLM or (encoder.card.method == MLM and _home(run) is not None)
+    return encoder.card.method == MDLM or (encoder.card.method == MLM and home_of(run) is not None)
 
 
 def namer(run: Any, encoder: LoadedEncoder, seed: int | None = None) -> Namer:
@@ -48,7 +48,7 @@ def namer(run: Any, encoder: LoadedEncoder, seed: int | None = None) -> Namer:
     if encoder.card.method == MDLM:
         network: Any = (encoder if seed is None else encoder.untrained(seed)).encoder
         return Namer(network.to(encoder.device), partial(_without_mask, network))
-    home = _home(run)
+    home = home_of(run)
     assert home is not None, "asked for by `names`"
     if seed is None:
         method = load_method(home, encoder.card, encoder.modality)[0]
@@ -120,10 +120,3 @@ def _without_mask(network: Any, states: Float[Tensor, "k d"]) -> Float[Tensor, "
     """No token is MASK (SUBS, section 3.2.3 of the paper)."""
     logits = network.logits(states).float()
     return logits.masked_fill(torch.arange(logits.shape[-1], device=logits.device) == MASK, -1e30)
-
-
-def _home(run: Any) -> Path | None:
-    if isinstance(run, LoadedEncoder):
-        return None
-    home = Path(getattr(run, "path", run))
-    return home if (home / "checkpoints").is_dir() else None

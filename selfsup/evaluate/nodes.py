@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix
@@ -32,7 +32,7 @@ PROBES, NETWORKS = 20, 3
 EPOCHS, RATE, DECAY = 300, 1e-2, 1e-4
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Only on request: classification looks at the nodes of a graph too, on the same split."""
     return False
 
@@ -47,6 +47,7 @@ def evaluate_task(
     probes: int = PROBES,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Rounds:
@@ -101,7 +102,7 @@ def evaluate_task(
         source.place,
         began,
     )
-    keep(run, "nodes", result)
+    keep(run if write else None, "nodes", result)
     return result
 
 

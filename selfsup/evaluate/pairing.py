@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..console import Console, columns
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.batch import Batch
 from ..data.copies import content_print
 from ..data.pairs import HELD_OUT, PairSource, tables
@@ -78,11 +78,10 @@ class Pairing(Told):
         return rows[direction, of][f"recall_{depth}"]["value"]
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Pairs are to find each other, also in the columns of a table that nobody labelled."""
     if modality != "pairs" or labels is not None:
         return False
-    source = open_source(data)
     return source.content == "pairs" or bool(tables(source) and source.labels() is None)
 
 
@@ -94,6 +93,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Pairing:
@@ -160,7 +160,7 @@ def evaluate_task(
             "seconds": round(time.monotonic() - began, 1),
         }  # fmt: skip
     result = Pairing(told)
-    keep(run, "retrieve", result)
+    keep(run if write else None, "retrieve", result)
     return result
 
 

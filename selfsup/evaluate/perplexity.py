@@ -70,11 +70,11 @@ class Perplexity(Told):
         return "\n".join([*told, "", *self._told["notes"]])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Text without labels can only be foretold."""
     if modality != "text" or labels is not None:
         return False
-    found = open_source(data).labels()
+    found = source.labels()
     return found is None or not (found[0] >= 0).any()
 
 
@@ -92,6 +92,7 @@ def evaluate_task(
     old: str | Path | None = None,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Perplexity:
@@ -175,7 +176,7 @@ def evaluate_task(
     told["data"] = {"place": source.place, "fingerprint": source.fingerprint()}
     told["seconds"] = round(time.monotonic() - began, 1)
     result = Perplexity(told)
-    keep(run, "perplexity", result)
+    keep(run if write else None, "perplexity", result)
     return result
 
 
@@ -328,7 +329,9 @@ def _adapted(
         before = load(start)
     except SelfsupError as error:
         return [], [f"The run that this one started from cannot be loaded: {error.what}."]
-    same = before.card.method == encoder.card.method and before.size == encoder.size
+    same = before.card.method == encoder.card.method
+    if encoder.card.method == masked.MLM:  # what is hidden depends on the windows
+        same = same and before.size == encoder.size
     if not (same and foretells(start, before)):
         return [], [f"{start.name} foretells in another way than this run: no comparison."]
 

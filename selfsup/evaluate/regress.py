@@ -45,12 +45,9 @@ HEADS = {"spearman": 3, "r2": 3, "rmse": 3}
 Parts = list[tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]]
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Labels are many different numbers: with fractions, or hardly one like another."""
-    try:
-        found = numbers_of(open_source(data, labels=labels))
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
+    found = numbers_of(open_source(source, labels=labels))
     if found is None:
         return False
     values = found[0][np.isfinite(found[0])]
@@ -80,6 +77,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -147,7 +145,7 @@ def evaluate_task(
         "regress", "Spearman", HEADS, scores, control, gain, notes, encoder, source.place, began,
         curve,
     )  # fmt: skip
-    keep(run, "regress", result)
+    keep(run if write else None, "regress", result)
     return result
 
 

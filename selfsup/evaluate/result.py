@@ -179,11 +179,19 @@ def gained(found: dict[str, dict[str, Any]], percent: bool = True) -> str:
     return ", ".join(told)
 
 
+def home_of(run: Any) -> Path | None:
+    """The folder of a run, where evaluations are kept; None for exports and loaded encoders."""
+    home = getattr(run, "path", run)
+    if not isinstance(home, str | Path) or not (Path(home) / "checkpoints").is_dir():
+        return None
+    return Path(home)
+
+
 def keep(run: Any, task: str, found: Told) -> None:
     """evaluation-TASK.json in the run's folder, where there is one: what was found, and as text."""
     from ..run import Run
 
-    home = getattr(run, "path", run)  # a loaded encoder has no folder to write into
-    if isinstance(home, str | Path) and (Path(home) / "checkpoints").is_dir():
+    home = home_of(run)
+    if home is not None:
         told = found.to_json() | {"task": task, "text": str(found)}
         Run.open(home).write_json(f"evaluation-{task}.json", told)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from torch.nn.functional import cosine_similarity
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.pairs import PairTable, Part, as_pairs, sentences
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -25,22 +24,29 @@ from .regress import gained, ranks
 from .result import keep
 from .scored import Scored, best_control, conclude
 from .split import TEST
+from .words import by_words
 
 NETWORKS = 3
 CLASSICAL = "TF-IDF"
+WORDS = r"(?u)\b\w+\b"
+SCORES = ("score", "similarity", "similarity_score")
+COLUMNS = ({"sentence1", "sentence2"}, {"sentence_1", "sentence_2"}, {"text1", "text2"})
 ALIKE = 3.0  # times as many words in one column as in the other: else they are title and text
 FEWEST = 10  # rows
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
-    """A table has two columns of text, of like length, and one of many different numbers."""
+def suits(modality: str, source: Source, labels: Any) -> bool:
+    """A table has two columns of text, of like length, and one of many different numbers.
+
+    By its name a score of the two, or they are called sentences: else it is one of a property.
+    """
     if modality not in ("text", "pairs") or labels is not None:
         return False
-    try:
-        found = _scored(data)
-    except SelfsupError:
-        return False  # what is wrong is said when the data are read for the task
+    found = _scored(source)
     if found is None or found[0].scores is None:
+        return False
+    named = found[0].scores[1].strip().lower() in SCORES
+    if not named and {part.lower() for part in found[1]} not in COLUMNS:
         return False
     rows = [found[0].read(i) for i in range(min(len(found[0]), 200))]
     words = [sum(len(row[part][0].split()) for row in rows) for part in found[1]]
@@ -66,6 +72,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -110,8 +117,10 @@ def evaluate_task(
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
                 several[UNTRAINED].append(cosines(fresh(encoder, mix(seed, i)).seeing("text")))
-        texts = [[modality.text(source.read(i)[part][0]) for i in rows.tolist()] for part in parts]
-        several[CLASSICAL] = [_tfidf(*texts)]
+        texts = [modality.text(source.read(i)[part][0]) for part in parts for i in rows.tolist()]
+        words = by_words(texts, WORDS)
+        cosine = words[: len(rows)].multiply(words[len(rows) :]).sum(1)
+        several[CLASSICAL] = [np.asarray(cosine).ravel()]
     y = ranks(values[rows])
     placed = {of: np.stack([ranks(x) for x in each]) for of, each in several.items()}
     scores = {of: [{"spearman": float((x * y).mean())} for x in each]
@@ -129,18 +138,5 @@ def evaluate_task(
         "similarity", "Spearman", {"spearman": 3}, scores, control, gain, notes, encoder,
         source.place, began,
     )  # fmt: skip
-    keep(run, "similarity", result)
+    keep(run if write else None, "similarity", result)
     return result
-
-
-def _tfidf(one: list[str], other: list[str]) -> Float[np.ndarray, " n"]:
-    """Of single words, weighed by how rare they are in all of these texts."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    counter = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    try:
-        counter.fit([*one, *other])
-    except ValueError:  # no words at all
-        return np.zeros(len(one))
-    x, y = counter.transform(one), counter.transform(other)
-    return np.asarray(x.multiply(y).sum(1)).ravel()  # their rows have length one

@@ -1,7 +1,7 @@
 """What an encoder can be judged by, beside classes: `selfsup evaluate RUN DATA --task NAME`.
 
 A task is a file here with `evaluate_task(run, data, **options)`, which gives something with
-`verdict`, `to_json()` and a text, and `suits(modality, data, labels)`: whether it is what the
+`verdict`, `to_json()` and a text, and `suits(modality, source, labels)`: whether it is what the
 data are made for.
 """
 
@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from ..console import did_you_mean
+from ..data import open_source
 from ..errors import SelfsupError
 from ..load import LoadedEncoder
 
@@ -44,16 +45,28 @@ def find(name: str) -> Any:
     return import_module(f"{__package__}.{TASKS[name]}")
 
 
-def chosen(run: Any, encoder: LoadedEncoder, data: Any, labels: Any) -> str:
+def chosen(
+    run: Any, encoder: LoadedEncoder, data: Any, labels: Any, follow_links: bool = False
+) -> str:
     """What is suggested, or what this encoder can do in its place."""
-    name = suggested(encoder.modality.name, data, labels)
+    name = suggested(encoder.modality.name, data, labels, follow_links)
     foretold = name != "perplexity" or find(name).foretells(run, encoder)
     return name if foretold else "documents"
 
 
-def suggested(modality: str, data: Any, labels: Any) -> str:
-    """The task that the data are made for, as the tasks themselves say."""
+def suggested(modality: str, data: Any, labels: Any, follow_links: bool = False) -> str:
+    """The task that the data are made for, as the tasks themselves say.
+
+    What is wrong with the data is said when they are read for the task.
+    """
+    try:
+        source = open_source(data, follow_links=follow_links)
+    except SelfsupError:
+        return CLASSIFY
     for name in TASKS:
-        if find(name).suits(modality, data, labels):
-            return name
+        try:
+            if find(name).suits(modality, source, labels):
+                return name
+        except SelfsupError:
+            continue
     return CLASSIFY

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..console import Console
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.proteins import Fasta, marks
 from ..data.store import Store
 from ..data.tables import TRAIN
@@ -44,9 +44,13 @@ BASELINE = f"one-hot letters, {2 * NEIGHBOURS + 1} of them"
 ENDINGS = (".fasta", ".fa", ".faa")
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Labels in FASTA."""
-    return labels is not None and str(labels).lower().endswith(ENDINGS)
+    return labels is not None and _is_fasta(labels)
+
+
+def _is_fasta(labels: Any) -> bool:
+    return str(labels).lower().endswith(ENDINGS)
 
 
 def evaluate_task(
@@ -58,6 +62,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> Scored:
@@ -71,7 +76,7 @@ def evaluate_task(
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         if not hasattr(encoder.encoder, "logits"):
             raise SelfsupError("E202", f"{encoder.card.name} has no vector for each token")
-        if labels is None or not suits("", data, labels):
+        if labels is None or not _is_fasta(labels):
             raise SelfsupError(
                 "E501", "no labels of tokens", why="they are in a FASTA file with the same names",
                 do="give --labels classes.fasta",
@@ -131,7 +136,7 @@ def evaluate_task(
         "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
         encoder, source.place, began, _curve(fewer), _gains(fewer, seed),
     )  # fmt: skip
-    keep(run, "tokens", result)
+    keep(run if write else None, "tokens", result)
     return result
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .. import machine
 from ..console import Console, columns
-from ..data import open_source, open_store
+from ..data import Source, open_source, open_store
 from ..data.seen import seen_as
 from ..data.store import Store
 from ..data.tables import LABEL_COLUMNS, Table
@@ -75,11 +75,10 @@ class Transcription(Told):
         return "\n".join([self.verdict, "", table, "", *heard, "", *notes])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Transcribed recordings are to be transcribed."""
-    given = labels if labels is not None else data
-    table = Path(given) if isinstance(given, str | Path) else None
-    if modality != "audio" or table is None or table.suffix.lower() not in (".csv", ".tsv"):
+    table = Path(labels if labels is not None else source.place)
+    if modality != "audio" or table.suffix.lower() not in (".csv", ".tsv"):
         return False
     header = {name.strip().lower() for name in Table(table).header} if table.is_file() else set()
     return bool(header & set(TEXT_COLUMNS)) and not header & set(LABEL_COLUMNS)
@@ -96,6 +95,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
 ) -> Transcription:
     """Character and word error rates at several amounts of transcribed speech.
@@ -116,7 +116,7 @@ def evaluate_task(
             told = job.curve(amounts, max(1, seeds), 60 * minutes)
     told["seconds"] = round(time.monotonic() - began, 1)
     result = Transcription(told)
-    keep(run, "transcribe", result)
+    keep(run if write else None, "transcribe", result)
     return result
 
 

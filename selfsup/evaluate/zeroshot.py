@@ -50,12 +50,11 @@ class ZeroShot(Told):
         return "\n".join([self.verdict, "", columns(rows, width=100), "", *self._told["notes"]])
 
 
-def suits(modality: str, data: Any, labels: Any) -> bool:
+def suits(modality: str, source: Source, labels: Any) -> bool:
     """Labelled samples that are no pairs, for an encoder of such."""
-    if modality != "pairs":
+    if modality != "pairs" or source.content == "pairs":
         return False
-    source = open_source(data)
-    return source.content != "pairs" and (labels is not None or source.labels() is not None)
+    return labels is not None or source.labels() is not None
 
 
 def evaluate_task(
@@ -68,6 +67,7 @@ def evaluate_task(
     seed: int = 0,
     cache: str | Path | None = None,
     follow_links: bool = False,
+    write: bool = True,
     console: Console | None = None,
     **_: Any,
 ) -> ZeroShot:
@@ -127,7 +127,7 @@ def evaluate_task(
         told["templates"] = list(wanted)
         told["seconds"] = round(time.monotonic() - began, 1)
     result = ZeroShot(told)
-    keep(run, "zeroshot", result)
+    keep(run if write else None, "zeroshot", result)
     return result
 
 

@@ -43,8 +43,8 @@ def ask(
     name = encoder.modality.name
     if task is not None:
         task_class(task)  # E201 for an unknown one
+    source = open_source(data, follow_links=follow_links)
     if task == "segment" or (task is None and labels is not None and Path(labels).is_dir()):
-        source = open_source(data, follow_links=follow_links)
         folder = Path(labels if labels is not None else "")
         if labels is None or not folder.is_dir():
             raise _no_labels(source, "no folder of masks is given")
@@ -53,20 +53,17 @@ def ask(
         if not known.any():
             raise _no_labels(source, f"no mask in {folder} has the name of a picture")
         return Asked("segment", "the labels are masks", source, drawn, known, notes=tuple(notes))
-    if task == "transcribe" or (task is None and transcribe.suits(name, data, labels)):
-        source = open_source(data, follow_links=follow_links)
+    if task == "transcribe" or (task is None and transcribe.suits(name, source, labels)):
         texts, parts = transcribe.transcripts(source, Path(labels if labels is not None else data))
         known = np.array([bool(text) for text in texts])
         return Asked("transcribe", "the labels are texts", source, texts, known,
                      given=encode(part or None for part in parts))  # fmt: skip
-    if task == "forecast" or (task is None and forecast.suits(name, data, labels)):
-        source = open_source(data, follow_links=follow_links)
+    if task == "forecast" or (task is None and forecast.suits(name, source, labels)):
         if not isinstance(source, Recordings):
             raise _no_labels(source, "what is learned from series alone is forecasts of long ones")
         reason = "a recording without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
-    source = open_source(data, follow_links=follow_links, labels=labels)
-    source = seen_as(source, encoder.modality)
+    source = seen_as(open_source(source, labels=labels), encoder.modality)
     found = source.labels()
     numbers = _numbers(source, found)
     reason = "asked for"

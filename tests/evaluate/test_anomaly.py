@@ -178,7 +178,7 @@ def test_windows_come_from_files_in_three_forms(watched, tmp_path):
     }
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
-        assert anomaly.suits("series", str(watched), tmp_path / name)
+        assert anomaly.suits("series", open_source(str(watched)), tmp_path / name)
         (marks,) = anomaly.windows(tmp_path / name, source)
         assert np.flatnonzero(marks).tolist() == list(range(470, 482))  # both ends are in it
     untimed = tmp_path / "untimed.csv"

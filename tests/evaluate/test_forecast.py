@@ -1,13 +1,14 @@
 """Forecasts: the regression against scikit-learn's, and numbers that are known beforehand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
 from selfsup.console import Console
-from selfsup.data import open_source
+from selfsup.data import open_source, sources
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import forecast, tasks
 from selfsup.evaluate.interval import over_seeds
@@ -15,6 +16,8 @@ from selfsup.finetune.intervals import over_stretches
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.series import Series
 from selfsup.transfer.find import task_class
+
+open_folder = sources._open_folder
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +174,29 @@ def test_too_few_blocks_say_nothing_for_certain(waves, monkeypatch):
     scores = [{"horizon": 120, "of": "pretrained", "mse": 0.5}]
     said = forecast.verdict([told], scores)
     assert not said["gain"] and "helps" not in said["sentence"] and "better" not in said["sentence"]
+    own = {"value": 1.0, "low": 0.5, "high": 1.5}
+    lost = [{**told, "high": -0.1, "control": of} for of in (forecast.LINEAR, "untrained")]
+    assert "untrained are better" in forecast.verdict(lost, scores)["sentence"]
+    assert "DLinear) is better" in forecast.verdict(lost[:1], scores)["sentence"]
+    said = forecast.verdict([told | {"over_untrained": own}], scores)
+    assert not said["gain"] and f"not certainly over {forecast.LINEAR} (MSE" in said["sentence"]
 
 
 def test_the_task_is_suggested_by_the_data_and_short_ones_are_refused(waves, tmp_path):
     assert tasks.suggested("series", waves, None) == "forecast"
     assert tasks.suggested("series", waves, "labels.csv") == "classify"
     assert tasks.suggested("series", str(tmp_path), None) == "classify"
+    for modality in ("text", "pairs", "image"):  # nothing is there: told when it is read
+        assert tasks.suggested(modality, str(tmp_path), None) == "classify"
+    (tmp_path / "away").mkdir()
+    shutil.copy(waves, tmp_path / "away" / "waves.csv")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "waves.csv").symlink_to(tmp_path / "away" / "waves.csv")
+    linked, opened = str(tmp_path / "linked"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_open_folder", lambda *a: opened.append(a) or open_folder(*a))
+        assert tasks.suggested("series", linked, None, follow_links=True) == "forecast"
+    assert opened == [(linked, True)]  # once
     with pytest.raises(SelfsupError, match="E201"):
         tasks.find("forcast")
     short = tmp_path / "short.csv"

@@ -14,7 +14,7 @@ from selfsup.data import open_source
 from selfsup.environments.rooms import Rooms
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import foretell, tasks
-from selfsup.evaluate.ridge import STRENGTHS
+from selfsup.evaluate.ridge import STRENGTHS, ridge
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.trajectory import Trajectory
 from selfsup.report import report
@@ -107,11 +107,47 @@ def test_a_model_that_knows_the_world_foretells_it(parted):
                 z = np.concatenate([z[:, :2] @ TURN.T + u[:, step], z[:, 2:]], 1)
             return torch.from_numpy(((z - mean) / spread).astype(np.float32))[:, None]
 
-    made.predictors[0] = Truth()
+    made.predictor = Truth()
     made.vectors[0] = [y[at] for y, at in zip(made.seen, made.starts, strict=True)]
     off = made.errors(4)[foretell.PRETRAINED][0][0].mean()
     noise = (made.seen[1][made.at(4)[1], 2] - made.seen[1][made.at(4)[1] + 4, 2]).square().mean()
     assert off == pytest.approx(float(noise) / 3, rel=0.02)  # the noise, carried on
+
+
+def test_untrained_networks_are_no_straw_men_of_a_world_model(parted):
+    """Vectors and actions teach a regression; no predictor of random weights is rolled out."""
+    made = judge(parted, (1, 4))
+    plain = {h: made.errors(h)[foretell.UNTRAINED] for h in (1, 4)}
+    solved = []
+
+    class Wrong(torch.nn.Module):
+        def rollout(self, z, actions):
+            return 1e3 * torch.ones(len(z), actions.shape[1], z.shape[1])
+
+    made.predictor = Wrong()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foretell, "ridge", lambda *a, **k: solved.append(len(a[0])) or ridge(*a, **k))
+        for h in (1, 4):
+            found = made.errors(h)
+            for ours, theirs in zip(found[foretell.UNTRAINED], plain[h], strict=True):
+                np.testing.assert_array_equal(ours[0], theirs[0])
+            assert found[foretell.PRETRAINED][0][0].mean() > 10 * plain[h][0][0].mean()
+    assert len(solved) == 2 * 3 + 1  # two networks and linear dynamics a horizon; one reading
+
+
+def test_large_observations_are_few_steps_of_several_episodes(parted, monkeypatch):
+    made = judge(parted, (4,))
+    assert len(made.parts[0].seen) == 6 * 60
+    monkeypatch.setattr(foretell, "NUMBERS", 6 * 40 * 3)
+    few = judge(parted, (4,))
+    assert [len(part.seen) for part in few.parts] == [6 * 40, 5 * 48] and few.episodes == 5
+    assert few.parts[0].left[:40].tolist() == [*range(39, -1, -1)]
+    seen = np.random.default_rng(0).integers(0, 256, (600, 4, 4, 3), np.uint8)
+    x, y, told = foretell.targets(seen[:400], seen[400:])
+    flat = seen.reshape(600, -1) - seen[:400].reshape(400, -1).mean(0)
+    share = (np.linalg.svd(flat[:400])[1][:32] ** 2).sum() / (flat[:400] ** 2).sum()
+    assert f"{100 * share:.0f} %" in told and x.shape == (400, 32) and y.shape == (200, 32)
+    assert x.square().mean() == pytest.approx(1, abs=1e-4)
 
 
 def test_starts_stay_in_their_units_and_intervals_are_over_them(tmp_path):

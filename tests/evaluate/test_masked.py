@@ -8,7 +8,7 @@ import torch
 
 from selfsup.data import open_source, open_store
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import documents, masked, pairing, tasks
+from selfsup.evaluate import documents, masked, pairing, tasks, words
 from selfsup.load import Card, LoadedEncoder
 from selfsup.methods.mlm import MLM
 from selfsup.modalities.text import Text
@@ -85,8 +85,8 @@ def encoder(method=""):
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
     """Thirty documents that repeat a word of their own; one twice, one too short."""
-    words = [chr(97 + i % 26) * 2 + chr(97 + i // 26) + "xyz"[i % 3] for i in range(30)]
-    rows = [" ".join([word] * 8) for word in words]
+    own = [chr(97 + i % 26) * 2 + chr(97 + i // 26) + "xyz"[i % 3] for i in range(30)]
+    rows = [" ".join([word] * 8) for word in own]
     path = tmp_path_factory.mktemp("letters") / "letters.csv"
     path.write_text("\n".join(["text", *rows, rows[3], "short"]) + "\n")
     return path
@@ -119,6 +119,16 @@ def test_halves_find_each_other_by_their_words(letters):
     (letters.parent / "two.csv").write_text("text\n" + "a b c d e f g h i j\n" * 2)
     with pytest.raises(SelfsupError, match="E503"):
         documents.evaluate_task(one, letters.parent / "two.csv", cache=letters.parent)
+
+
+def test_halves_without_words_are_nothing_to_words(letters, tmp_path, monkeypatch):
+    for texts in ([" \n", "", "  "], []):
+        assert not words.by_words(texts, documents.WORDS, 2).toarray().any()
+    found = words.by_words(["a b", "b a", "c"], documents.WORDS, 2).toarray()
+    assert (found**2).sum(1) == pytest.approx(1) and 0 < found[0] @ found[1] < 1
+    monkeypatch.setattr(documents, "WORDS", "nothing like it")
+    found = documents.evaluate_task(encoder("simclr"), letters, seeds=2, cache=tmp_path)
+    assert found.recall("first half to second", 1, "TF-IDF") < 0.2
 
 
 def test_cosines_are_of_vectors_less_their_mean():

@@ -101,7 +101,7 @@ def test_what_is_suggested(tmp_path, molecules):
         texts = [f"a review of {i} words that differ {'very ' * (i % 5)}" for i in range(80)]
         rows = [f"{t},{v}" for t, v in zip(texts, values, strict=True)]
         path.write_text("\n".join(["text,label", *rows]) + "\n")
-        return regress.suits("text", path, None)
+        return regress.suits("text", open_source(path), None)
 
     assert table(range(80)) and table([i / 8 for i in range(80)])
     assert not table([i % 30 for i in range(80)])  # as many classes

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 import selfsup
+from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import similarity, tasks
 
@@ -70,10 +71,24 @@ def test_of_a_table_with_parts_the_one_that_tests(run, tmp_path):
 
 
 def test_other_tables_are_not_taken_for_it(run, tmp_path):
-    title_and_text, _, _ = table(tmp_path / "t.csv", longer=4)
-    assert not similarity.suits("text", title_and_text, None)
-    assert not similarity.suits("image", table(tmp_path / "u.csv")[0], None)
+    def suits(path, modality="text"):
+        return similarity.suits(modality, open_source(path), None)
+
+    alike, _, _ = table(tmp_path / "u.csv")
+    assert suits(alike) and not suits(alike, "image")
+    assert not suits(table(tmp_path / "t.csv", longer=4)[0])  # a title and a text
     one = write(tmp_path / "v.csv", [" ".join(WORDS[i:]) for i in range(12)])
-    assert not similarity.suits("text", one, None)
+    assert not suits(one)
+    rows = alike.read_text().split("\n", 1)[1]
+    for head, wanted in (
+        ("review,summary,target", "regress"),
+        ("review,summary,label", "regress"),
+        ("review,summary,value", "regress"),
+        ("review,summary,score", "similarity"),
+        ("review,summary,similarity_score", "similarity"),
+        ("Text1,Text2,label", "similarity"),
+    ):
+        (tmp_path / "w.csv").write_text(f"{head}\n{rows}")
+        assert tasks.suggested("text", tmp_path / "w.csv", None) == wanted, head
     with pytest.raises(SelfsupError, match="score"):
         similarity.evaluate_task(run, one)

@@ -74,10 +74,11 @@ class PairTable(PairSource):
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
         self._given = _column(first, SPLIT_COLUMNS, rows)
-        usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
+        numbers = (*NUMBER_COLUMNS, "similarity", "similarity_score")
+        usual = (*LABEL_COLUMNS, *numbers)
         names = [n for n in dict.fromkeys(chain(*rows)) if n.strip().lower() in usual]
         cells = {n: [None if (v := r.get(n)) is None else str(v) for r in first] for n in names}
-        self.scores = number_column(cells, NUMBER_COLUMNS)
+        self.scores = number_column(cells, numbers)
         if media:
             self._look_around()
 
