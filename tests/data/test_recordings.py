@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from selfsup.data import fields, open_source, open_store
+from selfsup.data import fields, open_source, open_store, recordings
 from selfsup.data.copies import without_copies
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
 from selfsup.evaluate.split import split
 from selfsup.modalities import find
+from selfsup.stop import Stopped, stop
 from tests.modalities.test_video import numbered, numbers, written
 
 RATE = 1000
@@ -87,6 +88,53 @@ def test_copies_of_clips_are_found_by_their_files(folder):
     (folder / "b/again.wav").write_bytes((folder / "a/long.wav").read_bytes())
     source = seen_as(open_source(folder), audio)
     assert len(without_copies(source)) == 7 and len(source) == 11
+
+
+def test_clips_of_one_file_are_not_read_in_search_of_copies(folder, monkeypatch):
+    source = seen_as(open_source(folder), audio)
+    monkeypatch.setattr(recordings, "_print", None)
+    assert without_copies(source) is source
+
+
+def test_headers_are_read_once_and_again_where_a_file_is_another_one(folder):
+    asked = []
+
+    def seconds(file):
+        asked.append(file)
+        return audio.seconds(file)
+
+    first, again = (recordings.cut(open_source(folder), 2.0, seconds) for _ in range(2))
+    assert len(first) == len(again) == 7 and len(asked) == 3
+    soundfile.write(folder / "a/short.wav", steps(6), RATE)
+    assert len(recordings.cut(open_source(folder), 2.0, seconds)) == 9 and len(asked) == 6
+
+
+def test_headers_of_files_that_could_not_be_opened_are_asked_for_again(folder, monkeypatch):
+    def refused(*_):
+        raise BadSample("unreadable", "no permission to read it")
+
+    source = open_source(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "open_file", refused)
+        assert seen_as(source, audio) is source
+    assert len(seen_as(source, audio)) == 7
+
+
+def test_a_stop_is_heard_while_headers_are_read(tmp_path, monkeypatch):
+    for i in range(20):
+        (tmp_path / f"{i}.wav").write_bytes(bytes(2000 + i))
+    monkeypatch.setattr(recordings, "WINDOW", 4)
+    monkeypatch.setattr(stop, "signal", None)
+    asked = []
+
+    def seconds(file):
+        asked.append(file)
+        stop.request()
+        return 1.0
+
+    with pytest.raises(Stopped):
+        recordings.cut(open_source(tmp_path), 20.0, seconds)
+    assert len(asked) == 4
 
 
 def test_of_broken_files_is_read_what_is_there(folder):
