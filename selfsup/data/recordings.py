@@ -71,7 +71,8 @@ class Clips(Source):
         self._file = np.repeat(np.arange(len(counts)), counts)
         self._number = np.arange(len(self._file)) - (np.cumsum(counts) - counts)[self._file]
         long = counts > 1
-        told = f"{long.sum()} longer than {longest:g} s: cut into {counts[long].sum()} clips"
+        told = f"{long.sum()} of {len(long)} files longer than {longest:g} s: "
+        told += f"cut into {counts[long].sum()} clips"
         self.notes = [*files.notes, told]
 
     def __len__(self) -> int:

@@ -51,7 +51,7 @@ def test_clips_follow_one_another_and_make_the_whole(folder):
     assert np.abs(said - steps(7)).max() < 1e-3
     assert np.abs(wave(source.read(6)) - steps(4, 2)[2 * RATE :]).max() < 1e-3
     assert source.read(4) == whole.read(1)
-    assert source.notes == ["2 longer than 2 s: cut into 6 clips"]
+    assert source.notes == ["2 of 3 files longer than 2 s: cut into 6 clips"]
     assert len(set(source.stamps().tolist())) == 7
     assert audio.describe(source.read(0))[2] == (1750, 1750)
     with open_store(source, audio, 16) as store:
@@ -82,12 +82,15 @@ def test_the_class_of_a_file_is_that_of_its_clips_and_they_stay_together(folder,
     assert not tested & set(groups[found.train].tolist()) and (0 in tested) == (1 in tested)
     assert found.duplicates["in both"] == 0
     assert found.notes[-1] == "40 clips are of 10 recordings; intervals are over clips"
+    found = split(source, np.minimum(groups, 1), np.arange(40), prints[:1] + prints[:39])
+    assert found.notes[-1] == "not tested: 1 of 2 classes, which have a single recording each"
 
 
 def test_copies_of_clips_are_found_by_their_files(folder):
     (folder / "b/again.wav").write_bytes((folder / "a/long.wav").read_bytes())
     source = seen_as(open_source(folder), audio)
-    assert len(without_copies(source)) == 7 and len(source) == 11
+    kept = without_copies(source)
+    assert len(kept) == 7 and len(source) == 11 and kept.notes == source.notes
 
 
 def test_clips_of_one_file_are_not_read_in_search_of_copies(folder, monkeypatch):
