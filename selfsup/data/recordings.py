@@ -148,7 +148,7 @@ _known: dict[tuple[bytes, str, Any], np.ndarray] = {}
 
 
 def _lengths(files: FileSource, seconds: Callable[[BinaryIO], float]) -> np.ndarray:
-    """Of each file, in seconds. Headers of the same files are read once: commands list them again."""
+    """Of each file, in seconds. Commands list the same files again: their headers are read once."""
     from ..stop import stop
 
     known = files.root, files.fingerprint(), seconds
