@@ -68,7 +68,7 @@ def search(
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
-        wanted = _vector(encoder, query)
+        wanted = _vector(encoder, query, console)
         seer = _seer(encoder, source.content)
         fast, scores, places = Fast(seer.encoder), [], []
         for part, _ in decoded(source, seer.modality, seer.size, batch=BATCH, workers=workers):
@@ -94,12 +94,14 @@ def search(
     )  # fmt: skip
 
 
-def _vector(encoder: LoadedEncoder, query: str | os.PathLike) -> torch.Tensor:
+def _vector(encoder: LoadedEncoder, query: str | os.PathLike, console: Console) -> torch.Tensor:
     """The query as its own tower sees it, of length one."""
     if os.path.isfile(query):
         source = open_source(query)
         seer = _seer(encoder, source.content)
         source = seen_as(source, seer.modality, whole=True)  # one vector, not that of a first clip
+        if len(source) > 1:
+            console.say(f"note: of {len(source)} samples in the query the first: {source.name(0)}")
         raw = source.read(0)
     else:
         seer, raw = _seer(encoder, "text"), os.fspath(query)

@@ -24,6 +24,7 @@ class WithoutCopies(Source):
         self.kind, self.content = whole.kind, whole.content
         self.sequential, self.lasting = whole.sequential, whole.lasting
         self.ignored, self.problems = whole.ignored, Problems()
+        self.notes = whole.notes
         self._whole, self._keep = whole, keep
         for problem in whole.problems:
             self.problems.add(_bytes(problem["name"]), problem["code"])

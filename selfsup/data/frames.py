@@ -1,6 +1,7 @@
 """Folders of numbered pictures, each a clip: frames that were taken out of videos."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -49,11 +50,10 @@ class FrameFolders(Source):
             own = clips.setdefault((folder, before + b"*" + behind), {})
             if own.setdefault(int(number), i) != i:
                 self.problems.add(name, "frame-again")
-        alone = {folder for folder, _ in clips}
-        alone -= {f for f in alone if sum(folder == f for folder, _ in clips) > 1}
+        patterns = Counter(folder for folder, _ in clips)
         self.names, self.clips = Names(), []
         for folder, pattern in sorted(clips):
-            name = folder if folder in alone else (folder + b"/" + pattern).lstrip(b"/")
+            name = folder if patterns[folder] == 1 else (folder + b"/" + pattern).lstrip(b"/")
             self.names.append(name or b".")
             self.clips.append(dict(sorted(clips[folder, pattern].items())))
         self.patterns = [pattern for _, pattern in sorted(clips)]

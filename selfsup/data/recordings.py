@@ -17,7 +17,9 @@ from .outcome import BadSample
 
 OVER = 0.1  # of a clip is none of its own: many sets of ten seconds have a frame more
 LEAST = 512  # bytes of a clip; a header that promises more of them is not believed
-THREADS = 8  # that read headers
+THREADS, WINDOW = 8, 1024  # that read headers, and files that they are given at once
+KEPT = 4  # listings whose lengths are remembered
+UNREAD = -1.0  # the length of a file that could not be opened
 
 
 class Clip(NamedTuple):
@@ -69,7 +71,8 @@ class Clips(Source):
         self._file = np.repeat(np.arange(len(counts)), counts)
         self._number = np.arange(len(self._file)) - (np.cumsum(counts) - counts)[self._file]
         long = counts > 1
-        told = f"{long.sum()} longer than {longest:g} s: cut into {counts[long].sum()} clips"
+        told = f"{long.sum()} of {len(long)} files longer than {longest:g} s: "
+        told += f"cut into {counts[long].sum()} clips"
         self.notes = [*files.notes, told]
 
     def __len__(self) -> int:
@@ -94,8 +97,8 @@ class Clips(Source):
         return Clip(files.path(file), files.sizes[file], files.times[file], start, seconds)
 
     def size(self, i: int) -> int:
-        file = self._file[i]
-        return int(self.files.size(file) // self._counts[file])
+        file = self._file[i]  # the number, because clips of one file are never copies of each other
+        return int(self.files.size(file) // self._counts[file] + self._number[i])
 
     def fingerprint(self) -> str:
         return f"{self.files.fingerprint()}-{self.longest:g}-{len(self)}"
@@ -133,17 +136,40 @@ def cut(source: Source, longest: float, seconds: Callable[[BinaryIO], float]) ->
     if not isinstance(files, FileSource):
         return source
 
-    def length(i: int) -> float:
-        try:
-            with os.fdopen(open_file(files.path(i), files.sizes[i], files.times[i]), "rb") as file:
-                return seconds(file)
-        except (BadSample, OSError):
-            return 0.0  # told of where it is read
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        lengths = np.fromiter(threads.map(length, range(len(files))), np.float64, len(files))
+    lengths = _lengths(files, seconds)
     counts = np.maximum(np.ceil(lengths / longest - OVER), 1)
     counts[counts * LEAST > np.asarray(files.sizes)] = 1
     if not len(counts) or counts.max() == 1:
         return source
     return Clips(source, longest, counts.astype(np.int64), lengths)
+
+
+_known: dict[tuple[bytes, str, Any], np.ndarray] = {}
+
+
+def _lengths(files: FileSource, seconds: Callable[[BinaryIO], float]) -> np.ndarray:
+    """Of each file, in seconds. Commands list the same files again: their headers are read once."""
+    from ..stop import stop
+
+    known = files.root, files.fingerprint(), seconds
+    if known in _known:
+        return _known[known]
+
+    def length(i: int) -> float:
+        try:
+            with os.fdopen(open_file(files.path(i), files.sizes[i], files.times[i]), "rb") as file:
+                return seconds(file)
+        except (BadSample, OSError):
+            return UNREAD  # told of where it is read
+
+    lengths = np.empty(len(files))
+    with ThreadPoolExecutor(THREADS) as threads:
+        for low in range(0, len(files), WINDOW):
+            stop.check()
+            some = range(low, min(low + WINDOW, len(files)))
+            lengths[low : some.stop] = list(threads.map(length, some))
+    if UNREAD not in lengths:  # it may be there the next time
+        while len(_known) >= KEPT:
+            del _known[next(iter(_known))]
+        _known[known] = lengths
+    return lengths

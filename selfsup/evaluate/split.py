@@ -85,6 +85,12 @@ def split(
         of = "each class" if least > 1 else "the samples"
         statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
         statement += "" if own is None else ", and those of one recording"
+        missing = len(np.setdiff1d(labels[train], labels[test]))
+        if least > 1 and missing:
+            count, single = len(np.unique(labels[train])), "sample" if own is None else "recording"
+            notes.append(
+                f"not tested: {missing} of {count} classes, which have a single {single} each"
+            )
     place = {int(i): g for i, g in zip(usable, groups, strict=True)}
     in_test = {place[int(i)] for i in test}
     leaks = np.array([place[int(i)] in in_test for i in train], bool)

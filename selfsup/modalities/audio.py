@@ -5,6 +5,7 @@ docs/modalities/audio.md: decoded and resampled once, channels averaged, its own
 it so that nothing is clipped and nothing quiet is lost.
 """
 
+import io
 import re
 from fractions import Fraction
 from functools import partial
@@ -207,7 +208,7 @@ class Audio(Modality):
             raise BadSample("empty", "the file has no bytes")
         with opened(raw) as content:
             try:
-                file = soundfile.SoundFile(content)
+                file = _sound(content)
             except (soundfile.SoundFileError, RuntimeError) as error:
                 content.seek(0)
                 code, why = _refused(content.read(HEAD), error)
@@ -424,7 +425,7 @@ class Audio(Modality):
         if not isinstance(raw, bytes | Clip):
             milliseconds = round(1000 * max(raw.shape) / self.rate)
             return "array", f"{raw.dtype}", (milliseconds, milliseconds)
-        with opened(raw) as content, soundfile.SoundFile(content) as file:
+        with opened(raw) as content, _sound(content) as file:
             seconds = raw.seconds if isinstance(raw, Clip) else file.frames / file.samplerate
             milliseconds = round(1000 * seconds)
             mode = f"{file.subtype}, {file.channels} x {file.samplerate} Hz"
@@ -511,12 +512,23 @@ def _raws(source: Source, count: int) -> list[Any]:
     return found
 
 
+def _sound(content: BinaryIO) -> soundfile.SoundFile:
+    """By its descriptor where it has one: else libsndfile calls Python for every few bytes.
+
+    Every clip gets a new one: what MP3 decodes to after a seek depends in its last digits on what
+    was decoded before, and a sample must not depend on the samples before it.
+    """
+    if isinstance(content, io.BytesIO):
+        return soundfile.SoundFile(content)
+    return soundfile.SoundFile(content.fileno(), closefd=False)
+
+
 def _head(raw: Any) -> tuple[int, float] | None:
     """Rate and seconds, where a header tells; of bytes, a clip, or a file that is open."""
     if not isinstance(raw, bytes | Clip) and not hasattr(raw, "read"):
         return None
     try:
-        with opened(raw) as content, soundfile.SoundFile(content) as file:
+        with opened(raw) as content, _sound(content) as file:
             length = raw.seconds if isinstance(raw, Clip) else file.frames / max(file.samplerate, 1)
             return file.samplerate, length
     except (soundfile.SoundFileError, RuntimeError, BadSample):

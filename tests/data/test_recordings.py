@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from selfsup.data import fields, open_source, open_store
+from selfsup.data import fields, open_source, open_store, recordings
 from selfsup.data.copies import without_copies
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
@@ -15,6 +15,7 @@ from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities import find
 from selfsup.predict import predict
 from selfsup.search import search
+from selfsup.stop import Stopped, stop
 from selfsup.transfer.model import Model
 from selfsup.transfer.tasks import Network
 from selfsup.transfer.transcribe import Transcribe
@@ -56,7 +57,7 @@ def test_clips_follow_one_another_and_make_the_whole(folder):
     assert np.abs(said - steps(7)).max() < 1e-3
     assert np.abs(wave(source.read(6)) - steps(4, 2)[2 * RATE :]).max() < 1e-3
     assert source.read(4) == whole.read(1)
-    assert source.notes == ["2 longer than 2 s: cut into 6 clips"]
+    assert source.notes == ["2 of 3 files longer than 2 s: cut into 6 clips"]
     assert len(set(source.stamps().tolist())) == 7
     assert audio.describe(source.read(0))[2] == (1750, 1750)
     with open_store(source, audio, 16) as store:
@@ -87,12 +88,62 @@ def test_the_class_of_a_file_is_that_of_its_clips_and_they_stay_together(folder,
     assert not tested & set(groups[found.train].tolist()) and (0 in tested) == (1 in tested)
     assert found.duplicates["in both"] == 0
     assert found.notes[-1] == "40 clips are of 10 recordings; intervals are over clips"
+    found = split(source, np.minimum(groups, 1), np.arange(40), prints[:1] + prints[:39])
+    assert found.notes[-1] == "not tested: 1 of 2 classes, which have a single recording each"
 
 
 def test_copies_of_clips_are_found_by_their_files(folder):
     (folder / "b/again.wav").write_bytes((folder / "a/long.wav").read_bytes())
     source = seen_as(open_source(folder), audio)
-    assert len(without_copies(source)) == 7 and len(source) == 11
+    kept = without_copies(source)
+    assert len(kept) == 7 and len(source) == 11 and kept.notes == source.notes
+
+
+def test_clips_of_one_file_are_not_read_in_search_of_copies(folder, monkeypatch):
+    source = seen_as(open_source(folder), audio)
+    monkeypatch.setattr(recordings, "_print", None)
+    assert without_copies(source) is source
+
+
+def test_headers_are_read_once_and_again_where_a_file_is_another_one(folder):
+    asked = []
+
+    def seconds(file):
+        asked.append(file)
+        return audio.seconds(file)
+
+    first, again = (recordings.cut(open_source(folder), 2.0, seconds) for _ in range(2))
+    assert len(first) == len(again) == 7 and len(asked) == 3
+    soundfile.write(folder / "a/short.wav", steps(6), RATE)
+    assert len(recordings.cut(open_source(folder), 2.0, seconds)) == 9 and len(asked) == 6
+
+
+def test_headers_of_files_that_could_not_be_opened_are_asked_for_again(folder, monkeypatch):
+    def refused(*_):
+        raise BadSample("unreadable", "no permission to read it")
+
+    source = open_source(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(recordings, "open_file", refused)
+        assert seen_as(source, audio) is source
+    assert len(seen_as(source, audio)) == 7
+
+
+def test_a_stop_is_heard_while_headers_are_read(tmp_path, monkeypatch):
+    for i in range(20):
+        (tmp_path / f"{i}.wav").write_bytes(bytes(2000 + i))
+    monkeypatch.setattr(recordings, "WINDOW", 4)
+    monkeypatch.setattr(stop, "signal", None)
+    asked = []
+
+    def seconds(file):
+        asked.append(file)
+        stop.request()
+        return 1.0
+
+    with pytest.raises(Stopped):
+        recordings.cut(open_source(tmp_path), 20.0, seconds)
+    assert len(asked) == 4
 
 
 def test_of_broken_files_is_read_what_is_there(folder):
