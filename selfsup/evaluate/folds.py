@@ -77,8 +77,8 @@ def evaluate_task(
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             usable, prints = readable(store, console.progress)
             known = classes[0][usable] >= 0
-            usable, groups = usable[known], groups_of(prints)[known]
-            groups = together(groups, source.groups(), usable)
+            usable = usable[known]
+            groups = groups_of([p for p, k in zip(prints, known, strict=True) if k])
             y = torch.from_numpy(classes[0][usable])
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
             tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]
@@ -171,7 +171,8 @@ def _folds(
 ) -> tuple[list[np.ndarray], str, list[str]]:
     """Places in `usable` that test, fold by fold, where the folds are from, and notes on them.
 
-    Drawn folds hold whole `groups` of equal samples, each in the class of its first.
+    Drawn folds hold whole `groups` of equal samples, and of those that belong together by the
+    source, each in the class of its first.
     """
     published = getattr(source, "folds", None)
     given: list[np.ndarray] = published() if published is not None else []
@@ -179,12 +180,13 @@ def _folds(
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
         return places, "of the data", _twins(places, groups)
     _, first, group, sizes = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
+        together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
         members = np.flatnonzero(y[first] == label)
         if len(members) < FOLDS:
+    own = source.groups()
             raise SelfsupError(
                 "E503", f"{len(members)} different samples of class {label}, for {FOLDS} folds",
                 where=source.place, do="take such classes out",
@@ -200,6 +202,7 @@ def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:
     """What is to know of published folds that test samples whose equals teach."""
     count = sum(int(np.isin(groups[f], np.delete(groups, f)).sum()) for f in folds)
     return [f"{count} samples are tested while an equal one teaches"] if count else []
+    kind += "" if own is None else ", and those of one recording"
 
 
 def _accuracies(

@@ -152,6 +152,9 @@ def test_drawn_folds_keep_equal_samples_together():
     assert sorted(np.concatenate(pairs)) == list(range(200))
     assert all(not set(groups[fold]) & set(np.delete(groups, fold)) for fold in pairs)
     assert all(len(fold) == 20 and y[fold].sum() == 10 for fold in pairs)
+        def groups(self):
+            return None
+
     with pytest.raises(SelfsupError, match="2 different samples"):
         folds._folds(Place(), np.arange(200), y, np.arange(200) % 4, 0)
     assert folds._twins([np.array([0, 1]), np.array([2, 3])], np.array([0, 0, 0, 1])) == [
