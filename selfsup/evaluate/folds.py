@@ -53,6 +53,7 @@ def evaluate_task(
     seeds: int = NETWORKS,
     seed: int = 0,
     old: str | Path | None = None,
+    drop_leaks: bool = False,
     cache: str | Path | None = None,
     follow_links: bool = False,
     console: Console | None = None,
@@ -60,17 +61,19 @@ def evaluate_task(
 ) -> Rounds:
     """Mean accuracy over the folds, beside `seeds` untrained networks and the classical features.
 
-    With all labels, and with few.
+    With all labels, and with few. `drop_leaks` is for the data of before, `old`.
 
-    Raises SelfsupError: E501 no labels, E503 fewer samples of a class than folds.
+    Raises SelfsupError: E501 no labels, E503 fewer samples of a class than folds; and of `old` what
+    `adapted.forgotten` raises.
     """
     console = console or Console()
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        start, started = adapted.before(run, old)
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality)
+        encoder = encoder.seeing(source.content, shared=False)
+        start, started = adapted.before(run, encoder, source.content, old)
         classes = source.labels()
         if classes is None:
             raise SelfsupError("E501", f"no labels in {source.place}", where=source.place)
@@ -81,6 +84,12 @@ def evaluate_task(
             groups = groups_of([p for p, k in zip(prints, known, strict=True) if k])
             y = torch.from_numpy(classes[0][usable])
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
+            forgot: dict[str, Any] | None = None
+            if start is not None and old is not None:  # first: what is wrong there is told soon
+                forgot = adapted.forgotten(
+                    encoder, start, old, drop_leaks=drop_leaks, seed=seed, cache=cache,
+                    follow_links=follow_links, console=console,
+                )  # fmt: skip
             tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]
             features: dict[str, list[Tensor]] = {
                 PRETRAINED: [extract(encoder, store, usable)],
@@ -117,10 +126,7 @@ def evaluate_task(
     if start is not None:
         since = over_folds(accuracies[PRETRAINED] - accuracies[BEFORE], share)
         notes.append(adapted.sentence(start, since._asdict()))
-    if start is not None and old is not None:
-        forgot = adapted.forgotten(
-            encoder, start, old, seed=seed, cache=cache, follow_links=follow_links, console=console
-        )
+    if start is not None and forgot is not None:
         notes.append(adapted.sentence(start, forgot, " on the old data"))
     curve = []
     for i, count in enumerate(counts):
@@ -180,13 +186,13 @@ def _folds(
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
         return places, "of the data", _twins(places, groups)
     _, first, group, sizes = np.unique(
+    own = source.groups()
         together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
         members = np.flatnonzero(y[first] == label)
         if len(members) < FOLDS:
-    own = source.groups()
             raise SelfsupError(
                 "E503", f"{len(members)} different samples of class {label}, for {FOLDS} folds",
                 where=source.place, do="take such classes out",
@@ -196,13 +202,13 @@ def _folds(
         fold[drawn] = np.arange(len(drawn)) % FOLDS
     kind = f"drawn with seed {seed}, equal samples stay together"
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
+    kind += "" if own is None else ", and those of one recording"
 
 
 def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:
     """What is to know of published folds that test samples whose equals teach."""
     count = sum(int(np.isin(groups[f], np.delete(groups, f)).sum()) for f in folds)
     return [f"{count} samples are tested while an equal one teaches"] if count else []
-    kind += "" if own is None else ", and those of one recording"
 
 
 def _accuracies(

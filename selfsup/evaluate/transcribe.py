@@ -97,6 +97,7 @@ def evaluate_task(
     cache: str | Path | None = None,
     follow_links: bool = False,
     console: Console | None = None,
+    **_: Any,
 ) -> Transcription:
     """Character and word error rates at several amounts of transcribed speech.
 
