@@ -22,7 +22,7 @@ from .features import baseline, extract
 
 # The fourth subject is the modality's own `baseline_name`
 PRETRAINED, UNTRAINED, SCRATCH = "pretrained", "untrained", "from scratch"
-BEFORE = "before"  # the encoder that it started from: beside it, and no control
+BEFORE = "started from"  # the encoder of before (--from): beside the one judged, and no control
 
 Pair = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # of the training and the test part
 

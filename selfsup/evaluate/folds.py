@@ -151,6 +151,7 @@ def evaluate_task(
         source.place,
         began,
         curve,
+        forgot,
     )
     keep(run, "folds", result)
     return result
@@ -185,8 +186,8 @@ def _folds(
     if given:
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
         return places, "of the data", _twins(places, groups)
-    _, first, group, sizes = np.unique(
     own = source.groups()
+    _, first, group, sizes = np.unique(
         together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
@@ -201,8 +202,8 @@ def _folds(
         drawn = drawn[np.argsort(-sizes[drawn], kind="stable")]  # folds of nearly the same size
         fold[drawn] = np.arange(len(drawn)) % FOLDS
     kind = f"drawn with seed {seed}, equal samples stay together"
-    return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
     kind += "" if own is None else ", and those of one recording"
+    return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 
 def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:

@@ -270,21 +270,21 @@ def test_the_encoder_that_it_started_from_stands_beside_and_is_no_control(
     found = evaluate(encoder_for(), few, old=few, **settings)
     told = found.to_json()
     for shots in (None, 2):
-        ours, theirs = (found.score("linear", of, shots) for of in ("pretrained", "before"))
+        ours, theirs = (found.score("linear", of, shots) for of in ("pretrained", "started from"))
         since = ours["since"]
         assert since["value"] == pytest.approx(ours["value"] - theirs["value"]) and since["low"] < 0
-        assert theirs["value"] > ours["value"] and ours["gain"]["control"] != "before"
+        assert theirs["value"] > ours["value"] and ours["gain"]["control"] != "started from"
     assert told["forgot"] == found.score("linear")["since"]  # the same data
-    assert told["verdict"]["control"] != "before" and "before" not in found.verdict
+    assert told["verdict"]["control"] != "started from"
+    assert "started from" not in found.verdict and found.rows()[0][-1].endswith("over the start")
     assert "A note." in found.notes() and "from which it started" in found.notes()[-2]
     assert found.notes()[-1].startswith("The linear probe on the old data: -")
-    assert f"{100 * since['value']:+.1f} ± " in found.table() and "(before)" in found.table()
+    assert f"{100 * since['value']:+.1f} ± " in found.table() and "(started from)" in found.table()
     monkeypatch.undo()
     with pytest.raises(SelfsupError, match="E201"):
         evaluate(taught, few, old=few, **settings)
 
 
-def test_data_without_labels_is_an_error(tmp_path):
 def test_bad_data_of_before_are_told_of_before_the_probes(digits, taught, monkeypatch):
     few = {key: value[:60] for key, value in digits.items()}
     settings = {"shots": (2,), "seeds": 2, "finetune": False}
@@ -345,6 +345,7 @@ def test_folds_of_recordings_that_are_labelled_in_part(digits, monkeypatch):
     assert not [note for note in told["notes"] if "equal one" in note]  # clips, but no copies
 
 
+def test_data_without_labels_is_an_error(tmp_path):
     with pytest.raises(SelfsupError) as caught:
         evaluate(encoder_for(), np.zeros((10, 12, 12), np.uint8))
     assert caught.value.code == "E501"
