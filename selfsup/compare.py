@@ -24,7 +24,7 @@ from .evaluate.features import extract, readable
 from .evaluate.interval import difference, over_samples
 from .evaluate.measure import measure_for
 from .evaluate.quality import quality
-from .evaluate.split import split
+from .evaluate.split import fifth, groups_of, split, together
 from .leaderboard import (
     BY_PROBE,
     BY_QUALITY,
@@ -250,10 +250,13 @@ def _probe(
         usable, prints = readable(store, lambda text: None)
         teaching = split(source, known[0], usable, prints, drop_leaks=True, seed=seed).train
         teaching = teaching[order(seed, 1, len(teaching))]
-        held = max(1, len(teaching) // 5)
-        train, test = teaching[held:], teaching[:held]
         names, y = np.unique(known[0][teaching], return_inverse=True)
-        target = torch.from_numpy(y)
+        number = dict(zip(usable.tolist(), groups_of(prints).tolist(), strict=True))
+        equal = np.array([number[i] for i in teaching.tolist()])
+        # no copy of what teaches judges, nor a clip of the same recording
+        held = fifth(together(equal, source.groups(), teaching), y)
+        train, test = teaching[~held], teaching[held]
+        target, asked = torch.from_numpy(y[~held]), torch.from_numpy(y[held])
         pairs = {
             controls.PRETRAINED: (extract(encoder, store, train), extract(encoder, store, test)),
             controls.UNTRAINED: controls.untrained(
@@ -261,13 +264,13 @@ def _probe(
             ),
             encoder.modality.baseline_name: controls.classical(encoder, store, train, test),
         }
-        measure = measure_for(target[:held], len(names))
+        measure = measure_for(asked, len(names))
         found: dict[str, Any] = {"train": len(train), "test": len(test), "measure": measure.title}
         outcomes = {}
         for of, (a, b) in pairs.items():
             scale = linear.scale_of(a, common=of == encoder.modality.baseline_name)
-            plane, _ = linear.probe(a, target[held:], len(names), scale=scale, seed=seed)
-            outcomes[of] = measure(plane(scale(b)), target[:held])
+            plane, _ = linear.probe(a, target, len(names), scale=scale, seed=seed)
+            outcomes[of] = measure(plane(scale(b)), asked)
             found[of] = over_samples(outcomes[of])._asdict()
     return found, outcomes[controls.PRETRAINED]
 

@@ -4,15 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import small_encoder
 import torch
 from tiny import tensors_hash
 
 import selfsup
 from selfsup import cli, leaderboard
-from selfsup.compare import RUNGS, _better_half, compare
+from selfsup.compare import RUNGS, _better_half, _probe, compare
 from selfsup.console import Console
 from selfsup.demo import digits
 from selfsup.errors import SelfsupError
+from selfsup.evaluate import controls
 from selfsup.evaluate.quality import agreement, stability
 from selfsup.pretrain import start
 from selfsup.run import Run
@@ -245,3 +247,23 @@ def test_label_free_numbers_against_a_slow_reading():
     kept = np.mean([len(around(first, i) & around(second, i)) / 10 for i in range(40)])
     assert agreement(first, second) == pytest.approx(kept)
     assert stability(first, first) == 1 and agreement(first, first) == 1
+
+
+def test_a_probe_is_judged_by_other_recordings_and_no_copies(tmp_path, monkeypatch):
+    from selfsup.data import open_source
+
+    images = np.random.default_rng(0).integers(0, 255, (80, 8, 8), np.uint8)
+    labels, recordings, parts = np.arange(80) // 4 % 2, np.arange(80) // 4, []
+    images[0] = images[8]  # a copy in another recording of the same class
+    source = open_source({"images": images, "labels": labels})
+    source.groups = lambda: recordings
+    small_encoder.export(tmp_path / "e", "resnet18", 8, seed=0, width=0.125)
+    true = controls.untrained
+    monkeypatch.setattr(controls, "untrained", lambda *a: parts.append((a[2], a[3])) or true(*a))
+    for seed in range(3):
+        found, outcomes = _probe(selfsup.load(tmp_path / "e"), source, seed, None)
+        train, test = parts[-1]
+        joined = np.where(recordings == 2, 0, recordings)
+        assert not set(joined[train]) & set(joined[test])
+        assert (found["train"], found["test"]) == (len(train), len(test)) and len(test) >= 12
+        assert len(outcomes) == len(test)

@@ -55,12 +55,22 @@ class Joined(Source):
         return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
     def labels(self) -> Classes | None:
-        found = [source.labels() for source in self.both]
-        if found[0] is None or found[1] is None:
+        found = [own for source in self.both if (own := source.labels()) is not None]
+        if len(found) < 2:
             return None
         return encode(
             None if code < 0 else names[code] for codes, names in found for code in codes.tolist()
         )
+
+    def groups(self) -> np.ndarray | None:
+        found = [source.groups() for source in self.both]
+        if all(own is None for own in found):
+            return None
+        teaching, testing = (
+            np.arange(len(source)) if own is None else np.unique(own, return_inverse=True)[1]
+            for source, own in zip(self.both, found, strict=True)
+        )
+        return np.concatenate([teaching, testing + len(teaching)])
 
     def splits(self) -> Classes:
         lengths = [len(source) for source in self.both]

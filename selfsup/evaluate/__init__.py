@@ -66,18 +66,18 @@ def evaluate(
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
     task = task or tasks.chosen(run, encoder, data, labels, follow_links)
     if task != tasks.CLASSIFY:
-        given = {"templates": templates, "old": old}  # each for one task alone
+        # each for few tasks
+        given = {"templates": templates, "old": old, "drop_leaks": drop_leaks}
         own = {key: value for key, value in given.items() if value}
         return tasks.find(task).evaluate_task(
             run, data, labels=labels, seeds=seeds, minutes=minutes, seed=seed, cache=cache,
             follow_links=follow_links, write=write, console=console, **own,
         )  # fmt: skip
-    start, notes = adapted.before(run, old)
     with stop.installed():
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality)
         encoder = encoder.seeing(source.content, shared=False)
-        start = None if start is None else start.seeing(source.content, shared=False)
+        start, notes = adapted.before(run, encoder, source.content, old)
         found = source.labels()
         if found is None or not (found[0] >= 0).any():
             raise SelfsupError(
@@ -94,17 +94,18 @@ def evaluate(
             judge = Judge(encoder, store, found[0], found[1], seeds, seed, console, start)
             judge.notes += notes
             judge.prepare(drop_leaks)
+            if start is not None and old is not None:  # first: what is wrong there is told soon
+                judge.forgot = adapted.forgotten(
+                    encoder, start, old, drop_leaks=drop_leaks, seed=seed, cache=cache,
+                    follow_links=follow_links, console=console,
+                )  # fmt: skip
+                judge.took("old data")
             judge.frozen(neighbours, temperature)
             judge.few(tuple(shots))
             if attentive:
                 judge.attentive()
             if finetune:
                 judge.trained(minutes)
-            if start is not None and old is not None:
-                judge.forgot = adapted.forgotten(
-                    encoder, start, old, seed=seed, cache=cache, follow_links=follow_links,
-                    console=console,
-                )  # fmt: skip
             home = home_of(run)
             told = judge.conclude(home)
             counts = store.counts()

@@ -30,13 +30,23 @@ def start_of(run: Any, old: Any = None) -> Path | None:
     return None if found is None else Path(found)
 
 
-def before(run: Any, old: Any = None) -> tuple[LoadedEncoder | None, list[str]]:
-    """The encoder that a run started from, or a note on why it is not there."""
-    start = start_of(run, old)
+def before(
+    run: Any, encoder: LoadedEncoder, content: str, old: Any = None
+) -> tuple[LoadedEncoder | None, list[str]]:
+    """The encoder that a run started from, or a note on why `encoder` is not put beside it."""
+    path = start_of(run, old)
+    if path is None:
+        return None, []
     try:
-        return (None if start is None else load(start)), []
+        start = load(path).seeing(content, shared=False)
     except SelfsupError as error:
         return None, [f"The run that this one started from cannot be loaded: {error.what}."]
+    if start.size > encoder.size:  # a store has samples of one size: it would see them enlarged
+        return None, [
+            f"No comparison with {path.name}, from which it started: samples are read at size "
+            f"{encoder.size}, and that one sees them at {start.size}."
+        ]
+    return start, []
 
 
 def sentence(start: LoadedEncoder, row: dict[str, Any], data: str = "") -> str:
@@ -53,6 +63,7 @@ def forgotten(
     start: LoadedEncoder,
     old: Any,
     *,
+    drop_leaks: bool = False,
     seed: int = 0,
     cache: Any = None,
     follow_links: bool = False,
@@ -60,7 +71,8 @@ def forgotten(
 ) -> dict[str, Any]:
     """The gain of linear probes on labelled data of before, a loss where it is below zero.
 
-    Raises SelfsupError: E501 no labels.
+    Raises SelfsupError: E501 no labels, E502 a sample in both parts (unless `drop_leaks`), E503 too
+    few.
     """
     from .judge import Judge  # which tells sentences of this file
 
@@ -70,5 +82,5 @@ def forgotten(
         raise SelfsupError("E501", f"no labels in {source.place}", where=source.place)
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
         judge = Judge(encoder, store, *found, 2, seed, console or Console(), start)
-        judge.prepare(drop_leaks=False)
+        judge.prepare(drop_leaks)
         return judge.forgotten()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .. import settings
 from ..data import Source, open_source
+from ..data.seen import seen_as
 from ..data.store import Store
 from ..errors import SelfsupError
 from ..load import LoadedEncoder
@@ -21,7 +22,7 @@ from .features import baseline, extract
 
 # The fourth subject is the modality's own `baseline_name`
 PRETRAINED, UNTRAINED, SCRATCH = "pretrained", "untrained", "from scratch"
-BEFORE = "before"  # the encoder that it started from: beside it, and no control
+BEFORE = "started from"  # the encoder of before (--from): beside the one judged, and no control
 
 Pair = tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]  # of the training and the test part
 
@@ -86,10 +87,16 @@ def seen_before(run: Any, source: Source) -> bool:
     return own is not None and own.fingerprint() == source.fingerprint()
 
 
-def data_of(run: Any) -> Source | None:
-    """What a run learned from, to teach a control; None where that is not at hand."""
+def data_of(run: Any, modality: Any = None) -> Source | None:
+    """What a run learned from, to teach a control; None where that is not at hand.
+
+    As it was opened, or as `modality` sees it.
+    """
     try:
         found = settings_of(run)
-        return None if found is None else open_source(found["data.path"])
+        if found is None:
+            return None
+        source = open_source(found["data.path"])
+        return source if modality is None else seen_as(source, modality)
     except SelfsupError:
         return None

@@ -50,6 +50,7 @@ def evaluate_task(
     seeds: int = NETWORKS,
     seed: int = 0,
     old: str | Path | None = None,
+    drop_leaks: bool = False,
     cache: str | Path | None = None,
     follow_links: bool = False,
     write: bool = True,
@@ -58,27 +59,35 @@ def evaluate_task(
 ) -> Rounds:
     """Mean accuracy over the folds, beside `seeds` untrained networks and the classical features.
 
-    With all labels, and with few.
+    With all labels, and with few. `drop_leaks` is for the data of before, `old`.
 
-    Raises SelfsupError: E501 no labels, E503 fewer samples of a class than folds.
+    Raises SelfsupError: E501 no labels, E503 fewer samples of a class than folds; and of `old` what
+    `adapted.forgotten` raises.
     """
     console = console or Console()
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        start, started = adapted.before(run, old)
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality)
+        encoder = encoder.seeing(source.content, shared=False)
+        start, started = adapted.before(run, encoder, source.content, old)
         classes = source.labels()
         if classes is None:
             raise SelfsupError("E501", f"no labels in {source.place}", where=source.place)
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             usable, prints = readable(store, console.progress)
             known = classes[0][usable] >= 0
-            usable, groups = usable[known], groups_of(prints)[known]
-            groups = together(groups, source.groups(), usable)
+            usable = usable[known]
+            groups = groups_of([p for p, k in zip(prints, known, strict=True) if k])
             y = torch.from_numpy(classes[0][usable])
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
+            forgot: dict[str, Any] | None = None
+            if start is not None and old is not None:  # first: what is wrong there is told soon
+                forgot = adapted.forgotten(
+                    encoder, start, old, drop_leaks=drop_leaks, seed=seed, cache=cache,
+                    follow_links=follow_links, console=console,
+                )  # fmt: skip
             tests = [torch.from_numpy(np.isin(np.arange(len(y)), fold)) for fold in folds]
             features: dict[str, list[Tensor]] = {
                 PRETRAINED: [extract(encoder, store, usable)],
@@ -115,10 +124,7 @@ def evaluate_task(
     if start is not None:
         since = over_folds(accuracies[PRETRAINED] - accuracies[BEFORE], share)
         notes.append(adapted.sentence(start, since._asdict()))
-    if start is not None and old is not None:
-        forgot = adapted.forgotten(
-            encoder, start, old, seed=seed, cache=cache, follow_links=follow_links, console=console
-        )
+    if start is not None and forgot is not None:
         notes.append(adapted.sentence(start, forgot, " on the old data"))
     curve = []
     for i, count in enumerate(counts):
@@ -143,6 +149,7 @@ def evaluate_task(
         source.place,
         began,
         curve,
+        forgot,
     )
     keep(run if write else None, "folds", result)
     return result
@@ -169,15 +176,17 @@ def _folds(
 ) -> tuple[list[np.ndarray], str, list[str]]:
     """Places in `usable` that test, fold by fold, where the folds are from, and notes on them.
 
-    Drawn folds hold whole `groups` of equal samples, each in the class of its first.
+    Drawn folds hold whole `groups` of equal samples, and of those that belong together by the
+    source, each in the class of its first.
     """
     published = getattr(source, "folds", None)
     given: list[np.ndarray] = published() if published is not None else []
     if given:
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
         return places, "of the data", _twins(places, groups)
+    own = source.groups()
     _, first, group, sizes = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
+        together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
@@ -191,6 +200,7 @@ def _folds(
         drawn = drawn[np.argsort(-sizes[drawn], kind="stable")]  # folds of nearly the same size
         fold[drawn] = np.arange(len(drawn)) % FOLDS
     kind = f"drawn with seed {seed}, equal samples stay together"
+    kind += "" if own is None else ", and those of one recording"
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 

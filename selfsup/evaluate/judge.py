@@ -104,7 +104,7 @@ class Judge:
             self.notes.append(
                 f"{unknown} test samples are of classes without training samples: counted as wrong"
             )
-        self._took("reading")
+        self.took("reading")
 
     # ---- frozen features ----------------------------------------------------------------------
 
@@ -121,7 +121,7 @@ class Judge:
             for i in range(self.networks)
         ]  # fmt: skip
         self.vectors[self.baseline] = [controls.classical(encoder, store, split.train, split.test)]
-        self._took("features")
+        self.took("features")
         self.planes: dict[str, list[Probe]] = {}
         for of, pairs in self.vectors.items():
             self._neighbours(of, pairs, neighbours, temperature)
@@ -153,7 +153,7 @@ class Judge:
             outcomes.append(self._right(found))
         settings = {"k": min(k, len(self.y)), "temperature": temperature, "similarity": "cosine"}
         self.board.add("knn", of, np.stack(outcomes), settings=settings)
-        self._took("knn")
+        self.took("knn")
 
     def _linear(self, of: str, pairs: list[Pair]) -> None:
         outcomes, ranked, strengths, balanced = [], [], [], []
@@ -179,7 +179,7 @@ class Judge:
         counts = torch.bincount(self.y_test[self.y_test >= 0], minlength=self.classes)
         if counts.max() > 1.5 * counts.min().clamp(min=1):
             self.board.add_values("linear_balanced", of, balanced, len(self.y))
-        self._took("linear")
+        self.took("linear")
 
     def attentive(self) -> None:
         """The attentive probe; plain features have no places, so their linear probe stands in."""
@@ -199,7 +199,7 @@ class Judge:
             self.board.add("attentive", of, np.stack(outcomes))
         self.board.stand_in("attentive", self.baseline, "linear")
         self.board.compare("attentive")
-        self._took("attentive probe")
+        self.took("attentive probe")
 
     def _probe(self, x: Tensor, y: Tensor, scale: linear.Scale) -> Probe:
         return linear.probe(x, y, self.classes, scale=scale, seed=self.seed)
@@ -232,7 +232,7 @@ class Judge:
                 "best": [self._case(c) for c in found[0].best],
                 "worst": [self._case(c) for c in found[0].worst],
             }
-        self._took("retrieval")
+        self.took("retrieval")
 
     def _case(self, case: retrieval.Case) -> dict[str, Any]:
         def sample(rows: np.ndarray, y: Tensor, row: int) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class Judge:
         ]
         self.board.add_values("clustering_nmi", of, [f.nmi for f in found], 0)
         self.board.add_values("clustering_ari", of, [f.ari for f in found], 0)
-        self._took("structure")
+        self.took("structure")
 
     # ---- few labels ---------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class Judge:
                     )  # fmt: skip
                 self.board.add_point(count, labels, of, self.linear, np.stack(outcomes))
             self.board.compare_point(count)
-        self._took("few labels")
+        self.took("few labels")
 
     # ---- networks trained on labels -----------------------------------------------------------
 
@@ -307,10 +307,10 @@ class Judge:
             used = self._scratch(count, share / each)
             if used > done:  # of all trainings the largest tells best
                 each, done = (time.monotonic() - started) / used, used
-        self._took("from scratch")
+        self.took("from scratch")
         left = 60 * minutes - (time.monotonic() - began)
         self._finetune(max(0.0, left) / each)
-        self._took("fine-tuning")
+        self.took("fine-tuning")
 
     def _scratch(self, count: int, affordable: float) -> int:
         """A point of the curve for the network trained from scratch; how many samples that took."""
@@ -513,7 +513,7 @@ class Judge:
 
         return tell
 
-    def _took(self, what: str) -> None:
+    def took(self, what: str) -> None:
         now = time.monotonic()
         self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self.clock, 2)
         self.clock = now

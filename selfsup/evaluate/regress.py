@@ -31,7 +31,7 @@ from .interval import Interval, over_seeds
 from .result import keep
 from .ridge import solutions
 from .scored import Scored, best_control, conclude
-from .split import split
+from .split import groups_of, split, together
 
 NETWORKS = 3
 COUNTS = (10, 100, 1000)  # labels of the curve
@@ -99,10 +99,12 @@ def evaluate_task(
             )  # fmt: skip
         values, name = found
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
-            train, held, test, notes = parts_of(
-                source, values, *readable(store, console.progress), seed
-            )
+            usable, prints = readable(store, console.progress)
+            train, held, test, notes = parts_of(source, values, usable, prints, seed)
             taught = np.concatenate([train, held])
+            number = dict(zip(usable.tolist(), groups_of(prints).tolist(), strict=True))
+            equal = np.array([number[i] for i in taught.tolist()])
+            groups = together(equal, source.groups(), taught)
             several = {PRETRAINED: [_pair(encoder, store, taught, test)], UNTRAINED: []}
             for i in range(max(2, min(seeds, NETWORKS))):
                 console.progress(f"evaluate: untrained network {i + 1}")
@@ -112,7 +114,7 @@ def evaluate_task(
             baseline = encoder.modality.baseline_name
             several[baseline] = [controls.classical(encoder, store, taught, test)]
         y, y_test = (torch.from_numpy(values[rows]).double() for rows in (taught, test))
-        parts = _parts(len(train), len(held), seed)
+        parts = _parts(groups, len(held), seed)
         scores: dict[str, list[dict[str, float]]] = {}
         found_ranks: dict[str, np.ndarray] = {}
         curve = []
@@ -126,9 +128,8 @@ def evaluate_task(
                 for k in range(max(2, seeds)):
                     x, x_test = pairs[k % len(pairs)]
                     some = order(mix(seed, count, k), 0, len(y))[:count]
-                    few = foretold(
-                        x[some], y[some], x_test, _parts(count, 0, mix(seed, k)), of == baseline
-                    )
+                    chosen = _parts(groups[some], 0, mix(seed, k))
+                    few = foretold(x[some], y[some], x_test, chosen, of == baseline)
                     found_few.append(measures(few, y_test)["spearman"])
                 value = float(np.mean(found_few))
                 curve.append({"of": of, "labels": count, "value": value, "values": found_few})
@@ -189,15 +190,21 @@ def parts_of(
     return found.train, held, found.test, notes
 
 
-def _parts(train: int, held: int, seed: int) -> Parts:
-    """(rows to fit, rows to score) for the choice of the strength."""
-    rows = np.arange(train + held)
+def _parts(groups: np.ndarray, held: int, seed: int) -> Parts:
+    """(rows to fit, rows to score) for the choice of the strength: the last `held`, or folds.
+
+    Folds are of whole groups, unless there is only one.
+    """
+    rows = np.arange(len(groups))
     if held >= FEWEST_HELD:
-        return [(rows[:train], rows[train:])]
-    folds = min(FOLDS, len(rows))
-    turn = np.empty(len(rows), np.int64)
-    turn[order(seed, 0, len(rows))] = np.arange(len(rows)) % folds
-    return [(rows[turn != k], rows[turn == k]) for k in range(folds)]
+        return [(rows[:-held], rows[-held:])]
+    kinds, group = np.unique(groups, return_inverse=True)
+    if len(kinds) == 1:
+        kinds, group = rows, rows
+    folds = min(FOLDS, len(kinds))
+    turn = np.empty(len(kinds), np.int64)
+    turn[order(seed, 0, len(kinds))] = np.arange(len(kinds)) % folds
+    return [(rows[turn[group] != k], rows[turn[group] == k]) for k in range(folds)]
 
 
 def foretold(

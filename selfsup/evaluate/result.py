@@ -93,7 +93,7 @@ class Evaluation(Told):
     def rows(self) -> list[list[str]]:
         """The table with its head, cell by cell."""
         columns = subjects(r["of"] for r in self._all())
-        rows = [["", *columns, "gain over the better control"]]
+        rows = [["", *columns, gain_head(self._all())]]
         for protocol, (title, percent) in TITLES.items():
             found = {r["of"]: r for r in self._told["scores"] if r["protocol"] == protocol}
             if protocol.startswith("finetune") and found:
@@ -161,6 +161,12 @@ def cell(row: dict[str, Any] | None, percent: bool) -> str:
     if "low" in row:
         text += f" ± {scale * (row['high'] - row['low']) / 2:.{digits}f}"
     return text
+
+
+def gain_head(rows: Iterable[dict[str, Any]]) -> str:
+    """Above what `gained` says of these rows."""
+    start = ", and over the start" if any("since" in row for row in rows) else ""
+    return f"gain over the better control{start}"
 
 
 def gained(found: dict[str, dict[str, Any]], percent: bool = True) -> str:

@@ -11,7 +11,7 @@ from ..console import columns
 from ..load import LoadedEncoder
 from .controls import BEFORE, PRETRAINED, behind, named
 from .interval import Interval
-from .result import Told, few_rows, score, subjects
+from .result import Told, few_rows, gain_head, score, subjects
 
 
 class Rounds(Told):
@@ -29,7 +29,7 @@ class Rounds(Told):
         tables = [columns(rows)]
         if curve := self._told["curve"]:
             of = subjects(row["of"] for row in curve)
-            head = ["", *of, "gain over the better control"]
+            head = ["", *of, gain_head(curve)]
             tables.append(columns([head, *few_rows(curve, of)]))
         notes = "\n".join(self._told["notes"])
         told = [self.verdict, *tables, f"{self._told['statement']}\n{notes}"]
@@ -54,7 +54,14 @@ def point(
     control = max(others, key=lambda of: values[of].mean())
     gain = over(values[PRETRAINED] - values[control])
     rows[0]["gain"] = gain._asdict() | {"control": control}
+    if BEFORE in values:
+        rows[0]["since"] = since(over(values[PRETRAINED] - values[BEFORE]))
     return rows
+
+
+def since(gain: Interval) -> dict[str, Any]:
+    """The gain over the encoder that it started from, as evaluation-TASK.json has it."""
+    return gain._asdict() | {"control": BEFORE}
 
 
 def conclude(
@@ -68,11 +75,13 @@ def conclude(
     place: str,
     began: float,
     curve: list[dict[str, Any]] | None = None,
+    forgot: dict[str, Any] | None = None,
 ) -> Rounds:
     """`values` are all accuracies of each subject, `shown` the one that is told, with its interval.
 
     `over` is the gain over a control, on the same rounds or samples; `curve` are points with few
-    labels, of which the surest speaks where the gain with all of them is not certain.
+    labels, of which the surest speaks where the gain with all of them is not certain. `forgot` is
+    the gain over the encoder that it started from, on data of before.
     """
     others = (of for of in shown if of not in (PRETRAINED, BEFORE))
     control = max(others, key=lambda of: shown[of].value)
@@ -107,6 +116,8 @@ def conclude(
         }
         for of, one in shown.items()
     ]
+    if BEFORE in shown:
+        scores[0]["since"] = since(over(BEFORE))
     return Rounds(
         {
             "task": task,
@@ -119,6 +130,7 @@ def conclude(
             "scores": scores,
             "curve": curve or [],
             "gain": gain._asdict(),
+            "forgot": forgot,
             "statement": statement,
             "notes": notes,
             "data": {"place": place},

@@ -117,21 +117,46 @@ def split(
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:
+    """A number for each print, equal for equal ones, from 0 on without a gap."""
     number: dict[bytes, int] = {}
     return np.array([number.setdefault(p, len(number)) for p in prints], np.int64)
 
 
 def together(groups: np.ndarray, own: np.ndarray | None, usable: np.ndarray) -> np.ndarray:
-    """Groups of equal samples, joined where samples of them belong together by the source."""
+    """Groups of equal samples, joined where samples of them belong together by the source.
+
+    `own` are groups of all samples of the source, `usable` the numbers of those in `groups`.
+    """
     if own is None:
         return groups
     from scipy.sparse import coo_array  # scikit-learn brings scipy
     from scipy.sparse.csgraph import connected_components
 
-    n, mine = len(groups), np.unique(own[usable], return_inverse=True)[1]
-    links = coo_array((np.ones(n), (groups, n + mine)), (2 * n, 2 * n))
+    n = len(groups)
+    equal, mine = (np.unique(g, return_inverse=True)[1] for g in (groups, own[usable]))
+    links = coo_array((np.ones(n), (equal, n + mine)), (2 * n, 2 * n))
     _, found = connected_components(links, directed=False)
-    return np.unique(found[groups], return_inverse=True)[1]
+    return np.unique(found[equal], return_inverse=True)[1]
+
+
+def fifth(groups: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """(n,) bool: which samples are held out, whole groups from the first on until a fifth is there.
+
+    The last group stays, and so does the last of each class. Where no group can go by that, samples
+    go one by one.
+    """
+    n = len(groups)
+    classes = np.zeros(n, np.int64) if classes is None else classes
+    _, first, group, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    turn = np.argsort(first)
+    _, last = np.unique(classes[first][turn][::-1], return_index=True)
+    spared = np.delete(turn, len(turn) - 1 - last)
+    if not len(spared):
+        return np.arange(n) < max(1, n // 5)
+    before = np.cumsum(sizes[spared]) - sizes[spared]
+    return np.isin(group, spared[before < max(1, n // 5)])
 
 
 def by_name(

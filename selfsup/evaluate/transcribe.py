@@ -97,6 +97,7 @@ def evaluate_task(
     follow_links: bool = False,
     write: bool = True,
     console: Console | None = None,
+    **_: Any,
 ) -> Transcription:
     """Character and word error rates at several amounts of transcribed speech.
 

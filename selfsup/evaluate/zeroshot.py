@@ -186,7 +186,7 @@ def _classical(
     run: Any, encoder: LoadedEncoder, parts: tuple[str, str], seed: int, cache: Any
 ) -> Classical | None:
     """The maps that the run's own pairs teach, if they are at hand."""
-    source = data_of(run)
+    source = data_of(run, encoder.modality)
     if not isinstance(source, PairSource):
         return None
     taught = source.for_training()

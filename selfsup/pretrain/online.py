@@ -31,7 +31,10 @@ def online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, floa
         )
     labels, names = labelled
     rows = np.flatnonzero(labels >= 0)
-    rows = np.sort(np.random.Generator(np.random.Philox(0)).permutation(rows)[:LABELLED])
+    rows = np.random.Generator(np.random.Philox(0)).permutation(rows)
+    if (groups := source.groups()) is not None:  # clips would find others of their recording
+        rows = rows[np.sort(np.unique(groups[rows], return_index=True)[1])]
+    rows = np.sort(rows[:LABELLED])
     store = open_store(source, job.modality, round(STORED * job.size), cache=settings["data.cache"])
     job.beside.append(store)
 

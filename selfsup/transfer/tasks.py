@@ -55,6 +55,13 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def groups(self) -> np.ndarray:
+        """A number for each sample, from 0 on, equal for clips of one recording."""
+        own = self.store.source.groups()
+        if own is None:
+            return np.arange(len(self))
+        return np.unique(own[self.rows], return_inverse=True)[1]
+
     def take(self, places: np.ndarray) -> "Part":
         places = np.flatnonzero(places) if places.dtype == bool else places
         targets = self.targets
@@ -162,12 +169,15 @@ class Task(ABC):
         return source
 
     def held(self, part: Part, seed: int) -> np.ndarray | None:
-        """The fifth of a part that chooses between rates; None where nothing can be spared."""
-        if len(part) < 10:
+        """The fifth of a part that chooses between rates; None where nothing can be spared.
+
+        Of clips whole recordings, of which there must be as many as of samples else.
+        """
+        groups = part.groups()
+        count = int(groups.max(initial=-1)) + 1
+        if count < 10:
             return None
-        held = np.zeros(len(part), bool)
-        held[order(seed, 2, len(part))[: len(part) // 5]] = True
-        return held
+        return np.isin(groups, order(seed, 2, count)[: count // 5])
 
     def effort(self, labels: int, affordable: float) -> Effort | None:
         return core.effort(labels, affordable)
@@ -339,17 +349,21 @@ class Classify(Task):
         }
 
     def held(self, part: Part, seed: int) -> np.ndarray | None:
-        """A fifth of each class; with fewer than five labels of a class none is spared."""
-        labels = part.targets
-        counts = np.bincount(labels)
-        if counts[counts > 0].min() < 5:
+        """A fifth of each class; with fewer than five labels of a class none is spared.
+
+        Of clips whole recordings, each of the class of its first; five of them in each class.
+        """
+        groups = part.groups()
+        labels = part.targets[np.unique(groups, return_index=True)[1]]  # of each group
+        counts = np.bincount(labels, minlength=part.targets.max() + 1)
+        if counts[np.unique(part.targets)].min() < 5:
             return None
-        held = np.zeros(len(part), bool)
+        held = np.zeros(len(labels), bool)
         for label in np.unique(labels):
             members = np.flatnonzero(labels == label)
             some = order(mix(seed, int(label)), 2, len(members))[: len(members) // 5]
             held[members[some]] = True
-        return held
+        return held[groups]
 
 
 class Regress(Task):

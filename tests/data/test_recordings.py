@@ -5,9 +5,11 @@ import os
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from selfsup.data import fields, open_source, open_store, recordings
 from selfsup.data.copies import without_copies
+from selfsup.data.joined import Joined
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
 from selfsup.evaluate.split import split
@@ -191,6 +193,29 @@ def test_clips_of_a_film(tmp_path):
     with pytest.raises(BadSample) as caught:
         modality.read(source.read(2), 32)
     assert caught.value.code == "truncated"
+
+
+def test_clips_find_none_of_their_own_recording_while_training(folder):
+    from types import SimpleNamespace
+
+    from selfsup.pretrain.online import online
+
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return torch.ones(len(x), 2)
+
+    seen: list[int] = []
+    job = SimpleNamespace(modality=audio, size=16, beside=[], device="cpu")
+    online({"data.labels": str(folder), "data.cache": None}, job)(Mean())
+    assert seen == [3]  # files, of seven clips
+    job.beside[0].close()
+
+
+def test_groups_of_two_sources_stay_apart(folder, tmp_path):
+    clips, whole = seen_as(open_source(folder), audio), open_source(folder)
+    assert Joined(clips, whole).groups().tolist() == [0, 0, 0, 0, 1, 2, 2, 7, 8, 9]
+    assert Joined(whole, whole).groups() is None
 
 
 # ---- where a file is one row, however long ---------------------------------------------------

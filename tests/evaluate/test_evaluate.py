@@ -9,7 +9,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import Evaluation, adapted, controls, evaluate, finetune, judge, linear
+from selfsup.evaluate import (
+    Evaluation,
+    adapted,
+    controls,
+    evaluate,
+    finetune,
+    folds,
+    judge,
+    linear,
+)
 from selfsup.load import Card, LoadedEncoder, load, modality_of, rebuild
 from selfsup.transfer import core
 
@@ -261,18 +270,79 @@ def test_the_encoder_that_it_started_from_stands_beside_and_is_no_control(
     found = evaluate(encoder_for(), few, old=few, **settings)
     told = found.to_json()
     for shots in (None, 2):
-        ours, theirs = (found.score("linear", of, shots) for of in ("pretrained", "before"))
+        ours, theirs = (found.score("linear", of, shots) for of in ("pretrained", "started from"))
         since = ours["since"]
         assert since["value"] == pytest.approx(ours["value"] - theirs["value"]) and since["low"] < 0
-        assert theirs["value"] > ours["value"] and ours["gain"]["control"] != "before"
+        assert theirs["value"] > ours["value"] and ours["gain"]["control"] != "started from"
     assert told["forgot"] == found.score("linear")["since"]  # the same data
-    assert told["verdict"]["control"] != "before" and "before" not in found.verdict
+    assert told["verdict"]["control"] != "started from"
+    assert "started from" not in found.verdict and found.rows()[0][-1].endswith("over the start")
     assert "A note." in found.notes() and "from which it started" in found.notes()[-2]
     assert found.notes()[-1].startswith("The linear probe on the old data: -")
-    assert f"{100 * since['value']:+.1f} ± " in found.table() and "(before)" in found.table()
+    assert f"{100 * since['value']:+.1f} ± " in found.table() and "(started from)" in found.table()
     monkeypatch.undo()
     with pytest.raises(SelfsupError, match="E201"):
         evaluate(taught, few, old=few, **settings)
+
+
+def test_bad_data_of_before_are_told_of_before_the_probes(digits, taught, monkeypatch):
+    few = {key: value[:60] for key, value in digits.items()}
+    settings = {"shots": (2,), "seeds": 2, "finetune": False}
+    monkeypatch.setattr(adapted, "before", lambda *_: (taught, []))
+
+    def probes(*_):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(judge.Judge, "frozen", probes)
+    images = few["images"].copy()
+    images[0] = images[1]
+    leaky = Named(images, few["labels"], np.arange(60) % 4 == 0)  # 0 tests, 1 teaches
+    for old, code in ((few["images"], "E501"), (leaky, "E502")):
+        with pytest.raises(SelfsupError, match=code):
+            evaluate(encoder_for(), few, old=old, **settings)
+    with pytest.raises(AssertionError):
+        evaluate(encoder_for(), few, old=leaky, drop_leaks=True, **settings)
+    monkeypatch.setattr(folds, "extract", probes)
+    with pytest.raises(SelfsupError, match="E502"):
+        evaluate(encoder_for(), digits, task="folds", old=leaky)
+    with pytest.raises(AssertionError):
+        evaluate(encoder_for(), digits, task="folds", old=leaky, drop_leaks=True)
+
+
+def test_a_start_that_sees_larger_pictures_is_not_put_beside(monkeypatch):
+    monkeypatch.setattr(adapted, "start_of", lambda *_: Path("runs/large"))
+    for size, there in ((12, True), (8, True), (16, False)):
+        monkeypatch.setattr(adapted, "load", lambda _, size=size: encoder_for(size))
+        start, notes = adapted.before("run", encoder_for(12), "image")
+        assert (start is not None) == there == (not notes)
+    assert notes[0].startswith("No comparison with large, from which it started: ")
+    assert "size 12" in notes[0] and "at 16" in notes[0]
+
+
+def test_folds_of_recordings_that_are_labelled_in_part(digits, monkeypatch):
+    from selfsup.data import open_source
+
+    monkeypatch.setattr(folds, "FEW", ())
+    monkeypatch.setattr(folds, "FOLDS", 2)
+    labels, recordings, seen = digits["labels"][:200] % 2, np.arange(200) // 4, []
+    labels[:120] = -1
+
+    def few(both, y, test, *_, **__):
+        seen.append(test.numpy())
+        return [0.5]
+
+    monkeypatch.setattr(folds, "_accuracies", few)
+    source = open_source({"images": digits["images"][:200], "labels": digits["labels"][:200]})
+    source.labels = lambda: (labels, ["even", "odd"])
+    source.groups = lambda: recordings
+    told = evaluate(encoder_for(), source, task="folds", seeds=2).to_json()
+    assert "80 samples" in told["statement"] and "of one recording" in told["statement"]
+    for test in seen:
+        assert len(test) == 80 and 30 <= test.sum() <= 50
+        assert not set(recordings[120:][test]) & set(recordings[120:][~test])
+    source.folds = lambda: [np.arange(0, 200, 2), np.arange(1, 200, 2)]
+    told = evaluate(encoder_for(), source, task="folds", seeds=2).to_json()
+    assert not [note for note in told["notes"] if "equal one" in note]  # clips, but no copies
 
 
 def test_data_without_labels_is_an_error(tmp_path):

@@ -68,8 +68,13 @@ def test_graphs(rings, tmp_path, monkeypatch):
     monkeypatch.setattr(folds, "FEW", ())
     told = further.evaluate(rings, old=rings, seeds=2).to_json()
     again = {row["of"]: row["values"] for row in told["scores"]}
-    assert again["before"] == rows["pretrained"]["values"]
-    gain = 100 * (np.mean(again["pretrained"]) - np.mean(again["before"]))
+    assert again["started from"] == rows["pretrained"]["values"]
+    gain = 100 * (np.mean(again["pretrained"]) - np.mean(again["started from"]))
+    since = told["scores"][0]["since"]
+    assert since["control"] == "started from" and 100 * since["value"] == pytest.approx(gain)
+    assert told["forgot"]["low"] <= told["forgot"]["value"] <= told["forgot"]["high"]
+    kept = json.loads((further.path / "evaluation-folds.json").read_text())
+    assert (kept["scores"][0]["since"], kept["forgot"]) == (since, told["forgot"])
     assert f"The linear probe: {gain:+.1f} points beside run, from which" in told["notes"][-2]
     assert "on the old data" in told["notes"][-1]
     assert told["verdict"]["control"] in ("untrained", "kinds and degrees")
@@ -135,6 +140,10 @@ def test_few_labels_speak_where_all_of_them_say_nothing():
     assert "helps where labels are few: +10.0 points over the untrained network" in found.verdict
     assert "1 label per class" in str(found) and "+1.0 ± 2.0 (untrained)" in str(found)
     assert not sentence(level, {1: 0.31}).gain
+    assert "over the start" not in str(found)
+    values = {of: np.array([[v]]) for of, v in {**level, "started from": 0.7}.items()}
+    row = rounds.point(5, 15, values, over)[0]
+    assert row["gain"]["control"] == "MFCC" and row["since"]["value"] == pytest.approx(0.1)
     sure = sentence(level | {"pretrained": 0.9}, {5: 0.4})
     assert sure.verdict.startswith("Pretraining helped: 90.0 %")
 
@@ -142,6 +151,9 @@ def test_few_labels_speak_where_all_of_them_say_nothing():
 def test_drawn_folds_keep_equal_samples_together():
     class Place:
         place = "here"
+
+        def groups(self):
+            return None
 
     y = np.arange(200) % 2
     single, kind, notes = folds._folds(Place(), np.arange(200), y, np.arange(200), 0)

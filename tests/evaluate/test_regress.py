@@ -56,11 +56,16 @@ def test_the_gain_is_of_pairs():
 def test_the_strength_is_chosen_on_what_does_not_teach(monkeypatch):
     """Labels of the test part are never seen, those of the held-out part choose and then teach."""
     x, y = some(200)
-    parts = regress._parts(100, 50, 0)
+    parts = regress._parts(np.arange(150), 50, 0)
     assert [len(p) for p in parts[0]] == [100, 50] and len(parts) == 1
-    folds = regress._parts(50, 3, 0)
+    folds = regress._parts(np.arange(53), 3, 0)
     assert len(folds) == 5 and sorted(np.concatenate([h for _, h in folds])) == list(range(53))
     assert all(not set(a) & set(b) for a, b in folds)
+    clips = np.arange(60) // 6
+    whole = regress._parts(clips, 0, 0)
+    assert len(whole) == 5 and all(len(set(clips[held])) == 2 for _, held in whole)
+    assert all(not set(clips[a]) & set(clips[b]) for a, b in whole)
+    assert len(regress._parts(np.zeros(10, int), 0, 0)) == 5  # one recording: by clips
     fitted = []
     true = regress.fits
     monkeypatch.setattr(regress, "fits", lambda x, y, *s: fitted.append(len(y)) or true(x, y, *s))

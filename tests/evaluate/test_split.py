@@ -3,7 +3,7 @@ import pytest
 
 from selfsup.data.copies import content_print
 from selfsup.errors import SelfsupError
-from selfsup.evaluate.split import split
+from selfsup.evaluate.split import fifth, split, together
 
 
 class Labelled:
@@ -98,3 +98,20 @@ def test_a_print_is_of_pixels_and_shape():
     changed = x.copy()
     changed[0, 0, 0] += 1
     assert content_print(x) != content_print(changed)
+
+
+def test_groups_are_joined_whatever_their_numbers():
+    own = np.array([9, 9, 9, 3, 3, 4, 5])
+    usable = np.array([2, 3, 4, 5, 6])
+    found = together(np.array([90, 71, 71, 71, 12]), own, usable)
+    assert found[1] == found[2] == found[3] and sorted(set(found.tolist())) == [0, 1, 2]
+
+
+def test_a_fifth_is_of_whole_groups_and_leaves_each_class_something():
+    assert np.flatnonzero(fifth(np.arange(23))).tolist() == [0, 1, 2, 3]
+    groups = np.array([5, 5, 7, 1, 7, 2, 2, 3, 3, 4])
+    assert np.flatnonzero(fifth(groups)).tolist() == [0, 1]
+    assert np.flatnonzero(fifth(groups[2:])).tolist() == [0, 2]
+    classes = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 1])  # group 5 is all of its class
+    assert np.flatnonzero(fifth(groups, classes)).tolist() == [2, 4]
+    assert np.flatnonzero(fifth(np.zeros(10, int))).tolist() == [0, 1]  # sample by sample

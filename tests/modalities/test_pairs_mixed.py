@@ -16,7 +16,7 @@ from selfsup.data.base import Pair
 from selfsup.data.outcome import BadSample
 from selfsup.data.pairs import PairList, Part, as_pairs
 from selfsup.errors import SelfsupError
-from selfsup.evaluate import pairing, tasks
+from selfsup.evaluate import pairing, tasks, zeroshot
 from selfsup.modalities.pairs import Pairs
 
 from .test_pairs import picture, things
@@ -145,6 +145,7 @@ def test_molecules_and_proteins_with_texts(home, tmp_path):
     assert list(found.modality.sides) == ["graphs", "proteins", "text"]
     assert torch.isfinite(torch.from_numpy(found.embed(home / "t.tsv"))).all()
     assert found.tower("graphs").embed(home / "t.tsv").shape == (40, 16)
+    assert zeroshot._classical(run, found, ("graphs", "text"), 0, None) is not None
 
 
 def test_files_of_two_kinds_need_no_text(tmp_path):

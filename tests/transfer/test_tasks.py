@@ -1,5 +1,7 @@
 """What the answers of each task are worth, against slow readings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -203,3 +205,14 @@ def test_an_unknown_task_is_named():
     with pytest.raises(SelfsupError, match="segmnt") as caught:
         task_class("segmnt")
     assert "segment" in caught.value.do
+
+
+def test_what_chooses_holds_no_clips_of_recordings_that_teach():
+    recordings = np.arange(120) // 6
+    store = SimpleNamespace(source=SimpleNamespace(groups=lambda: recordings))
+    rows = np.arange(120)
+    for task, targets in ((Regress(0.0, 1.0), rows / 1.0), (Classify(["a", "b"]), recordings % 2)):
+        held = task.held(Part(store, rows, targets), 0)
+        assert held.sum() == 24
+        assert not set(recordings[held]) & set(recordings[~held])
+        assert task.held(Part(store, rows[:48], targets[:48]), 0) is None  # of 8 recordings
