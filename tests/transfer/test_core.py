@@ -1,6 +1,7 @@
 """Which layers move, and how fast; adapters that leave the weights beside them alone."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import small_encoder
@@ -128,7 +129,8 @@ def test_rates_depend_on_what_is_trained(monkeypatch):
     monkeypatch.setattr(tasks, "fresh", lambda task, encoder, **settings: settings["how"])
     monkeypatch.setattr(tasks, "train", lambda network, *a, choice, **s: seen.append(choice))
     monkeypatch.setattr(tasks, "outcomes", lambda *a: np.array([seen[-1].rate]))
-    part = Part(None, np.arange(20), np.arange(20) % 2)
+    store = SimpleNamespace(source=SimpleNamespace(groups=lambda: None))
+    part = Part(store, np.arange(20), np.arange(20) % 2)
     for how in tasks.HOW:
         seen.clear()
         found = tasks.choose(
