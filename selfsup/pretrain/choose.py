@@ -104,6 +104,13 @@ def source_of(given: Mapping[str, Given], stored: Settings | None, data: Any) ->
         shelf = "modality."
         keywords = {k.removeprefix(shelf): v for k, v in known.items() if k.startswith(shelf)}
         source = seen_as(source, modalities.find(keywords.pop("name"))(**keywords))
+        if (wanted := keywords.get("columns")) and source.content != "pairs":
+            raise SelfsupError(
+                "E105",
+                f"{source.place} does not have all of the columns {', '.join(wanted)}",
+                why="modality.columns names columns of one table, which become parts of a sample",
+                do="give names as they stand in the head of the table",
+            )
     source = source.for_training()
     return without_copies(source) if value("data.drop_copies", False) is True else source
 

@@ -107,7 +107,11 @@ def test_two_columns_do_not_become_one_part_and_a_table_of_labels_keeps_its_colu
     assert as_pairs(labelled, ("said", "rewrite")).labels()[1] == ["a", "b"]
 
 
-def test_columns_are_at_least_two_and_there():
+def test_columns_are_at_least_two_and_there(home, tmp_path):
+    with pytest.raises(SelfsupError, match="all of the columns said, rewritten") as caught:
+        selfsup.pretrain(home / "t.tsv", modality={"columns": ("said", "rewritten")},
+                         out=tmp_path / "run", quiet=True)  # fmt: skip
+    assert caught.value.code == "E105" and not (tmp_path / "run").exists()
     with pytest.raises(SelfsupError, match="columns"):
         Pairs(columns=("one",))
     pictures = open_source(np.zeros((4, 8, 8, 3), np.uint8))
