@@ -96,7 +96,7 @@ def strip(album: Album, tiles: Sequence[Tile], *, label: str) -> Markup:
                 class_=tile.kind or None,
             )
         )
-    return tag("ul", items, class_=_form("strip", tiles[0].picture), aria_label=label)
+    return tag("ul", items, class_=_form("strip", [t.picture for t in tiles]), aria_label=label)
 
 
 def grid(
@@ -123,7 +123,7 @@ def grid(
         )
         for name, pictures in rows
     ]
-    form = _form("grid", rows[0][1][0])
+    form = _form("grid", [picture for _, pictures in rows for picture in pictures])
     inner = tag(
         "table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=form
     )
@@ -135,8 +135,8 @@ def _wide(picture: UInt8[np.ndarray, "h w 3"]) -> bool:
     return picture.shape[1] > 3 * picture.shape[0]
 
 
-def _form(name: str, picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    return f"{name} wide" if _wide(picture) else name
+def _form(name: str, several: Sequence[np.ndarray]) -> str:
+    return f"{name} wide" if any(map(_wide, several)) else name
 
 
 def heat(

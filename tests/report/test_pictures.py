@@ -38,6 +38,8 @@ def test_large_pictures_are_made_smaller_in_proportion():
     assert decode(album.uri(frames)).shape == (51, 512, 3)
     tile = pictures.Tile(frames, "frames")
     assert "strip wide" in pictures.strip(album, [tile], label="a")
+    assert "wide" not in pictures.strip(album, [], label="none")
+    assert "wide" not in pictures.grid(album, ["a"], [("none", [])], caption="none")
 
 
 def test_heat_is_bright_where_the_weight_is():
