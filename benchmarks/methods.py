@@ -112,6 +112,7 @@ CIFAR10 = Set(
         {"name": "resnet18", "width": 0.25, "stem": 2},
         {"name": "vit_tiny", "depth": 4, "patch": 4},
         {"name": "vit_tiny", "depth": 4, "patch": 4, "causal": True},
+        {"name": "vit_tiny", "depth": 4, "patch": 8},
     ),
     {"data.resolution": 32},
 )
