@@ -13,11 +13,12 @@ from selfsup.data.graphs import canonical
 from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder, resnet
 from selfsup.errors import SelfsupError
-from selfsup.graph import Graphs, network
+from selfsup.graph import network
 from selfsup.language import Language
 from selfsup.ragged import Ragged
 from selfsup.randomness import mix
 from selfsup.sound import Waveform
+from selfsup.sparse import Graphs
 from selfsup.stems import Patches
 from selfsup.steps import Observer, Steps
 from selfsup.towers import Parts, Towers

@@ -7,7 +7,8 @@ from torch.nn.functional import cosine_similarity, leaky_relu, relu
 
 from selfsup.data.graphs import canonical
 from selfsup.errors import SelfsupError
-from selfsup.graph import GAT, GCN, GIN, Graphs, Rows, dropout, listen, network, pool
+from selfsup.graph import GAT, GCN, GIN, Rows, dropout, network
+from selfsup.sparse import Graphs, listen, pool
 
 WIDTH = 6
 
@@ -76,7 +77,7 @@ def test_subgraphs_keep_what_is_among_their_nodes():
 
 @pytest.mark.parametrize("sparse", [True, False])
 def test_sums_over_links_and_their_gradients(sparse, monkeypatch):
-    monkeypatch.setattr("selfsup.graph._SPARSE", sparse and torch.backends.mkl.is_available())
+    monkeypatch.setattr("selfsup.sparse._SPARSE", sparse and torch.backends.mkl.is_available())
     x = graphs().links
     e, n = len(x.source), len(x.degree)
     weight = torch.rand(e, 2, requires_grad=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from .. import distributed, needs
-from ..graph import Graphs, numbers, pool
 from ..method import Method, Views
 from ..optim import Optim
+from ..sparse import Graphs, numbers, pool
 
 
 class DGI(Method):

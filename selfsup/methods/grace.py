@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 
 from .. import needs
 from ..distributed import gather_ragged
-from ..graph import shuffled
 from ..heads import mlp
 from ..method import Method, Views
 from ..optim import Optim
+from ..sparse import shuffled
 
 ROWS = 256  # of the similarities that are in memory at a time
 

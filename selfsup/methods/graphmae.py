@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import distributed, needs
-from ..graph import numbers, shuffled
 from ..method import Method, Views
 from ..optim import Optim
 from ..shown import Guess, Guesses
+from ..sparse import numbers, shuffled
 
 SHOWN = 4  # hidden nodes of a graph that the report tells of
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ..graph import Graphs
 from ..randomness import Draws
+from ..sparse import Graphs
 
 ROUNDS = 64  # hops from the first node of a part; what is farther counts as far
 

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
-from ..graph import Graphs
+from ..sparse import Graphs
 
 SIDE, MARGIN = 128, 10  # pixels
 MOST = 80  # nodes that are drawn of a graph, nearest to its first one

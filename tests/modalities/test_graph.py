@@ -12,13 +12,13 @@ from selfsup.data import open_source, open_store
 from selfsup.data.graphs import canonical
 from selfsup.data.outcome import BadSample
 from selfsup.errors import SelfsupError
-from selfsup.graph import Graphs
 from selfsup.inference import assemble
 from selfsup.method import Views
 from selfsup.modalities import find, of_content
 from selfsup.modalities.graph import Graph
 from selfsup.modalities.network import Network
 from selfsup.randomness import Draws
+from selfsup.sparse import Graphs
 from selfsup.views import graph as looks
 
 STRONG = Views(strong=2, local=1)
