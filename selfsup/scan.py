@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from . import faults
+from .data.base import evenly
 from .data.outcome import BadSample, Ledger
 from .data.recordings import Clip
 from .data.seen import seen_as
@@ -232,8 +233,8 @@ def _look(
     result.reasons = ledger.counts()
     result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
     if len(good):
-        result.shorter_side = _spread(sides[good].min(1))
-        result.longer_side = _spread(sides[good].max(1))
+        result.shorter_side = _evenly(sides[good].min(1))
+        result.longer_side = _evenly(sides[good].max(1))
         if (sides[good] == sides[good[0]]).all():
             result.common_size = tuple(sides[good[0]].tolist())
     _find_duplicates(result, source, digests, good)
@@ -266,7 +267,7 @@ def _whole(path: str | Path) -> Iterator[Path]:
 def peek(source: Source, count: int = 64) -> list[tuple[int, int]]:
     """(height, width) of up to `count` samples spread over the source, from their headers."""
     sizes = []
-    for i in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
+    for i in evenly(len(source), count):
         try:
             raw = source.read(i)
             sizes.append(_header(raw)[2])
@@ -291,11 +292,7 @@ def contact_sheet(source: Source, modality: Any, good: np.ndarray) -> bytes:
     sheet = Image.new(
         "RGB", (across * (TILE + GAP) + GAP, down * (TILE + GAP) + GAP), (236, 236, 236)
     )
-    chosen = (
-        good[np.unique(np.linspace(0, len(good) - 1, across * down).astype(int))]
-        if len(good)
-        else []
-    )
+    chosen = good[evenly(len(good), across * down)]
     for place, i in enumerate(chosen):
         try:
             pixels = modality.thumbnail(modality.read(source.read(int(i))))
@@ -417,7 +414,7 @@ def _compare(path: Path, source: Source, digests: np.ndarray, good: np.ndarray) 
     return [name for name, digest in now.items() if before.get(name, digest) != digest]
 
 
-def _spread(values: np.ndarray) -> dict[str, int]:
+def _evenly(values: np.ndarray) -> dict[str, int]:
     low, middle, high = int(values.min()), int(np.median(values)), int(values.max())
     return {"min": low, "median": middle, "max": high}
 

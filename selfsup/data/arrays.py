@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import SelfsupError
 from . import graphs
-from .base import UNREADABLE, Source, first_line
+from .base import UNREADABLE, Source, evenly, first_line
 from .files import read_file
 from .outcome import BadSample
 from .tables import encode
@@ -197,7 +197,7 @@ class DatasetSource(Source):
     def fingerprint(self) -> str:
         """Of the type, the length and up to 32 samples spread over the whole."""
         digest = hashlib.blake2b(f"{type(self.dataset)} {len(self)}".encode(), digest_size=16)
-        for i in np.unique(np.linspace(0, len(self) - 1, 32).astype(int)).tolist():
+        for i in evenly(len(self), 32):
             try:
                 sample = self.read(i)
             except BadSample as bad:

@@ -48,6 +48,15 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+def evenly(among: int, count: int) -> list[int]:
+    """Up to `count` of the numbers below `among`, at even distances.
+
+    >>> evenly(10, 4), evenly(3, 4), evenly(0, 4)
+    ([0, 3, 6, 9], [0, 1, 2], [])
+    """
+    return np.unique(np.linspace(0, among - 1, min(count, among)).astype(int)).tolist()
+
+
 class Pair(dict):
     """A sample of several parts: part -> its raw forms; one file, one text, or several texts."""
 

@@ -119,3 +119,14 @@ def sniff(head: bytes) -> str | None:
     if FASTA.match(head):
         return "sequence"
     return None
+
+
+def instead(raw: bytes) -> str | None:
+    """What a file often is that only has the name of a picture, a recording or a clip.
+
+    >>> instead(bytes(4))
+    'only zero bytes'
+    """
+    if raw[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, perhaps saved by a download that failed"
+    return None if any(raw) else "only zero bytes"

@@ -22,6 +22,7 @@ from .files import Listing, read_file
 from .kinds import CODES, KINDS, sniff
 from .names import Names, text
 from .outcome import BadSample
+from .packed import GzipStream
 from .tables import encode
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
@@ -70,7 +71,6 @@ class Fasta(Source):
 
     def _index(self, number: int, path: str) -> None:
         from ..stop import stop
-        from .shards import GzipStream
 
         try:
             status = os.stat(path)

@@ -24,6 +24,7 @@ from .base import LARGEST, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
+from .packed import GzipStream
 from .parquet import each_row, first_rows, one_row, open_parquet, row_group
 from .tables import (
     HELD_COLUMNS,
@@ -40,7 +41,6 @@ from .tables import (
 from .texts import LOOKED_AT, content_of, joined, left_out
 
 MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
-CHUNK = 1 << 16
 HEADER = 1 << 20  # bytes of a long name or of other facts about a member
 FACTS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
          tarfile.SOLARIS_XHDTYPE)  # fmt: skip
@@ -267,91 +267,6 @@ def _key(member: bytes) -> bytes:
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
-
-
-class GzipStream:
-    """A gzip file that can be read from any place after one pass over it.
-
-    `zlib` decompressors can be copied; one copy (about 40 kB) every `spacing` bytes of output is
-    kept, at most `points` of them: when there are more, every second one is dropped.
-    """
-
-    def __init__(self, file, spacing: int = 1 << 20, points: int = 1024):
-        self.file, self.spacing, self.points = file, spacing, points
-        self._restart()
-        # (place in the output, place in the file, decompressor as it was there)
-        self._saved = [(0, 0, self._decompressor.copy())]
-
-    @property
-    def reached(self) -> int:
-        """How many bytes of output have come so far."""
-        return self._end
-
-    def tell(self) -> int:
-        return self._place
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        assert whence == os.SEEK_SET
-        ready = self._end - len(self._buffer)
-        if not ready <= place or (place > self._end and self._before(place)[0] > self._end):
-            self._rewind(place)
-        self._place = place
-        return place
-
-    def read(self, size: int = -1) -> bytes:
-        assert size >= 0, "read what a member holds, never the whole stream"
-        pieces = []
-        while size > 0:
-            skip = self._place - (self._end - len(self._buffer))
-            if skip < len(self._buffer):
-                piece = self._buffer[skip : skip + size]
-                pieces.append(piece)
-                size -= len(piece)
-                self._place += len(piece)
-            elif not self._more():
-                break
-        return b"".join(pieces)
-
-    def _restart(self) -> None:
-        self.file.seek(0)
-        self._decompressor = zlib.decompressobj(31)  # 31: a gzip header, 32 kB window
-        self._buffer, self._end, self._place, self._at = b"", 0, 0, 0
-
-    def _before(self, place: int) -> tuple:
-        low, high = 0, len(self._saved)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self._saved[middle][0] <= place else (low, middle)
-        return self._saved[low]
-
-    def _rewind(self, place: int) -> None:
-        self._end, self._at, saved = self._before(place)
-        self._decompressor, self._buffer = saved.copy(), b""
-
-    def _more(self) -> bool:
-        """Decompress the next piece of the file into the buffer; False at the end."""
-        content = os.pread(self.file.fileno(), CHUNK, self._at)
-        if not content:
-            return False
-        output = self._decompressor.decompress(content)
-        while self._decompressor.eof:  # gzip members may follow one another
-            rest = self._decompressor.unused_data
-            self._decompressor = zlib.decompressobj(31)
-            if not rest.lstrip(b"\0"):
-                break
-            output += self._decompressor.decompress(rest)
-        self._at += len(content)  # not before: what is damaged stays so when it is asked for again
-        self._buffer = output
-        self._end += len(output)
-        if self._end - self._saved[-1][0] >= self.spacing:
-            self._saved.append((self._end, self._at, self._decompressor.copy()))
-            if len(self._saved) > self.points:
-                self._saved = self._saved[::2]
-                self.spacing *= 2
-        return True
 
 
 class ParquetSource(Source):

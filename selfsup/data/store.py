@@ -18,7 +18,7 @@ import torch
 
 from ..errors import SelfsupError
 from .arrays import ArraySource
-from .base import Source
+from .base import Source, evenly
 from .batch import Batch, Pool
 from .cache import InUse, cache_folder, cache_limit, make_room, throw_out
 from .disk import BAD, FORMAT, FULL, IN_BLOCK, READY, RECORD, UNKNOWN, Disk, Shape, create
@@ -208,8 +208,7 @@ class Store:
 
     def _probe(self) -> dict[int, Sample]:
         """A few samples spread over the source: they tell the size of a slot."""
-        some = np.unique(np.linspace(0, len(self) - 1, PROBE).astype(int)).tolist()
-        return {i: self._decode(i) for i in some}
+        return {i: self._decode(i) for i in evenly(len(self), PROBE)}
 
     def _states(self, indices: np.ndarray) -> np.ndarray:
         """State of each, with what other processes have finished in the meantime."""

@@ -20,7 +20,7 @@ from ..errors import SelfsupError
 from .base import Source
 from .files import FileSource, read_file
 from .outcome import BadSample
-from .packed import is_packed, opened, suffix
+from .packed import GzipStream, is_packed, opened, suffix
 from .proteins import sequence_columns
 from .tables import (
     HELD_COLUMNS,
@@ -140,8 +140,6 @@ class RowSource(Source):
     """
 
     def __init__(self, paths: Sequence[str], place: str):
-        from .shards import GzipStream
-
         super().__init__(place)
         self.paths = [os.path.abspath(path) for path in paths]
         self._stamps: list[tuple[int, int]] = []

@@ -5,23 +5,20 @@ docs/modalities/audio.md: decoded and resampled once, channels averaged, its own
 it so that nothing is clipped and nothing quiet is lost.
 """
 
-import io
-import re
-from fractions import Fraction
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import soundfile
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..data import fields
-from ..data.base import Source
+from ..data import fields, sounds
+from ..data.base import Source, evenly
 from ..data.batch import Batch
 from ..data.outcome import BadSample
-from ..data.recordings import Clip, opened
+from ..data.recordings import Clip
+from ..data.sounds import RATES
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
@@ -30,12 +27,7 @@ from ..views.one_core import on_one_core
 from .base import Modality
 
 USUAL_RATE = 16_000  # speech models' own; above 8 kHz there is little that tells sounds apart
-RATES = (1_000, 768_000)
-MOST_CHANNELS = 64
 SHORTEST = 0.01  # seconds
-CANCELLED = 0.01  # of the channels' power left in their mean: one was the other upside down
-HEAD = 1 << 20  # bytes that tell what a file is that cannot be opened
-BLOCK = 1 << 12  # frames at a time where a broken file is read as far as it goes
 LOOKED_AT = 64  # files whose headers tell rate and length
 HEARD = 128  # files that tell mean and deviation
 CEPSTRA = 20  # coefficients of the baseline
@@ -108,7 +100,7 @@ class Audio(Modality):
 
     def learn(self, source: Source) -> None:
         """The rate, from headers, and the mean and deviation of log-mel powers."""
-        heads = [head for head in map(_head, _raws(source, LOOKED_AT)) if head is not None]
+        heads = _heads(source)
         if not self.fixed and heads:
             self.rate = min(USUAL_RATE, max(rate for rate, _ in heads))
         if self.form == "wave":
@@ -142,12 +134,12 @@ class Audio(Modality):
 
     @staticmethod
     def seconds(file: BinaryIO) -> float:
-        head = _head(file)
-        return 0.0 if head is None else head[1]
+        found = sounds.head(file)
+        return 0.0 if found is None else found[1]
 
     def extent(self, source: Source) -> int:
         """Frames that nine of ten recordings fit in."""
-        heads = [head for head in map(_head, _raws(source, LOOKED_AT)) if head is not None]
+        heads = _heads(source)
         seconds = sorted(min(length, self.longest) for _, length in heads)
         if not seconds:
             return STEP if len(source) else 0
@@ -172,25 +164,26 @@ class Audio(Modality):
         no_values, silent.
         """
         if isinstance(raw, bytes | bytearray | memoryview | Clip):
-            sound, rate = self._decode(raw if isinstance(raw, Clip) else bytes(raw))
+            raw = raw if isinstance(raw, Clip) else bytes(raw)
+            sound, rate = sounds.decode(raw, self.longest, self.keep_truncated, self.notes)
         else:
             if isinstance(raw, Tensor):
                 raw = raw.detach().cpu().numpy()
             if not isinstance(raw, np.ndarray):
                 raise BadSample("not_audio", f"{type(raw).__name__} is neither bytes nor array")
-            sound, rate = _from_array(raw), self.rate
+            sound, rate = sounds.from_array(raw), self.rate
         if not np.isfinite(sound).all():
             if not np.isfinite(sound).any():
                 raise BadSample("no_values", "no sample is a finite number")
             self.notes["NaN or infinite samples taken for silence"] += 1
             sound = np.where(np.isfinite(sound), sound, 0)
-        mono = self._mixed(sound)
+        mono = sounds.mixed(sound, self.notes)
         if len(mono) < SHORTEST * rate:
             raise BadSample("too_short", f"{len(mono)} samples at {rate} Hz, less than 10 ms")
         mono = mono - mono.mean()  # a constant offset is of the converter, not of the sound
-        if self._flat(mono):
+        if sounds.clipped(mono):
             self.notes["clipped recordings"] += 1
-        mono = resample(mono, rate, self.rate)
+        mono = sounds.resample(mono, rate, self.rate)
         peak = float(np.abs(mono).max())
         if not peak > 1e-7:
             if not self.keep_silent:
@@ -198,84 +191,6 @@ class Audio(Modality):
             mono, peak = np.zeros_like(mono), 1.0
         wave = np.rint(mono * (32767 / peak)).astype("<i2")
         return fields.pack({"wave": wave, "peak": np.array([peak], np.float32)})
-
-    def _decode(self, raw: bytes | Clip) -> tuple[np.ndarray, int]:
-        """(n, channels) float64 and the rate: a clip, or at most `longest` seconds from the middle.
-
-        Clips are of what is there, also of a file that ends early: told of, but not refused.
-        """
-        if not raw:
-            raise BadSample("empty", "the file has no bytes")
-        with opened(raw) as content:
-            try:
-                file = _sound(content)
-            except (soundfile.SoundFileError, RuntimeError) as error:
-                content.seek(0)
-                code, why = _refused(content.read(HEAD), error)
-                raise BadSample(code, why) from error
-            with file:
-                return self._span(file, raw), file.samplerate
-
-    def _span(self, file: soundfile.SoundFile, raw: bytes | Clip) -> np.ndarray:
-        if not RATES[0] <= file.samplerate <= RATES[1]:
-            raise BadSample("rate", f"{file.samplerate} samples a second")
-        if not 1 <= file.channels <= MOST_CHANNELS:
-            raise BadSample("channels", f"{file.channels} channels")
-        cut = _ends_early(file.extra_info)
-        wanted, first, frames = round(self.longest * file.samplerate), 0, file.frames
-        if isinstance(raw, Clip):
-            first = round(raw.start * file.samplerate)
-            frames = min(frames - first, round(raw.seconds * file.samplerate))
-            if cut:
-                self.notes["clips of files that end early"] += 1
-        if frames > wanted:
-            first += (frames - wanted) // 2
-            self.notes[f"longer than {self.longest:g} s: the middle is used"] += 1
-        expected = min(frames, wanted)
-        try:
-            if first:
-                file.seek(first)
-            sound = self._samples(file, expected)
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise BadSample("undecodable", f"{error}: damaged or cut off") from error
-        if (cut and isinstance(raw, bytes)) or len(sound) < 0.98 * expected:
-            if not self.keep_truncated:
-                raise BadSample("truncated", "the file ends before the recording does")
-            self.notes["truncated, kept"] += 1
-        if len(sound) == 0:
-            raise BadSample("no_values", "a header without samples")
-        return sound
-
-    def _samples(self, file: soundfile.SoundFile, count: int) -> np.ndarray:
-        if not self.keep_truncated:
-            return file.read(count, always_2d=True)
-        parts: list[np.ndarray] = []
-        while (left := count - sum(len(part) for part in parts)) > 0:
-            try:
-                part = file.read(min(BLOCK, left), always_2d=True)
-            except (soundfile.SoundFileError, RuntimeError):
-                break  # what came before is there; the caller counts
-            if len(part) == 0:
-                break
-            parts.append(part)
-        return np.concatenate(parts) if parts else np.zeros((0, file.channels))
-
-    def _mixed(self, sound: np.ndarray) -> np.ndarray:
-        """The mean of the channels; where they cancel each other, the loudest."""
-        if sound.shape[1] == 1:
-            return sound[:, 0]
-        mixed = sound.mean(1)
-        powers = sound.var(0)
-        if mixed.var() < CANCELLED * powers.mean():
-            self.notes["channels that cancel each other: the loudest is used"] += 1
-            return sound[:, int(powers.argmax())]
-        return mixed
-
-    @staticmethod
-    def _flat(mono: np.ndarray) -> bool:
-        """Whether a hundredth of all samples sits at the largest or the smallest value."""
-        ends = (mono == mono.max()).sum() + (mono == mono.min()).sum()
-        return bool(ends > max(2, 0.01 * len(mono)))
 
     # ---- batches ---------------------------------------------------------------------------------
 
@@ -425,11 +340,7 @@ class Audio(Modality):
         if not isinstance(raw, bytes | Clip):
             milliseconds = round(1000 * max(raw.shape) / self.rate)
             return "array", f"{raw.dtype}", (milliseconds, milliseconds)
-        with opened(raw) as content, _sound(content) as file:
-            seconds = raw.seconds if isinstance(raw, Clip) else file.frames / file.samplerate
-            milliseconds = round(1000 * seconds)
-            mode = f"{file.subtype}, {file.channels} x {file.samplerate} Hz"
-            return file.format, mode, (milliseconds, milliseconds)
+        return sounds.described(raw)
 
     def examples(self) -> list[Any]:
         """Tones that rise, in noise, shorter and longer than a view."""
@@ -475,36 +386,10 @@ class Audio(Modality):
 # ---- samples ---------------------------------------------------------------------------------
 
 
-def resample(wave: Float[np.ndarray, " n"], rate: int, new: int) -> Float[np.ndarray, " m"]:
-    """By a polyphase filter (SciPy's Kaiser window); the ratio is exact to a millionth."""
-    if rate == new:
-        return wave
-    from scipy.signal import resample_poly  # scikit-learn brings scipy
-
-    ratio = Fraction(new, rate).limit_denominator(1000)
-    return resample_poly(wave, ratio.numerator, ratio.denominator)
-
-
-def _from_array(array: np.ndarray) -> Float[np.ndarray, "n c"]:
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.dtype.kind not in "iuf" or 0 in array.shape:
-        raise BadSample("not_audio", f"an array of shape {array.shape} and type {array.dtype}")
-    if array.shape[0] < array.shape[1]:
-        array = array.T
-    if array.shape[1] > MOST_CHANNELS:
-        raise BadSample("channels", f"an array of shape {array.shape}")
-    if array.dtype.kind == "f":
-        return array.astype(np.float64)
-    range_ = np.iinfo(array.dtype)
-    middle = 0 if array.dtype.kind == "i" else (range_.max + 1) // 2
-    return (array.astype(np.float64) - middle) / (range_.max - middle)
-
-
 def _raws(source: Source, count: int) -> list[Any]:
     """Samples spread over the source, as they are stored, without those that cannot be read."""
     found = []
-    for i in np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist():
+    for i in evenly(len(source), count):
         try:
             found.append(source.read(i))
         except BadSample:
@@ -512,55 +397,10 @@ def _raws(source: Source, count: int) -> list[Any]:
     return found
 
 
-def _sound(content: BinaryIO) -> soundfile.SoundFile:
-    """By its descriptor where it has one: else libsndfile calls Python for every few bytes.
-
-    Every clip gets a new one: what MP3 decodes to after a seek depends in its last digits on what
-    was decoded before, and a sample must not depend on the samples before it.
-    """
-    if isinstance(content, io.BytesIO):
-        return soundfile.SoundFile(content)
-    return soundfile.SoundFile(content.fileno(), closefd=False)
-
-
-def _head(raw: Any) -> tuple[int, float] | None:
-    """Rate and seconds, where a header tells; of bytes, a clip, or a file that is open."""
-    if not isinstance(raw, bytes | Clip) and not hasattr(raw, "read"):
-        return None
-    try:
-        with opened(raw) as content, _sound(content) as file:
-            length = raw.seconds if isinstance(raw, Clip) else file.frames / max(file.samplerate, 1)
-            return file.samplerate, length
-    except (soundfile.SoundFileError, RuntimeError, BadSample):
-        return None
-
-
-def _ends_early(told: str) -> bool:
-    """What libsndfile noticed while it read the header, but does not count as an error."""
-    if "without an End-Of-Stream flag" in told or "lacks an end-of-stream bit" in told:
-        return True
-    if "not equal to frame count" in told:  # AIFF
-        return True
-    declared = re.search(r"data\s*: (\d+) \(should be (\d+)\)", told)
-    # programs that write into a pipe declare the largest size there is, and are not to blame
-    return bool(declared and int(declared[2]) < int(declared[1]) < 0x7FFFF000)
-
-
-def _refused(raw: bytes, error: Exception) -> tuple[str, str]:
-    """What a file is that libsndfile does not open."""
-    start = raw[:512].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "not_audio", "a web page, perhaps saved by a download that failed"
-    if not any(raw):
-        return "not_audio", "only zero bytes"
-    known = raw[:4] in (b"RIFF", b"fLaC", b"OggS", b"FORM") or raw[:3] == b"ID3"
-    if known:
-        return "truncated", f"a header that is damaged or cut off ({_reason(error)})"
-    return "not_audio", "no format that libsndfile knows, or a header that is cut off"
-
-
-def _reason(error: Exception) -> str:
-    return re.sub(r"^.*?: ", "", re.sub(r"<[^>]*>", "the file", str(error)))
+def _heads(source: Source) -> list[tuple[int, float]]:
+    """Rate and seconds, of those that tell."""
+    heads = map(sounds.head, _raws(source, LOOKED_AT))
+    return [head for head in heads if head is not None]
 
 
 def _setting(what: str, expected: str) -> SelfsupError:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ..data.base import Source
 from ..data.batch import Batch
+from ..data.kinds import instead
 from ..data.outcome import BadSample
 from ..method import Views
 from ..randomness import Draws
@@ -390,13 +391,10 @@ def _told(error: BaseException) -> str:
 
 def _sniffed(raw: bytes) -> str:
     """What a file that is no picture looks like instead."""
-    start = raw[:512].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, perhaps saved by a download that failed"
-    if start.startswith((b"<svg", b"<?xml")):
+    if (found := instead(raw)) is not None:
+        return found
+    if raw[:512].lstrip().lower().startswith((b"<svg", b"<?xml")):
         return "SVG or XML, which has no pixels"
-    if not any(raw):
-        return "only zero bytes"
     if raw[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return "HEIC, which Pillow does not read: convert it to JPEG"
     return "no format that Pillow knows, or a header that is cut off"

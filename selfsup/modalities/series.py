@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, pad
 
-from ..data.base import Source
+from ..data.base import Source, evenly
 from ..data.batch import Batch
 from ..data.fields import pack, unpack, unpack_one
 from ..data.outcome import BadSample
@@ -68,7 +68,7 @@ class Series(Modality):
 
     def learn(self, source: Source) -> None:
         """Mean and deviation of each channel; 1 for one that never changes or has no values."""
-        some = np.unique(np.linspace(0, len(source) - 1, LEARNED).astype(int)).tolist()
+        some = evenly(len(source), LEARNED)
         count, total, square = 0.0, 0.0, 0.0
         for i in some:
             try:
@@ -272,7 +272,7 @@ class Series(Modality):
         if window is not None:
             return int(window)
         lengths = []
-        for i in np.unique(np.linspace(0, len(source) - 1, 64).astype(int)).tolist():
+        for i in evenly(len(source), 64):
             try:
                 raw = source.read(i)
                 lengths.append(min(len(_checked(raw)), WINDOW if isinstance(raw, Piece) else MANY))

@@ -5,10 +5,8 @@ the rules of docs/modalities/video.md: turned upright, the frame that is shown a
 nothing decoded whose header promises more than a budget of pixels. Files need PyAV (an extra).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,12 +14,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data import fields
-from ..data.base import Source
+from ..data import fields, videos
+from ..data.base import Source, evenly
 from ..data.batch import Batch
 from ..data.frames import Frames
 from ..data.outcome import BadSample
-from ..data.recordings import Clip, opened
+from ..data.recordings import Clip
+from ..data.videos import EXACT, Head
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
@@ -31,15 +30,9 @@ from ..views.one_core import on_one_core
 from .base import Modality
 from .image import Image
 
-MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
-LONGEST_SIDE = 2  # of a stored frame, in shorter sides
 UNASKED = 128  # shorter side where no size is asked for
 SLOWEST = 4.0  # frames a second that views have at least, where the data allow it
-HEAD = 1 << 20  # bytes that tell what a file is that cannot be opened
 LOOKED_AT = 16  # files whose headers tell rate, length and size
-# Of the time that a header promises, at most: of the clip itself, of the longest thing in the file
-MISSING, MISSING_OF_ALL = 0.02, 0.1
-EXACT = 1e-3  # seconds that times of frames are rounded by
 SEGMENTS, ACROSS = 8, 16  # moments and pixels across that the control sees
 GONE = 0.5  # of the frames between the first and the last number of a folder, at most
 MOTION = 4.0  # of differences beside pixels: they are about so much smaller
@@ -151,7 +144,10 @@ class Video(Modality):
         size = size or UNASKED
         if isinstance(raw, bytes | bytearray | memoryview | Clip):
             raw = raw if isinstance(raw, Clip) else bytes(raw)
-            return fields.pack({"frames": self._decode(raw, size)})
+            frames = videos.decode(
+                raw, size, self.stored, self.longest, self.keep_truncated, self.notes
+            )
+            return fields.pack({"frames": frames})
         if isinstance(raw, Frames):
             return fields.pack({"frames": self._gather(raw, size)})
         if isinstance(raw, Tensor):
@@ -159,74 +155,9 @@ class Video(Modality):
         if not isinstance(raw, np.ndarray):
             raise BadSample("not_a_video", f"{type(raw).__name__} is neither bytes nor array")
         most = max(1, round(self.longest * self.stored))
-        frames = _from_array(raw)
+        frames = videos.from_array(raw)
         first = max(0, len(frames) - most) // 2
-        return fields.pack({"frames": _smaller(frames[first : first + most], size)})
-
-    def _decode(self, raw: bytes | Clip, size: int) -> UInt8[np.ndarray, "t h w 3"]:
-        with _opened(raw) as container:
-            stream = container.streams.video[0]
-            start = float((stream.start_time or 0) * stream.time_base)
-            first, seconds = 0.0, _seconds(container, stream)
-            if isinstance(raw, Clip):
-                first, seconds = raw.start, raw.seconds
-            if seconds > self.longest:
-                first += (seconds - self.longest) / 2
-                self.notes["longer than `longest`: the middle is used"] += 1
-            if first > 0:
-                container.seek(int((start + first) / stream.time_base), stream=stream)
-            seconds = min(seconds, self.longest) if isinstance(raw, Clip) else self.longest
-            frames, whole = self._frames(container, stream, start, first, seconds, size)
-        if not frames and isinstance(raw, Clip):
-            raise BadSample("truncated", "the file ends before the clip begins")
-        if not frames:
-            raise BadSample("no_values" if whole else "undecodable", "not one frame is in the file")
-        if not whole:
-            if not self.keep_truncated:
-                raise BadSample("truncated", "the file ends before the clip does")
-            self.notes["truncated, kept"] += 1
-        for frame in frames:
-            if frame.shape != frames[0].shape:
-                shapes = " and ".join(f"{f.shape[1]} x {f.shape[0]}" for f in (frames[0], frame))
-                raise BadSample("frame_sizes", f"its frames change their form: {shapes}")
-        return np.stack(frames)
-
-    def _frames(
-        self, container: Any, stream: Any, start: float, first: float, seconds: float, size: int
-    ) -> tuple[list[np.ndarray], bool]:
-        """The frames shown at even times from `first` on, and whether all that is promised came."""
-        import av
-
-        step, shown = 1 / self.stored, None
-        made: list[np.ndarray] = []
-        wanted, small, whole, begun, end = 0, None, True, first, first
-        usual = float(1 / stream.average_rate) if stream.average_rate else step
-        times = first + step * np.arange(max(1, round(seconds * self.stored)))
-        try:
-            for frame in container.decode(stream):
-                _within_budget(frame.width, frame.height)  # a stream may grow after its header
-                time = frame.time - start if frame.time is not None else end
-                # frames before this one are shown until now
-                while shown is not None and wanted < len(times) and times[wanted] < time - EXACT:
-                    small = _converted(shown, size) if small is None else small
-                    made.append(small)
-                    wanted += 1
-                if wanted == len(times):
-                    return made, True
-                if shown is not None:  # AVI tells neither how long a frame is nor how many come
-                    usual = max(usual, time - begun)
-                shown, small, begun = frame, None, time
-                end = time + (float(frame.duration * frame.time_base) if frame.duration else usual)
-        except av.error.FFmpegError:
-            whole = False
-        while shown is not None and wanted < len(times) and times[wanted] < end - EXACT:
-            small = _converted(shown, size) if small is None else small
-            made.append(small)
-            wanted += 1
-        if shown is not None and not made and first < end:  # shorter than a step
-            made.append(_converted(shown, size))
-        missing = MISSING if stream.duration else MISSING_OF_ALL
-        return made, whole and end + 2 * usual >= (1 - missing) * _seconds(container, stream)
+        return fields.pack({"frames": videos.smaller(frames[first : first + most], size)})
 
     def _gather(self, clip: Frames, size: int) -> UInt8[np.ndarray, "t h w 3"]:
         """The pictures shown at even times; where one is not there, the one before it is."""
@@ -369,16 +300,12 @@ class Video(Modality):
             return "frames", f"{len(raw)} pictures", self._head(raw)[2:]
         if not isinstance(raw, bytes | Clip):
             return "array", f"{raw.dtype}, {len(raw)} frames", raw.shape[1:3]
-        with _opened(raw) as container:
-            stream = container.streams.video[0]
-            mode = f"{stream.codec_context.name}, {float(stream.average_rate or 0):.4g} frames/s"
-            form = container.format.name.split(",")[0]
-            return form, mode, (stream.codec_context.height, stream.codec_context.width)
+        return videos.described(raw)
 
-    def _heads(self, source: Source) -> list["Head"]:
+    def _heads(self, source: Source) -> list[Head]:
         """Of samples spread over the source, without those that cannot be read."""
         found = []
-        for i in np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)).tolist():
+        for i in evenly(len(source), LOOKED_AT):
             try:
                 raw = source.read(i)
                 if isinstance(raw, bytes | Frames | Clip):
@@ -389,23 +316,14 @@ class Video(Modality):
 
     @staticmethod
     def seconds(file: BinaryIO) -> float:
-        try:
-            with _opened(file) as container:
-                return _seconds(container, container.streams.video[0])
-        except BadSample:
-            return 0.0
+        return videos.seconds(file)
 
-    def _head(self, raw: bytes | Frames | Clip) -> "Head":
+    def _head(self, raw: bytes | Frames | Clip) -> Head:
         """What is known of a clip before it is decoded; of pictures, the first one is."""
         if isinstance(raw, Frames):
             first = Image(keep_truncated=True).read(next(iter(raw.values()))())
             return Head(self.frame_rate, _spaced(raw, self.frame_rate)[1], *first.shape[:2])
-        with _opened(raw) as container:
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or stream.base_rate or 25)
-            context = stream.codec_context
-            seconds = raw.seconds if isinstance(raw, Clip) else _seconds(container, stream)
-            return Head(rate, seconds, context.height, context.width)
+        return videos.head(raw)
 
     def examples(self) -> list[Any]:
         """A square that moves over a pattern, in clips of several lengths."""
@@ -455,18 +373,6 @@ class Video(Modality):
         return build(name, (self.frames, size, size), **keywords)
 
 
-# ---- files -----------------------------------------------------------------------------------
-
-
-class Head(NamedTuple):
-    """What is known of a clip before it is decoded."""
-
-    rate: float
-    seconds: float
-    height: int
-    width: int
-
-
 def _spaced(clip: Frames, rate: float) -> tuple[np.ndarray, float]:
     """Places of the frames that are there, from 0, and the length in seconds.
 
@@ -477,103 +383,6 @@ def _spaced(clip: Frames, rate: float) -> tuple[np.ndarray, float]:
     step = steps[counts.argmax()] if len(steps) else 1
     places = (numbers - numbers[0]) // step
     return places, float(places[-1] + 1) / rate
-
-
-@contextmanager
-def _opened(raw: bytes | Clip | BinaryIO) -> Iterator[Any]:
-    """A container with a video stream within the budget. Raises BadSample."""
-    try:
-        import av
-    except ImportError:
-        raise SelfsupError(
-            "E204", "reading video files needs PyAV", do="pip install 'selfsup[video]'"
-        ) from None
-    if not raw:
-        raise BadSample("empty", "the file has no bytes")
-    content = opened(raw)
-    try:
-        container = av.open(content)
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        content.seek(0)
-        raise BadSample(*_refused(content.read(HEAD))) from error
-    with content, container:
-        if not container.streams.video:
-            raise BadSample("no_video", "there is no moving picture in it")
-        context = container.streams.video[0].codec_context
-        if context is None:
-            raise BadSample("undecodable", "a codec that FFmpeg does not know")
-        _within_budget(context.width, context.height)
-        if context.width < 1 or context.height < 1:
-            raise BadSample("no_values", f"{context.width} x {context.height} pixels")
-        try:
-            yield container
-        except (av.error.FFmpegError, OSError) as error:
-            raise BadSample("undecodable", f"{type(error).__name__}: {error}") from error
-
-
-def _within_budget(width: int, height: int) -> None:
-    """Raises BadSample too_large."""
-    if width * height > MOST_PIXELS:
-        raise BadSample(
-            "too_large",
-            f"{width} x {height} pixels; the most that is decoded is {MOST_PIXELS // 1024**2} M",
-        )
-
-
-def _seconds(container: Any, stream: Any) -> float:
-    """As the header says; 0 where it does not."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1e6
-
-
-def _converted(frame: Any, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB, upright, its shorter side at `size` if it is longer, of a strip the middle."""
-    scale = min(1.0, size / min(frame.width, frame.height))
-    width, height = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-    small = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
-    small = np.rot90(small, round(frame.rotation / 90) % 4)
-    h, w, _ = small.shape
-    most = LONGEST_SIDE * min(h, w)
-    top, left = max(h - most, 0) // 2, max(w - most, 0) // 2
-    return np.ascontiguousarray(small[top : top + most, left : left + most])
-
-
-def _from_array(array: np.ndarray) -> UInt8[np.ndarray, "t h w 3"]:
-    if array.ndim == 3:
-        array = array[..., None]
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
-        array = array.transpose(0, 2, 3, 1)
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or array.dtype != np.uint8:
-        raise BadSample("channels", f"an array of shape {array.shape} and type {array.dtype}")
-    if 0 in array.shape:
-        raise BadSample("no_values", f"an array of shape {array.shape}")
-    if array.shape[1] * array.shape[2] > MOST_PIXELS:
-        raise BadSample("too_large", f"frames of {array.shape[1]} x {array.shape[2]} pixels")
-    return np.broadcast_to(array, (*array.shape[:3], 3))
-
-
-def _smaller(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    short = min(frames.shape[1:3])
-    if short <= size:
-        return np.ascontiguousarray(frames)
-    new = tuple(max(size, round(side * size / short)) for side in frames.shape[1:3])
-    x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2)
-    small = F.interpolate(x, new, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
-
-
-def _refused(raw: bytes) -> tuple[str, str]:
-    """What a file is that FFmpeg does not open."""
-    start = raw[:512].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "not_a_video", "a web page, perhaps saved by a download that failed"
-    if not any(raw):
-        return "not_a_video", "only zero bytes"
-    known = raw[4:8] == b"ftyp" or raw[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"\0\0\1\xba")
-    if known:
-        return "truncated", "a header that is damaged or cut off"
-    return "not_a_video", "no format that FFmpeg knows, or a header that is cut off"
 
 
 def _middle(height: Tensor, width: Tensor) -> looks.Boxes:

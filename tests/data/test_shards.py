@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfsup.data import BadSample, open_source, open_store, shards
-from selfsup.data.shards import GzipStream
+from selfsup.data.packed import GzipStream
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels
 

@@ -8,12 +8,11 @@ import pytest
 import soundfile
 import torch
 
-from selfsup.data import fields, open_source, open_store
+from selfsup.data import fields, open_source, open_store, sounds
 from selfsup.data.outcome import BadSample, Ledger
 from selfsup.errors import SelfsupError
 from selfsup.method import Views
 from selfsup.modalities import find
-from selfsup.modalities.audio import resample
 from selfsup.randomness import Draws
 from selfsup.views import audio as looks
 
@@ -77,7 +76,7 @@ def test_other_rates_become_the_same_tone(rate):
 
 def test_resampling_lets_nothing_alias():
     high = tone(rate=16_000, hertz=6_000, seconds=1)
-    assert np.abs(resample(high, 16_000, 8_000))[200:-200].max() < 0.01
+    assert np.abs(sounds.resample(high, 16_000, 8_000))[200:-200].max() < 0.01
 
 
 def test_channels_are_averaged_and_cancelling_ones_are_not():

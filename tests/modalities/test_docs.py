@@ -26,7 +26,7 @@ def test_the_example(page):
 @pytest.mark.parametrize(
     ("page", "files", "least"),
     [
-        ("audio", ["modalities.audio"], 9),
+        ("audio", ["modalities.audio", "data.sounds"], 9),
         ("graph", ["modalities.graph", "modalities.network", "data.smiles"], 6),
         ("image", ["modalities.image"], 7),
         ("pairs", ["modalities.pairs", "data.pairs.shards"], 3),
@@ -34,7 +34,7 @@ def test_the_example(page):
         ("series", ["modalities.series"], 4),
         ("text", ["modalities.text"], 3),
         ("trajectory", ["modalities.trajectory"], 4),
-        ("video", ["modalities.video"], 7),
+        ("video", ["modalities.video", "data.videos"], 7),
     ],
 )
 def test_every_code_is_on_the_page(page, files, least):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.data import fields, open_source, open_store
+from selfsup.data import fields, open_source, open_store, videos
 from selfsup.data.outcome import BadSample, Ledger
 from selfsup.errors import SelfsupError
 from selfsup.method import Views
-from selfsup.modalities import find, video
+from selfsup.modalities import find
 from selfsup.randomness import Draws
 from selfsup.views import image as looks
 from selfsup.views import video as clips
@@ -154,7 +154,7 @@ def test_faults_have_reasons(monkeypatch):
     assert refused(no_frames("avi")) == "no_values"
     assert refused(np.zeros((0, 8, 8, 3), np.uint8)) == "no_values"
     assert refused(np.zeros((4, 8, 8, 2), np.uint8)) == "channels"
-    monkeypatch.setattr(video, "MOST_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr(videos, "MOST_PIXELS", 32 * 48 - 1)
     assert refused(raw) == refused(np.zeros((4, 32, 48, 3), np.uint8)) == "too_large"
 
 
@@ -166,7 +166,7 @@ def test_a_clip_that_changes_its_size_is_refused(monkeypatch):
     ]
     raw = b"".join(parts)
     assert refused(raw) == "frame_sizes"
-    monkeypatch.setattr(video, "MOST_PIXELS", 96 * 96 - 1)
+    monkeypatch.setattr(videos, "MOST_PIXELS", 96 * 96 - 1)
     assert refused(raw) == "too_large"
     assert len(read(parts[0])) > 1
 
