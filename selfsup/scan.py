@@ -233,8 +233,8 @@ def _look(
     result.reasons = ledger.counts()
     result.formats, result.modes = dict(formats.most_common()), dict(modes.most_common())
     if len(good):
-        result.shorter_side = _evenly(sides[good].min(1))
-        result.longer_side = _evenly(sides[good].max(1))
+        result.shorter_side = _spread(sides[good].min(1))
+        result.longer_side = _spread(sides[good].max(1))
         if (sides[good] == sides[good[0]]).all():
             result.common_size = tuple(sides[good[0]].tolist())
     _find_duplicates(result, source, digests, good)
@@ -414,7 +414,7 @@ def _compare(path: Path, source: Source, digests: np.ndarray, good: np.ndarray) 
     return [name for name, digest in now.items() if before.get(name, digest) != digest]
 
 
-def _evenly(values: np.ndarray) -> dict[str, int]:
+def _spread(values: np.ndarray) -> dict[str, int]:
     low, middle, high = int(values.min()), int(np.median(values)), int(values.max())
     return {"min": low, "median": middle, "max": high}
 

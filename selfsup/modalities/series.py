@@ -68,9 +68,8 @@ class Series(Modality):
 
     def learn(self, source: Source) -> None:
         """Mean and deviation of each channel; 1 for one that never changes or has no values."""
-        some = evenly(len(source), LEARNED)
         count, total, square = 0.0, 0.0, 0.0
-        for i in some:
+        for i in evenly(len(source), LEARNED):
             try:
                 x = self._sample(source.read(i)).astype(np.float64)
             except BadSample:
