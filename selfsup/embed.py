@@ -335,15 +335,7 @@ class Work:
         if used + skipped != found:
             raise AssertionError(f"found {found} is not used {used} + skipped {skipped}")
         if skipped > TOO_MANY_SKIPPED * found:
-            code, count = next(iter(self.ledger.counts().items()))
-            name, reason = self.ledger.first(code)
-            raise SelfsupError(
-                "E103",
-                f"{skipped} of {found} samples of {source.place} cannot be read",
-                where=f"{self.skipped_list} (first: {name!r})",
-                why=f"{count} times: {reason}",
-                do="look at them with `selfsup scan`; if the rest is enough, move them away",
-            )
+            raise self.ledger.too_many(skipped, found, source.place)
         temporary = self.out.with_name(self.out.name + ".tmp")
         try:
             faults.at("embed.finish")

@@ -69,7 +69,6 @@ ABOUT = re.compile(
     re.IGNORECASE,
 )
 
-IMAGE = KINDS.index("image")
 TEXT = KINDS.index("text")
 FASTA = re.compile(rb"\s*>[^\r\n]*[\r\n]+[A-Za-z*-]{5,}\s")  # a heading, then residues
 

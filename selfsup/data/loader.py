@@ -6,8 +6,7 @@ before, changes a batch; so nothing about the data has to be saved to continue a
 """
 
 import threading
-import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -28,7 +27,7 @@ class Loader:
     """`loader.batch(step)`, prepared in the background while the step before is computed.
 
     `batch` is the number of samples of a step over all ranks; with less data than that it is
-    made smaller, which `notes` says. `epoch_steps` is how many steps see every sample once.
+    made smaller, which `notes` says.
     """
 
     def __init__(
@@ -62,24 +61,10 @@ class Loader:
         self._coming: OrderedDict[tuple[int, int, int], Future] = OrderedDict()
         self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock, self._lock_orders = threading.Lock(), threading.Lock()
-        self._waits: deque[tuple[float, float]] = deque(maxlen=64)  # (when asked, how long waited)
-
-    @property
-    def epoch_steps(self) -> float:
-        return self.n / self.batch_size
 
     def epoch(self, step: int) -> int:
         """The epoch in which a step begins."""
         return step * self.batch_size // self.n
-
-    @property
-    def wait_share(self) -> float:
-        """Share of the time spent waiting for data, over the last 64 batches."""
-        if len(self._waits) < 2:
-            return 0.0
-        waits = list(self._waits)
-        whole = waits[-1][0] + waits[-1][1] - (waits[0][0] + waits[0][1])
-        return sum(wait for _, wait in waits[1:]) / max(whole, 1e-9)
 
     def counters(self, step: int, part: int = 0, parts: int = 1) -> np.ndarray:
         """Global sample counters of this rank's `part` of a step: (b,) int64, consecutive."""
@@ -107,7 +92,6 @@ class Loader:
             raise ValueError(f"step {step}, part {part} of {parts}")
         if self._thread is None:
             return self._make(step, part, parts)
-        asked = time.monotonic()
         key = (step, part, parts)
         with self._lock:
             if key not in self._coming:  # the first, or a jump back: what was prepared is of no use
@@ -122,9 +106,7 @@ class Loader:
                 if other not in self._coming:
                     self._coming[other] = self._thread.submit(self._make, *other)
             future = self._coming.pop(key)
-        batch = future.result()
-        self._waits.append((asked, time.monotonic() - asked))
-        return batch
+        return future.result()
 
     def close(self) -> None:
         """Stop preparing batches. The store stays open: it may serve others."""

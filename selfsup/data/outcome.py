@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..errors import SelfsupError
 from ..logs import end_line, write_all
 
 # A file with one of these may be well again tomorrow, so it is never remembered between runs.
@@ -80,6 +81,18 @@ class Ledger:
     def first(self, code: str) -> tuple[str, str]:
         """The first file skipped for `code`: its name and the reason."""
         return self._first[code]
+
+    def too_many(self, bad: int, found: int, place: str) -> SelfsupError:
+        """What a person is told who should not go on with so few samples."""
+        counts = self.counts()
+        name, reason = self.first(next(iter(counts)))
+        return SelfsupError(
+            "E103",
+            f"{bad} of {found} samples of {place} cannot be read",
+            where=f"{self.path or 'the data'} (first: {name!r})",
+            why=f"most often: {reason}; counts: {counts}",
+            do="look at them with `selfsup scan`; if the rest is enough, move them away",
+        )
 
     def __len__(self) -> int:
         return len(self._seen)

@@ -79,7 +79,7 @@ def _open(data: Any, follow_links: bool) -> Source:
         if os.path.isdir(path):
             return _open_folder(path, follow_links)
         if os.path.isfile(path):
-            return _open_file(path, follow_links)
+            return _open_file(path)
         matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
         if matches:
             if all(proteins.is_fasta(m, extension(os.fsencode(m))) for m in matches):
@@ -110,7 +110,7 @@ def _open(data: Any, follow_links: bool) -> Source:
     )
 
 
-def _open_file(path: str, follow_links: bool) -> Source:
+def _open_file(path: str) -> Source:
     last = extension(os.path.basename(os.fsencode(path)))
     plain = last.removesuffix(b".gz")
     if last == b"parquet" and trajectories.is_table(path):

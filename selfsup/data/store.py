@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from ..errors import SelfsupError
 from .arrays import ArraySource
 from .base import Source, evenly
 from .batch import Batch, Pool
@@ -286,18 +285,8 @@ class Store:
 
     def _check_skipped(self) -> None:
         bad = int((self._records["state"] == BAD).sum())
-        if bad <= self.max_skipped * len(self):
-            return
-        counts = self.ledger.counts()
-        code = next(iter(counts))
-        name, reason = self.ledger.first(code)
-        raise SelfsupError(
-            "E103",
-            f"{bad} of {len(self)} samples of {self.source.place} cannot be read",
-            where=f"{self.ledger.path or 'the data'} (first: {name!r})",
-            why=f"most often: {reason}; counts: {counts}",
-            do="look at them with `selfsup scan`; if the rest is enough, move them away",
-        )
+        if bad > self.max_skipped * len(self):
+            raise self.ledger.too_many(bad, len(self), self.source.place)
 
     # ---------------------------------------------------------------------------- assembling
 

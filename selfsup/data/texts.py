@@ -285,7 +285,6 @@ class TextTable(RowSource):
     kind = "csv"
 
     def __init__(self, paths: Sequence[str], place: str):
-        self.headers: dict[str, list[str]] = {}
         self._header: list[str] = []
         super().__init__(paths, place)
 

@@ -142,7 +142,7 @@ def evaluate_task(
                         scores.append(scored(direction, of, np.stack(hits), of_query))
                         if of == PRETRAINED:
                             cases[direction] = _cases(
-                                encoder, store, test, (first, then), networks[0], ranks[0]
+                                encoder, store, (first, then), networks[0], ranks[0]
                             )
                     scores.append(chance_row(direction, chance[0]))
                 found.pop(CLASSICAL)
@@ -461,7 +461,6 @@ def judged(
 def _cases(
     encoder: LoadedEncoder,
     store: Store,
-    rows: np.ndarray,
     parts: tuple[str, str],
     of: dict[str, Items],
     ranks: Int64[Tensor, " q"],

@@ -37,7 +37,6 @@ class Retrieval:
     """
 
     recall: dict[int, float]
-    mean_average_precision: float
     average_precision: Float[Tensor, " m"]
     hits: Bool[Tensor, "q k"]
     best: list[Case]
@@ -79,7 +78,6 @@ def retrieval(
 
     return Retrieval(
         recall,
-        precision.mean().item(),
         precision,
         hits,
         [case(q) for q in best.tolist()],

@@ -325,7 +325,6 @@ def scatter(
     names: Sequence[str],
     *,
     note: object = None,
-    colour_of: Sequence[int] | None = None,
     pictures: Sequence[tuple[float, float, Markup]] = (),
     picture_size: float = 26,
     keyed: bool = True,

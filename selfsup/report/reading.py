@@ -9,7 +9,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,14 +197,18 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
     except OSError:
         return
     with file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            yield row if isinstance(row, dict) else None
+        yield from _rows(file)
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[dict[str, Any] | None]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        yield row if isinstance(row, dict) else None
 
 
 def _skipped(path: Path) -> Skipped:
@@ -334,18 +338,9 @@ def _columns_fast(block: bytes) -> tuple[dict[str, np.ndarray], int, int]:
 
 def _columns_slowly(block: bytes) -> tuple[dict[str, np.ndarray], int, int]:
     """For blocks with broken lines, or with types that change from row to row."""
-    rows, broken = [], 0
-    for line in block.splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            broken += 1
+    told = list(_rows(block.splitlines()))
+    rows = [row for row in told if row is not None]
+    broken = len(told) - len(rows)
     names = dict.fromkeys(name for row in rows for name in row)
     found = {name: np.full(len(rows), _ABSENT) for name in names}
     for i, row in enumerate(rows):

@@ -123,7 +123,6 @@ def test_batches_come_ahead_of_time(folder, image):
         assert [key[0] for key in loader._coming] == [1, 2]
         expected = coming[0].result()
         assert loader.batch(1) is expected
-        assert 0 <= loader.wait_share <= 1
 
 
 def test_a_batch_on_another_device_is_the_same_batch(folder, image):

@@ -78,3 +78,18 @@ def test_other_packed_files_say_what_to_do(tmp_path):
     (tmp_path / "a.dat.gz").write_bytes(gzip.compress(b"x"))
     with pytest.raises(SelfsupError, match=r"gunzip a\.dat\.gz"):
         open_source(tmp_path / "a.dat.gz")
+
+
+@pytest.mark.parametrize("points", [4, 1000])
+def test_a_gzip_file_can_be_read_from_anywhere(tmp_path, points):
+    """Against Python's own reader, with several gzip members and few remembered places."""
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 60, 300_000, dtype=np.uint8).tobytes() for _ in range(4)]
+    whole = b"".join(parts)
+    (tmp_path / "x.gz").write_bytes(b"".join(gzip.compress(part) for part in parts) + b"\0" * 100)
+    with open(tmp_path / "x.gz", "rb") as file:
+        stream = packed.GzipStream(file, spacing=50_000, points=points)
+        for place in [*random.integers(0, len(whole), 40).tolist(), 0, len(whole) - 10]:
+            stream.seek(place)
+            assert stream.read(1000) == whole[place : place + 1000]
+        assert len(stream._saved) <= points

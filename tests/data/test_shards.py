@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from selfsup.data import BadSample, open_source, open_store, shards
-from selfsup.data.packed import GzipStream
 from selfsup.errors import SelfsupError
 from tests.data.pictures import encoded, pixels
 
@@ -178,18 +177,3 @@ def test_a_compressed_archive_changed_in_place_is_noticed(tmp_path, how):
         with pytest.raises(BadSample) as raised:
             source.read(i)
         assert raised.value.code == ("damaged" if how == "same-stamp" else "changed")
-
-
-@pytest.mark.parametrize("points", [4, 1000])
-def test_a_gzip_file_can_be_read_from_anywhere(tmp_path, points):
-    """Against Python's own reader, with several gzip members and few remembered places."""
-    random = np.random.default_rng(0)
-    parts = [random.integers(0, 60, 300_000, dtype=np.uint8).tobytes() for _ in range(4)]
-    whole = b"".join(parts)
-    (tmp_path / "x.gz").write_bytes(b"".join(gzip.compress(part) for part in parts) + b"\0" * 100)
-    with open(tmp_path / "x.gz", "rb") as file:
-        stream = GzipStream(file, spacing=50_000, points=points)
-        for place in [*random.integers(0, len(whole), 40).tolist(), 0, len(whole) - 10]:
-            stream.seek(place)
-            assert stream.read(1000) == whole[place : place + 1000]
-        assert len(stream._saved) <= points
