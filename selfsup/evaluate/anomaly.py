@@ -31,7 +31,7 @@ from ..stop import stop
 from ..transfer.forecast import Stretches
 from .controls import PRETRAINED, UNTRAINED, fresh
 from .forecast import inputs
-from .interval import Interval, over_seeds
+from .interval import Interval, resampled
 from .result import keep
 from .scored import Scored, best_control, conclude
 
@@ -433,11 +433,4 @@ def gained(
         times = np.bincount(generator.integers(0, count, count), minlength=count)
         drawn.append(told(times[blocks].astype(float))[0])
     value, others = told(np.ones(len(truth)))
-    low, high = (float(edge) for edge in np.nanquantile(drawn, (0.025, 0.975)))
-    kind = f"bootstrap over {count} blocks of test steps"
-    if len(others) > 1:
-        spread = over_seeds(others).half
-        low = value - float(np.hypot(value - low, spread))
-        high = value + float(np.hypot(high - value, spread))
-        kind += f" and t over {len(others)} controls"
-    return Interval(value, low, high, kind)
+    return resampled(value, drawn, others, f"{count} blocks of test steps", "controls")

@@ -69,6 +69,24 @@ def over_both(outcomes: np.ndarray, seed: int = 0, signed: bool = False) -> Inte
     return Interval(draws.value, draws.value - half, draws.value + half, kind)
 
 
+def resampled(
+    value: float, drawn: list[float], others: list[float], of: str, beside: str
+) -> Interval:
+    """A gain, by those of test samples that were drawn anew. NaN is a draw that tells nothing.
+
+    `others` are the values of the networks or controls that it is a gain over: where there are
+    several, which of them it would have been adds to both sides in quadrature.
+    """
+    low, high = (float(edge) for edge in np.nanquantile(drawn, (0.025, 0.975)))
+    kind = f"bootstrap over {of}"
+    if len(others) > 1:
+        spread = over_seeds(others).half
+        low = value - float(np.hypot(value - low, spread))
+        high = value + float(np.hypot(high - value, spread))
+        kind += f" and t over {len(others)} {beside}"
+    return Interval(value, low, high, kind)
+
+
 def difference(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Interval:
     """Mean of `ours` (n,) minus the mean of `theirs` (seeds, n): outcomes on the same test samples.
 

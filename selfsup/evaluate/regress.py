@@ -27,7 +27,7 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
-from .interval import Interval, over_seeds
+from .interval import Interval, resampled
 from .result import keep
 from .ridge import solutions
 from .scored import Scored, best_control, conclude
@@ -265,21 +265,15 @@ def gained(
     theirs = np.empty((0, len(y))) if theirs is None else theirs
     every = [ours, *theirs]
 
-    def told(rows: Any) -> np.ndarray:
+    def told(rows: Any) -> float:
         found = np.array([_correlation(a[rows], y[rows]) for a in every])
-        return found[0] - (found[1:].mean(0) if len(theirs) else 0.0)
+        return float(found[0] - (found[1:].mean(0) if len(theirs) else 0.0))
 
     generator = np.random.default_rng(mix(seed, 0x72616E6B))
     drawn = [told(generator.integers(0, len(y), len(y))) for _ in range(RESAMPLES)]
-    value = float(told(slice(None)))
-    low, high = (float(edge) for edge in np.quantile(drawn, (0.025, 0.975)))
-    kind = f"bootstrap over {len(y)} test samples"
-    if len(theirs) > 1:
-        spread = over_seeds([_correlation(a, y) for a in theirs]).half
-        low = value - float(np.hypot(value - low, spread))
-        high = value + float(np.hypot(high - value, spread))
-        kind += f" and t over {len(theirs)} untrained networks"
-    return Interval(value, low, high, kind)
+    others = [_correlation(a, y) for a in theirs]
+    value, of = told(slice(None)), f"{len(y)} test samples"
+    return resampled(value, drawn, others, of, "untrained networks")
 
 
 def _correlation(a: Float[np.ndarray, " m"], b: Float[np.ndarray, " m"]) -> float:

@@ -207,16 +207,13 @@ class Image(Modality):
     ) -> list[Tensor]:
         height, width = _extents(batch)
         small = local_size if local_size is not None else self.local_size(size)
+        without = self.without if self.mirror else (*self.without, "mirror")
         views = []
         for number in range(spec.count):
             local = number >= spec.light + spec.strong
             side, share = (small, spec.local_share) if local else (size, spec.share)
             own = draws.of_view(number)
-            boxes = looks.draw_boxes(own, height, width, share)
-            if "crop" in self.without:
-                boxes = _middle(batch)._replace(mirrored=boxes.mirrored)
-            if not self.mirror or "mirror" in self.without:
-                boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
+            boxes = looks.boxes_without(without, own, height, width, share)
             if number < spec.light:
                 views.append(looks.light(batch.pixels, boxes, side, *self._scale))
                 continue
@@ -292,10 +289,7 @@ def _extents(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _middle(batch: Batch) -> looks.Boxes:
-    height, width = _extents(batch)
-    side = height.minimum(width)
-    flat = torch.zeros(len(side), dtype=torch.bool)
-    return looks.Boxes((height - side) // 2, (width - side) // 2, side, side, flat)
+    return looks.middle(*_extents(batch))
 
 
 # ------------------------------------------------------------------------------ every mode to RGB

@@ -212,16 +212,13 @@ class Video(Modality):
     ) -> list[Tensor]:
         frames, height, width = self._shapes(samples)
         small = local_size if local_size is not None else self.local_size(size)
+        without = self.without if self.mirror else (*self.without, "mirror")
         views = []
         for number in range(spec.count):
             light, local = number < spec.light, number >= spec.light + spec.strong
             side, share = (small, spec.local_share) if local else (size, spec.share)
             own = draws.of_view(number)
-            boxes = looks.draw_boxes(own, height, width, share)
-            if "crop" in self.without:
-                boxes = _middle(height, width)._replace(mirrored=boxes.mirrored)
-            if not self.mirror or "mirror" in self.without:
-                boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
+            boxes = looks.boxes_without(without, own, height, width, share)
             # in time less is cut off than in space: what happens takes time
             part, start = own.uniform(0.75 if light else 0.5, 1.0), own.uniform()
             if "time" in self.without:
@@ -267,11 +264,7 @@ class Video(Modality):
         """Stored frames that a view covers; a shorter clip is slowed down to fill it."""
         return frames.float().clamp(max=self.frames / self.rate * self.stored)
 
-    @staticmethod
-    def local_size(size: int) -> int:
-        """About 3/7 of `size`, a multiple of 16, or of 8 below 64 pixels."""
-        unit = 16 if size >= 64 else 8
-        return max(unit, round(size * 3 / 7 / unit) * unit)
+    local_size = staticmethod(Image.local_size)
 
     def plain(self, batch: Batch, size: int) -> Float[Tensor, "b 3 t size size"]:
         """The middle of each clip, and the middle square of its frames."""
@@ -282,7 +275,7 @@ class Video(Modality):
         frames, height, width = self._shapes(samples)
         long = self._span(frames)
         at = clips.moments(frames, (frames - long) / 2, long, self.frames)
-        return self._cut(samples, at, _middle(height, width), size)
+        return self._cut(samples, at, looks.middle(height, width), size)
 
     def picture(self, x: Float[Tensor, "b 3 t h w"]) -> UInt8[Tensor, "b 3 h2 w2"]:
         """Four moments, to be read like lines of text."""
@@ -347,7 +340,7 @@ class Video(Modality):
         frames, height, width = self._shapes(samples)
         long = frames.float()
         at = clips.moments(frames, torch.zeros_like(long), long, 4 * SEGMENTS)
-        boxes = torch.stack(_middle(height, width)[:4], 1).tolist()
+        boxes = torch.stack(looks.middle(height, width)[:4], 1).tolist()
         rows = []
         for sample, moments, box in zip(samples, at, boxes, strict=True):
             chosen = torch.from_numpy(sample["frames"][moments.numpy()])
@@ -383,9 +376,3 @@ def _spaced(clip: Frames, rate: float) -> tuple[np.ndarray, float]:
     step = steps[counts.argmax()] if len(steps) else 1
     places = (numbers - numbers[0]) // step
     return places, float(places[-1] + 1) / rate
-
-
-def _middle(height: Tensor, width: Tensor) -> looks.Boxes:
-    side = height.minimum(width)
-    flat = torch.zeros(len(side), dtype=torch.bool)
-    return looks.Boxes((height - side) // 2, (width - side) // 2, side, side, flat)

@@ -138,6 +138,29 @@ def draw_boxes(
     return Boxes(top, left, h, w, coin < 0.5)
 
 
+def middle(height: Int64[Tensor, " b"], width: Int64[Tensor, " b"]) -> Boxes:
+    """The largest square in the middle of each sample."""
+    side = height.minimum(width)
+    flat = torch.zeros(len(side), dtype=torch.bool)
+    return Boxes((height - side) // 2, (width - side) // 2, side, side, flat)
+
+
+def boxes_without(
+    names: Collection[str],
+    draws: Draws,
+    height: Int64[Tensor, " b"],
+    width: Int64[Tensor, " b"],
+    share: tuple[float, float],
+) -> Boxes:
+    """As `draw_boxes` has them; without "crop" the middle, without "mirror" none is mirrored."""
+    boxes = draw_boxes(draws, height, width, share)
+    if "crop" in names:
+        boxes = middle(height, width)._replace(mirrored=boxes.mirrored)
+    if "mirror" in names:
+        boxes = boxes._replace(mirrored=torch.zeros_like(boxes.mirrored))
+    return boxes
+
+
 def draw_looks(draws: Draws, recipe: Recipe) -> Looks:
     """Colour factors uniform around 1, hue shifts around 0, blur of sigma 0.1 to 2 pixels."""
     numbers = draws.uniform(n=13).cpu()
