@@ -259,7 +259,7 @@ class Work:
             f"{self.out} exists and comes from something else",
             where=str(self.out),
             why=f"other {', '.join(changed)}" if before else f"no {self.card.name} beside it",
-            do="give another --out, or remove the file",
+            do="give another --out, or --overwrite to replace it",
         )
 
     def begin(self) -> int:

@@ -43,7 +43,8 @@ def translate(error: BaseException) -> SelfsupError:
         hint = hint.replace("'", "")
         option = getattr(error, "option_name", None)
         if option and error.ctx:
-            options = [name for param in error.ctx.command.params for name in param.opts]
+            params = error.ctx.command.params
+            options = [name for p in params for name in (*p.opts, *p.secondary_opts)]
             close = nearest(option, options)
             what, found, hint = f"there is no option {option}", close, f"{close}?"
         do = f"did you mean {hint}" if found else f"see: {command} --help"
