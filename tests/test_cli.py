@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,16 @@ def test_exit_codes_and_json_errors(words, expected, say):
     told = json.loads(out)
     assert code == expected == told["exit_code"]
     assert told["error"]["code"] in CATALOGUE and told["error"]["what"]
+
+
+def test_every_error_is_raised_somewhere_and_documented():
+    root = Path(__file__).parent.parent
+    code = "".join(path.read_text("utf-8") for path in (root / "selfsup").rglob("*.py"))
+    assert [e for e in CATALOGUE if code.count(f'"{e}"') < 2] == []
+    rows = re.findall(
+        r"^\| (E\d+) \| (\d+) \| (.+?) \|", (root / "docs/errors.md").read_text(), re.M
+    )
+    assert rows == [(e, str(entry.exit_code), entry.title) for e, entry in CATALOGUE.items()]
 
 
 def test_traceback_only_with_debug(say):

@@ -1,6 +1,5 @@
 """Any exception, told so that a person can act on it."""
 
-import errno
 import os
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ import typer
 
 from ..console import Console, nearest
 from ..errors import SelfsupError
+from ..logs import FULL
 from ..stop import Stopped, stop
 from .answer import Answer
 
@@ -57,7 +57,7 @@ def translate(error: BaseException) -> SelfsupError:
         )
     if isinstance(error, OSError):
         where = os.fsdecode(error.filename) if error.filename is not None else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in FULL
         what = "the disk is full" if full else (error.strerror or str(error)).lower()
         do = "free some space and give the same command again" if full else ""
         return SelfsupError("E205", what, where=where, do=do)
