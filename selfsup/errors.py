@@ -30,7 +30,6 @@ CATALOGUE: dict[str, Entry] = {
     "E204": Entry(USAGE, "a package is not installed"),
     "E205": Entry(IO, "the system refused to read or write"),
     "E206": Entry(IO, "out of memory"),
-    "E207": Entry(IO, "the run would not fit on this machine"),
     "E208": Entry(BUG, "the self-test failed"),
     "E299": Entry(BUG, "a fault of selfsup"),
     # runs and checkpoints: E3xx
@@ -40,7 +39,6 @@ CATALOGUE: dict[str, Entry] = {
     "E304": Entry(USAGE, "the settings of the run have changed"),
     "E305": Entry(IO, "no checkpoint can be read"),
     "E308": Entry(USAGE, "the data of the run have changed"),
-    # health: E4xx
     # evaluation: E5xx
     "E501": Entry(BAD_DATA, "the data has no labels to evaluate with"),
     "E502": Entry(BAD_DATA, "the same sample is in both parts of the split"),
