@@ -37,6 +37,10 @@ LEAD = (
     "Each of at most 2,000 labelled samples by its neighbours among the others, while training "
     "goes on: not the published parts that the final figures of methods.md are of."
 )
+SEARCHED = (
+    "`--try` of `python -m benchmarks.methods`: judged by a part of the training labels that the "
+    "tables above are not of. What won is what the plan chooses on processors (selfsup/suited.py)."
+)
 TOLD_APART = 8  # curves in a figure
 OWN = ("pretrained", "untrained")  # what every record has; the third is the modality's baseline
 
@@ -74,7 +78,7 @@ def page() -> str:
     for row in rows:
         star = "" if row.get("judging") == JUDGING else "*"
         lines.append(f"- {row['recipe']}, seed {row['seed']}{star}: {row['verdict']}")
-    return HEAD + "\n".join(lines + side_by_side()) + "\n"
+    return HEAD + "\n".join(lines + side_by_side() + searched()) + "\n"
 
 
 def beside(method: str, modality: str) -> set[str]:
@@ -100,9 +104,7 @@ def ahead(linear: dict[str, list[float]]) -> bool:
 
 
 def _head(row: dict) -> list[Any]:
-    own = ", ".join(f"{k} {v}" for k, v in row["encoder"].items() if k != "name")
-    name = row["encoder"]["name"] + (f" ({own})" if own else "")
-    return [row["recipe"], row["seed"], name, f"{row['samples']:,}", row["minutes"]]
+    return [row["recipe"], row["seed"], _encoder(row), f"{row['samples']:,}", row["minutes"]]
 
 
 def other_tasks(rows: list[dict]) -> list[str]:
@@ -145,9 +147,8 @@ def side_by_side() -> list[str]:
                 "health, alarms on the way"]  # fmt: skip
         lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * 10 + "---|"]
         for row in rows:
-            own = [f"{k} {v}" for k, v in row["encoder"].items() if k != "name"]
             name = row["method"] + (f" of {row['teacher']}" if "teacher" in row else "")
-            cells = [name, row["seed"], f"{row['encoder']['name']} ({', '.join(own)})"]
+            cells = [name, row["seed"], _encoder(row)]
             linear, knn = row["linear"], row["knn"]
             cells += [
                 f"{value} ± {(high - low) / 2:.1f}"
@@ -159,6 +160,31 @@ def side_by_side() -> list[str]:
             cells += [f"{row['memory_gib']} GiB", ", ".join([row["health"], *rang])]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
+
+
+def searched() -> list[str]:
+    """What settings were chosen by, most accurate first for each method."""
+    lines: list[str] = []
+    rows = budgets.rows(budgets.SEARCH)
+    for name, budget in sorted({(r["set"], r["budget"]) for r in rows}):
+        some = [r for r in rows if (r["set"], r["budget"]) == (name, budget)]
+        some.sort(key=lambda r: (r["method"], -r["linear"]["pretrained"][0]))
+        lines += ["", f"## Settings tried on {name}, {budget} of training each", "", SEARCHED, ""]
+        head = ["method", "encoder", "set beside the plan's choice", "seed", "linear probe",
+                "untrained", "classical", "kNN", "rank", "passes"]  # fmt: skip
+        lines += ["| " + " | ".join(head) + " |", "|---|---|---|" + "---:|" * (len(head) - 3)]
+        for row in some:
+            linear = row["linear"]
+            cells = [row["method"], _encoder(row), row["tried"] or "nothing", row["seed"]]
+            cells += [f"{linear[of][0]}" for of in sorted(linear, key=_place)]
+            cells += [row["knn"]["pretrained"][0], row["effective_rank"], row["epochs"]]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return lines
+
+
+def _encoder(row: dict) -> str:
+    own = ", ".join(f"{k} {v}" for k, v in row["encoder"].items() if k != "name")
+    return row["encoder"]["name"] + (f" ({own})" if own else "")
 
 
 def _curve_name(row: dict) -> str:

@@ -145,6 +145,8 @@ def _bfloat16() -> Check:
     """Measured, because libraries claim bfloat16 on processors that only emulate it."""
     import torch
 
+    from .machine import WORTH
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = 4096 if device == "cuda" else 768
     speeds = {}
@@ -162,31 +164,23 @@ def _bfloat16() -> Check:
     single, half = speeds[torch.float32], speeds[torch.bfloat16]
     found = f"{size(half, 'FLOP/s')}, float32 {size(single, 'FLOP/s')}: "
     found += f"{half / single:.1f} times as fast"
-    found += "" if half > single else ", so float32 is used"
+    found += "" if half > WORTH * single else ", so float32 is used"
     return Check("bfloat16", OK, found)
 
 
 def _memory() -> Check:
     import psutil
 
+    from .machine import container_limit
+
     memory = psutil.virtual_memory()
     found = f"{size(memory.available)} free of {size(memory.total)}"
-    limit = _container_limit()
+    limit = container_limit()
     if limit and limit < memory.total:
         found += f", of which this container may use {size(limit)}"
     scarce = min(memory.available, limit or memory.available) < 2e9
     fix = "close other programs, or give a smaller --batch" if scarce else ""
     return Check("memory", WARN if scarce else OK, found, fix)
-
-
-def _container_limit() -> int:
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() else 0
-    return 0
 
 
 def _cache() -> Path:

@@ -6,7 +6,6 @@ kill, and the file that comes out is the same to the last byte as without it.
 """
 
 import csv
-import errno
 import json
 import shutil
 import time
@@ -30,14 +29,13 @@ from .data.sources import Source, keep_apart
 from .errors import SelfsupError
 from .inference import Bad, Fast, decoded
 from .load import LoadedEncoder, load
-from .logs import disk_error, replace
+from .logs import FULL, disk_error, replace
 from .stop import Stopped, stop
 
 FORMAT = 1
 BLOCK = 4096  # samples, about; a multiple of the batch
 SUFFIXES = (".parquet", ".npy", ".csv")
 TOO_MANY_SKIPPED = 0.5
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What makes a spreadsheet take a cell for a formula
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -259,7 +257,7 @@ class Work:
             f"{self.out} exists and comes from something else",
             where=str(self.out),
             why=f"other {', '.join(changed)}" if before else f"no {self.card.name} beside it",
-            do="give another --out, or remove the file",
+            do="give another --out, or --overwrite to replace it",
         )
 
     def begin(self) -> int:

@@ -182,14 +182,22 @@ def compare(here: Float[np.ndarray, "..."], module: str, folder: Path) -> tuple[
             if not key.startswith("SELFSUP_") and key != "PYTHONSTARTUP"
         }
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
-        done = subprocess.run(
-            [sys.executable, "-m", module, str(folder.resolve()), str(answer)],
-            cwd=elsewhere,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", module, str(folder.resolve()), str(answer)],
+                cwd=elsewhere,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise SelfsupError(
+                "E604",
+                f"a clean process did not load the export within {PATIENCE} s",
+                where=str(folder),
+                do="try again when the machine has less to do; nothing was written",
+            ) from None
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             raise SelfsupError(

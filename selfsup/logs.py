@@ -4,6 +4,7 @@ One JSON object a line. JSON has no NaN: it is written as the string "NaN", so t
 read the file and a number that is not one stays visible.
 """
 
+import errno
 import json
 import math
 import os
@@ -17,6 +18,8 @@ from . import faults
 from .errors import SelfsupError
 
 Row = dict[str, Any]
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk takes no more
 
 
 class Lines:
@@ -122,13 +125,17 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def disk_error(error: OSError, path: Path, needed: int) -> SelfsupError:
-    """What to tell somebody whose disk took no more."""
+    """What to tell somebody whose disk took no more (E303), or did not let us write (E205)."""
+    why = error.strerror or str(error)
+    if error.errno not in FULL:
+        do = "mend that, and repeat the command: it continues"
+        return SelfsupError("E205", f"cannot write {path.name}", where=str(path), why=why, do=do)
     free = free_bytes(path)
     return SelfsupError(
         "E303",
         f"cannot write {path.name}: needed {needed} bytes, free {free} bytes",
         where=str(path),
-        why=error.strerror or str(error),
+        why=why,
         do="free some space, or allow larger files, and repeat the command: it continues",
     )
 

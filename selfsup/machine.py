@@ -4,10 +4,13 @@ import ctypes
 import platform
 import time
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
 
+# what control groups allow, of version 2 and 1
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 WORTH = 1.3  # bfloat16 must beat float32 by this much to be worth its rounding
 
 
@@ -72,6 +75,26 @@ def give_back_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     return bool(ctypes.CDLL(None).malloc_trim(0))
+
+
+def container_limit() -> int:
+    """Bytes of memory that this container may use, or 0 where nothing says so."""
+    for path in LIMITS:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else 0
+    return 0
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: of the machine's, and of its container's."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    limit = container_limit()
+    return min(free, max(0, limit - psutil.Process().memory_info().rss)) if limit else free
 
 
 def channels_last(module: nn.Module) -> bool:

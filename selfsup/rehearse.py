@@ -1,4 +1,4 @@
-"""What a run would take, from a few real steps of it: time, memory and disk, each with its reason.
+"""What a run would take, from a few real steps of it: time, memory, disk and energy.
 
 Predictions from tables are wrong on every machine but one; twenty steps are right to some percent.
 """
@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import machine
 from .console import duration, size
+from .energy import estimate
+from .run import environment
 from .stop import Stop, stop
 
 if TYPE_CHECKING:
@@ -90,6 +93,7 @@ class Forecast:
     run_free: int
     cache_bytes: int
     cache_free: int
+    joules: float
 
     @property
     def refusals(self) -> list[str]:
@@ -147,6 +151,8 @@ class Forecast:
             rows.append(
                 ("cache", f"{size(self.cache_bytes)} of {size(self.cache_free)} for decoded data")
             )
+        kilowatt_hours = f"{self.joules / 3.6e6:.2g} kWh"
+        rows.append(("energy", f"about {kilowatt_hours}, as the whole machine at full load takes"))
         verdict = "GO" if self.go else "NO-GO: " + "; ".join(self.refusals)
         return columns(rows) + f"\n{verdict}"
 
@@ -172,6 +178,7 @@ def forecast(job: "Job", out: Path) -> Forecast:
         device_bytes = torch.cuda.max_memory_reserved(job.device)
         device_free = torch.cuda.mem_get_info(job.device)[0] + device_bytes
     here = psutil.Process().memory_info().rss
+    env = environment()
     return Forecast(
         steps=steps,
         epochs=steps * job.batch / len(job.store),
@@ -182,13 +189,14 @@ def forecast(job: "Job", out: Path) -> Forecast:
         seconds_high=seconds * (1 + band),
         decode_seconds=decode,
         memory_bytes=_peak(),
-        memory_available=psutil.virtual_memory().available + here,
+        memory_available=machine.free_memory() + here,
         device_bytes=device_bytes,
         device_available=device_free,
         run_bytes=_run_bytes(job),
         run_free=_free(out),
         cache_bytes=stored,
         cache_free=_free(_cache_folder(job)),
+        joules=estimate(seconds, env["cores"], env["memory_gb"], env["gpus"]).joules,
     )
 
 

@@ -160,7 +160,7 @@ def scan(
     and compared by later ones. Raises SelfsupError where there is nothing to read (E101, E102).
     """
     began = time.monotonic()
-    for written in (out, skipped):
+    for written in (out, skipped, hashes):
         if written is not None:
             keep_apart(written, data)
     with _whole(skipped) if skipped is not None else nullcontext() as list_of_bad:

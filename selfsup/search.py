@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch.nn.functional import normalize
 
 from .console import Console, columns
 from .data import Source, open_source
+from .data.outcome import BadSample
 from .data.seen import seen_as
 from .errors import SelfsupError
 from .inference import Fast, assemble, decoded
@@ -38,6 +40,7 @@ class Hits:
     found: int
     used: int
     skipped: int
+    reasons: dict[str, int]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -47,6 +50,9 @@ class Hits:
     def __str__(self) -> str:
         rows = [(f"{hit.score:.3f}", hit.name, hit.text) for hit in self.hits]
         counts = f"found {self.found} = used {self.used} + skipped {self.skipped}"
+        if self.reasons:
+            why = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
+            counts += f" ({why}; `selfsup scan` names them)"
         return f"{columns(rows, width=100)}\n{counts}"
 
 
@@ -71,7 +77,9 @@ def search(
         wanted = _vector(encoder, query, console)
         seer = _seer(encoder, source.content)
         fast, scores, places = Fast(seer.encoder), [], []
-        for part, _ in decoded(source, seer.modality, seer.size, batch=BATCH, workers=workers):
+        reasons = Counter(source.problems.counts())
+        for part, bad in decoded(source, seer.modality, seer.size, batch=BATCH, workers=workers):
+            reasons.update(sample.code for sample in bad)
             if part is None:
                 continue
             vectors = fast(seer.modality.plain(part.to(fast.device), seer.size)).cpu()
@@ -79,7 +87,10 @@ def search(
             places.append(part.indices)
             console.progress(f"search {int(part.indices[-1]) + 1}/{len(source)}")
         if not scores:
-            raise SelfsupError("E103", f"no sample of {source.place} can be read")
+            raise SelfsupError(
+                "E103", f"no sample of {source.place} can be read", why=f"counts: {dict(reasons)}",
+                do="look at them with `selfsup scan`",
+            )  # fmt: skip
         score, place = torch.cat(scores), torch.cat(places)
         order = score.argsort(descending=True, stable=True)[:top]
         hits = [
@@ -90,12 +101,19 @@ def search(
     used = len(score)
     return Hits(
         os.fspath(query), source.place, hits, source.found, used, source.found - used,
-        round(time.monotonic() - began, 2),
+        dict(reasons.most_common()), round(time.monotonic() - began, 2),
     )  # fmt: skip
 
 
 def _vector(encoder: LoadedEncoder, query: str | os.PathLike, console: Console) -> torch.Tensor:
-    """The query as its own tower sees it, of length one."""
+    """The query as its own tower sees it, of length one. Raises SelfsupError E103."""
+    try:
+        return _seen(encoder, query, console)
+    except BadSample as bad:
+        raise SelfsupError("E103", "the query cannot be read", why=bad.reason) from None
+
+
+def _seen(encoder: LoadedEncoder, query: str | os.PathLike, console: Console) -> torch.Tensor:
     if os.path.isfile(query):
         source = open_source(query)
         seer = _seer(encoder, source.content)

@@ -184,6 +184,14 @@ def test_a_run_on_a_full_disk_ends_with_74_and_goes_on_later(share, sizes, tmp_p
     assert run.done["step"] == 10
 
 
+def test_what_is_no_full_disk_is_not_called_one(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(SelfsupError) as caught:
+        Run(tmp_path).metrics.write({"step": 1})
+    assert (caught.value.code, caught.value.exit_code) == ("E205", 74)
+    assert caught.value.why == "Is a directory"
+
+
 def test_metrics_on_a_full_disk(tmp_path):
     """metrics.jsonl outgrows the limit while checkpoints still fit."""
     limit = 16000  # bytes; the largest file of a checkpoint is half of that

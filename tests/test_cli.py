@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import selfsup
 from selfsup import cli, console
 from selfsup.errors import CATALOGUE, SelfsupError
 
@@ -64,12 +66,18 @@ def test_every_verb_has_json_debug_quiet_and_help(verb, say):
         assert param.name == "help" or getattr(param, "help", ""), f"{verb} {param.name}"
 
 
+def test_alone_it_helps(say):
+    assert say() == say("--help") and "pretrain  Train an encoder" in say()[1]
+    assert say("--version") == (0, f"selfsup {selfsup.__version__}\n", "")
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
         (["pretrian"], "did you mean pretrain?"),
         (["pretrain", "x", "--metod", "dino"], "did you mean --method?"),
         (["evaluate", "x", "y", "--shot", "1"], "did you mean --shots?"),
+        (["evaluate", "x", "y", "--no-finetun"], "did you mean --no-finetune?"),
         (["list", "metods"], "did you mean methods?"),
         (["pretrain", "x", "--method", "simcrl"], "did you mean simclr?"),
         (["pretrain", "x", "--encoder", "resnet81"], "did you mean resnet18?"),
@@ -91,6 +99,7 @@ def test_did_you_mean(words, hint, say):
         (["pretrain", "x", "--set", "train.batch=true"], 2),
         (["pretrain", "x", "--minutes", "nan"], 2),
         (["pretrain", "x", "--steps", "0"], 2),
+        (["pretrain", "x", "--batch", "1"], 2),
         (["pretrain", "no/such/folder"], 66),
         (["pretrain", "x", "--config", "no/such/file.toml"], 66),
         (["pretrain"], 2),
@@ -111,6 +120,16 @@ def test_exit_codes_and_json_errors(words, expected, say):
     told = json.loads(out)
     assert code == expected == told["exit_code"]
     assert told["error"]["code"] in CATALOGUE and told["error"]["what"]
+
+
+def test_every_error_is_raised_somewhere_and_documented():
+    root = Path(__file__).parent.parent
+    code = "".join(path.read_text("utf-8") for path in (root / "selfsup").rglob("*.py"))
+    assert [e for e in CATALOGUE if code.count(f'"{e}"') < 2] == []
+    rows = re.findall(
+        r"^\| (E\d+) \| (\d+) \| (.+?) \|", (root / "docs/errors.md").read_text(), re.M
+    )
+    assert rows == [(e, str(entry.exit_code), entry.title) for e, entry in CATALOGUE.items()]
 
 
 def test_traceback_only_with_debug(say):

@@ -39,6 +39,14 @@ def test_bfloat16_is_measured():
     assert 0.01 < times < 1000 and "FLOP/s" in found
 
 
+def test_bfloat16_is_used_from_where_it_pays(monkeypatch):
+    """What doctor says is what training does."""
+    monkeypatch.setattr("selfsup.machine.WORTH", 1e9)
+    assert "so float32 is used" in doctor._bfloat16().found
+    monkeypatch.setattr("selfsup.machine.WORTH", 0.0)
+    assert "so float32 is used" not in doctor._bfloat16().found
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory) -> tuple[Path, str, int]:
     folder = tmp_path_factory.mktemp("doctor")

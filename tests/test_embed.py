@@ -173,6 +173,7 @@ def test_a_second_call_finds_it_done_and_other_work_is_not_overwritten(home, tmp
     with pytest.raises(SelfsupError) as caught:
         embed(home, out, tmp_path / "few")
     assert caught.value.code == "E605" and "data" in caught.value.why
+    assert "--overwrite" in caught.value.do
     (tmp_path / "mine.csv").write_text("precious")
     with pytest.raises(SelfsupError):
         embed(home, tmp_path / "mine.csv")

@@ -73,3 +73,10 @@ def test_other_folders_and_formats_are_refused(tmp_path):
     assert caught.value.code == "E607" and "safetensors" in caught.value.why
     with pytest.raises(SelfsupError):
         selfsup.export(tmp_path / "absent", out=tmp_path / "x")
+
+
+def test_a_clean_process_that_takes_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "PATIENCE", 0.01)
+    with pytest.raises(SelfsupError, match="within 0") as caught:
+        exporting.compare(np.zeros(1), "selfsup.export", tmp_path)
+    assert caught.value.code == "E604"

@@ -448,6 +448,7 @@ def test_never_into_the_data(photos, capsys, monkeypatch):
     [
         ("embed", "RUN", "PHOTOS", "--out", "PHOTOS/vectors.parquet"),
         ("scan", "PHOTOS", "--out", "PHOTOS/sheet.png"),
+        ("scan", "PHOTOS", "--hashes", "PHOTOS/hashes.jsonl"),
         ("compare", "PHOTOS", "--methods", "simclr,byol", "--steps", "2", "--out", "PHOTOS/c"),
         ("finetune", "RUN", "PHOTOS", "--out", "PHOTOS/model"),
     ],
@@ -524,6 +525,7 @@ def test_dry_run_writes_nothing_and_foretells(photos, tmp_path, capsys):
     assert seen["steps"] == 600 and seen["seconds_low"] < seen["seconds"] < seen["seconds_high"]
     assert seen["seconds"] == pytest.approx(600 * 8 / seen["samples_per_second"], rel=0.2)
     assert seen["memory_bytes"] > 50e6 and seen["run_bytes"] > 1e6
+    assert 1 < seen["joules"] / seen["seconds"] < 1e6  # watts
 
 
 def test_dry_run_says_no(photos, tmp_path, capsys, monkeypatch):
@@ -539,9 +541,10 @@ def test_refusals():
         steps=1, epochs=1.0, batch=8, samples_per_second=1.0, seconds=1.0, seconds_low=0.8,
         seconds_high=1.2, decode_seconds=0.0, memory_bytes=10, memory_available=20,
         device_bytes=0, device_available=0, run_bytes=10, run_free=20, cache_bytes=30,
-        cache_free=20,
+        cache_free=20, joules=7.2e6,
     )  # fmt: skip
     assert good.go and "decoded again in every epoch" in good.text() and "+- 20 %" in good.text()
+    assert "energy  about 2 kWh" in good.text()
     for change in ({"memory_available": 9}, {"run_free": 9}, {"device_bytes": 1}):
         assert not replace(good, **change).go, change
 

@@ -41,7 +41,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Learn an encoder from unlabelled data, and find out honestly whether it helped.",
     epilog="Start with: selfsup demo, or selfsup scan photos/ and selfsup pretrain photos/",
@@ -71,11 +70,14 @@ app.command("list")(list_shelf)
 
 @app.callback(invoke_without_command=True)
 def front(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
 ) -> None:
     if version:
         print(f"selfsup {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,5 @@
 """Any exception, told so that a person can act on it."""
 
-import errno
 import os
 import sys
 from typing import Any
@@ -9,6 +8,7 @@ import typer
 
 from ..console import Console, nearest
 from ..errors import SelfsupError
+from ..logs import FULL
 from ..stop import Stopped, stop
 from .answer import Answer
 
@@ -43,7 +43,8 @@ def translate(error: BaseException) -> SelfsupError:
         hint = hint.replace("'", "")
         option = getattr(error, "option_name", None)
         if option and error.ctx:
-            options = [name for param in error.ctx.command.params for name in param.opts]
+            params = error.ctx.command.params
+            options = [name for p in params for name in (*p.opts, *p.secondary_opts)]
             close = nearest(option, options)
             what, found, hint = f"there is no option {option}", close, f"{close}?"
         do = f"did you mean {hint}" if found else f"see: {command} --help"
@@ -56,7 +57,7 @@ def translate(error: BaseException) -> SelfsupError:
         )
     if isinstance(error, OSError):
         where = os.fsdecode(error.filename) if error.filename is not None else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = error.errno in FULL
         what = "the disk is full" if full else (error.strerror or str(error)).lower()
         do = "free some space and give the same command again" if full else ""
         return SelfsupError("E205", what, where=where, do=do)

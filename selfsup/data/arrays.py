@@ -103,10 +103,10 @@ def open_array(path: str) -> Source:
 
 def _check_size(archive: zipfile.ZipFile, path: str) -> None:
     """Raises SelfsupError E104 where the arrays of an archive do not fit into memory."""
-    import psutil
+    from ..machine import free_memory
 
     announced = sum(member.file_size for member in archive.infolist())
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if announced > free:
         raise SelfsupError(
             "E104", f"{path} announces more than can be read", where=path,

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
+from ..errors import SelfsupError
+
 if sys.platform != "win32":
     import fcntl
 
@@ -32,7 +34,12 @@ def cache_limit(folder: Path) -> int:
     """Bytes that all stores may take: SELFSUP_CACHE_GB, else half of the disk, at most 200 GiB."""
     setting = os.environ.get("SELFSUP_CACHE_GB")
     if setting:
-        return int(float(setting) * GIB)
+        try:
+            return max(0, int(float(setting) * GIB))
+        except (ValueError, OverflowError):  # words, nan, inf
+            raise SelfsupError(
+                "E201", f"SELFSUP_CACHE_GB is {setting!r}", do="give it a number of GiB, such as 20"
+            ) from None
     return min(200 * GIB, shutil.disk_usage(folder).total // 2)
 
 

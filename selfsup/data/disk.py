@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ..logs import end_line, write_all
+from ..logs import FULL, end_line, write_all
 from .cache import InUse
 from .outcome import BadSample
 
@@ -50,7 +50,6 @@ RECORD = np.dtype(
 )
 COMMIT_BYTES, COMMIT_SECONDS = 32 << 20, 5.0
 MAPPED = 256 << 20  # blocks up to this are mapped; larger ones are read, to keep memory small
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 Shape = tuple[int, int, int]
 

@@ -67,7 +67,7 @@ def keep_apart(out: str | Path, data: Any) -> None:
             f"{Path(out).name} would be written into the data folder",
             where=str(out),
             why="the next run would find it among the data",
-            do="give a place elsewhere with --out",
+            do="give a place elsewhere",
         )
 
 
@@ -81,6 +81,13 @@ def _open(data: Any, follow_links: bool) -> Source:
         if os.path.isfile(path):
             return _open_file(path)
         matches = [m for pattern in _braces(str(path)) for m in sorted(glob.glob(pattern))]
+        if odd := next(filter(_special, matches), None):
+            raise SelfsupError(
+                "E104",
+                f"{odd} is neither a file nor a folder",
+                why="a pipe or a device can be read once at most, and may wait for ever",
+                do="write what comes out of it to a file, and give that",
+            )
         if matches:
             if all(proteins.is_fasta(m, extension(os.fsencode(m))) for m in matches):
                 return proteins.open_fasta(matches, str(path))
@@ -108,6 +115,10 @@ def _open(data: Any, follow_links: bool) -> Source:
         why="it is neither a path, an array, nor an object with __len__ and __getitem__",
         do="pass a folder, .tar, .parquet, .csv or .npy file, an array, or a map-style dataset",
     )
+
+
+def _special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path)
 
 
 def _open_file(path: str) -> Source:

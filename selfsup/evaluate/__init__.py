@@ -108,8 +108,12 @@ def evaluate(
                 judge.trained(minutes)
             home = home_of(run)
             told = judge.conclude(home)
-            counts = store.counts()
-        told["data"] |= counts | {"skipped_reasons": ledger.counts()}
+            counts, reasons = store.counts(), ledger.counts()
+        if reasons:
+            why = ", ".join(f"{count} {code}" for code, count in reasons.items())
+            sums = "found {found} = used {used} + skipped {skipped}".format(**counts)
+            told["notes"].append(f"{sums} ({why}; `selfsup scan` names them)")
+        told["data"] |= counts | {"skipped_reasons": reasons}
         told["settings"] = {
             "shots": list(shots),
             "seeds": seeds,

@@ -71,7 +71,7 @@ class Train(Section):
     steps: int | None = Field(None, ge=1, description="length in optimizer steps")
     epochs: float | None = Field(None, gt=0, description="length in passes over the data")
     minutes: float | None = Field(None, gt=0, description="length in minutes of training")
-    batch: int = Field(CHOSEN, ge=1, description="samples per step, over all processes")
+    batch: int = Field(CHOSEN, ge=2, description="samples per step, over all processes")
     accumulate: int = Field(1, ge=1, description="parts in which a batch is computed")
     chunk: int | None = Field(
         None, ge=1, description="views that the encoder takes at a time; the loss sees all"

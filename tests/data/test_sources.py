@@ -279,6 +279,26 @@ def test_an_archive_of_arrays_larger_than_memory_is_refused(tmp_path, monkeypatc
     assert error.value.code == "E104"
 
 
+def test_a_container_may_hold_less_than_the_machine(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((1000, 32, 32), np.uint8))
+    places = [tmp_path / "none", tmp_path / "max"]
+    monkeypatch.setattr("selfsup.machine.LIMITS", places)
+    for limit in ("max", "9223372036854771712"):
+        places[1].write_text(limit)
+        assert len(open_source(tmp_path / "x.npz")) == 1000
+    places[1].write_text("1000000")
+    with pytest.raises(SelfsupError, match="announces more"):
+        open_source(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("pattern", ["pipe", "p*e", "pipe.tar"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, pattern):
+    os.mkfifo(tmp_path / pattern.replace("*", "ip"))
+    with pytest.raises(SelfsupError, match="neither a file nor a folder") as caught:
+        open_source(tmp_path / pattern)
+    assert caught.value.code == "E104"
+
+
 class Pairs:
     """A map-style dataset as torchvision has them."""
 

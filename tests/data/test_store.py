@@ -255,6 +255,14 @@ def test_a_cache_that_may_not_grow(tmp_path, image, monkeypatch):
             assert used_bytes(store.path) < 120_000
 
 
+@pytest.mark.parametrize("limit", ["lots", "nan", "inf"])
+def test_a_limit_that_is_no_number(folder, image, monkeypatch, limit):
+    monkeypatch.setenv("SELFSUP_CACHE_GB", limit)
+    with pytest.raises(SelfsupError, match="SELFSUP_CACHE_GB") as caught:
+        open_store(open_source(folder), image, 32)
+    assert caught.value.code == "E201"
+
+
 @pytest.mark.parametrize("limit", [1_000, 20_000, 40_000])
 def test_the_disk_is_full_at_any_byte(tmp_path, limit):
     """RLIMIT_FSIZE refuses to let a file grow, in the middle of a sample or of the index."""

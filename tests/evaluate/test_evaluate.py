@@ -238,6 +238,7 @@ def test_a_run_keeps_its_evaluation_and_counts_reconcile(folder, monkeypatch):
     assert told["split"]["kind"] == "given" and told["split"]["train"] == 24
     data = told["data"]
     assert data["found"] == data["used"] + data["skipped"] == 37 and data["skipped"] == 1
+    assert "found 37 = used 36 + skipped 1 (1 not_an_image; `selfsup scan`" in str(found)
     assert before == sorted(str(p) for p in (folder / "data").rglob("*"))
     names = {case["query"]["name"] for case in told["retrieval"]["best"]}
     assert all((folder / "data" / name).is_file() for name in names)
