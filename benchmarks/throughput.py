@@ -169,8 +169,10 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
             views = job.batches(0)
             _train(job, views, precision, ["compute"])
             peak = _peak()
-            with counter, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                sum(job.method(views, 0.5).values()).backward()
+            with counter:
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    loss = sum(job.method(views, 0.5).values())
+                loss.backward()
             padding = _padding([job.batches(step) for step in range(EPOCH)])
         else:
             from selfsup.inference import Fast
