@@ -8,7 +8,7 @@ import numpy as np
 from ..data import Source, open_source
 from ..data.joined import Joined
 from ..data.seen import seen_as
-from ..data.series import Recordings
+from ..data.series import Recordings, SeriesSource
 from ..data.tables import encode
 from ..errors import SelfsupError
 from ..evaluate import forecast, transcribe
@@ -59,9 +59,10 @@ def ask(
         return Asked("transcribe", "the labels are texts", source, texts, known,
                      given=encode(part or None for part in parts))  # fmt: skip
     if task == "forecast" or (task is None and forecast.suits(name, source, labels)):
-        if not isinstance(source, Recordings):
-            raise _no_labels(source, "what is learned from series alone is forecasts of long ones")
-        reason = "a recording without labels: what comes next"
+        if name != "series" or not isinstance(source, SeriesSource):
+            raise _no_labels(source, "only an encoder of series learns from series alone")
+        what = "a recording" if isinstance(source, Recordings) else "series"
+        reason = f"{what} without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
     source = seen_as(open_source(source, labels=labels), encoder.modality)
     found = source.labels()
@@ -115,7 +116,9 @@ def with_test(asked: Asked, other: Asked) -> Asked:
     """Both as one: what was asked first teaches, the other tests."""
     if asked.task == "forecast":
         raise SelfsupError(
-            "E201", "--test is not for forecasts", why="the last part of a recording tests"
+            "E201",
+            "--test is not for forecasts",
+            why="the last part of a recording tests, of many series those in a folder test/",
         )
     source = Joined(asked.source, other.source)
     known = np.concatenate([asked.known, other.known])
