@@ -154,6 +154,19 @@ def test_masks(home, tmp_path, unproved):
     assert {row["of"] for row in told["scores"]} == {
         TUNED, PROBE, "from scratch", "untrained", COLOUR
     }  # fmt: skip
+    for row in told["scores"]:
+        assert np.mean([*row["classes"].values()]) == pytest.approx(row["value"])
+    assert set(told["scores"][0]["classes"]) == {"0", "1"} and "of class  " in str(found)
+    shown = np.asarray(Image.open(found.path / "masks.png"))  # 8 of 8: what was seen, is, was said
+    assert shown.shape == (3 * 32, 8 * 32, 3)
+    names = [path.name for path in sorted((folder / "masks").iterdir())]
+    for seen, true, said in zip(*(np.hsplit(row, 8) for row in np.vsplit(shown, 3)), strict=True):
+        (name,) = (
+            n for n in names if (np.asarray(Image.open(folder / "pictures" / n)) == seen).all()
+        )
+        digit = np.asarray(Image.open(folder / "masks" / name)) == 1
+        assert np.array_equal(true.any(-1), digit) and not true[~digit].any()
+        assert {tuple(c) for c in said.reshape(-1, 3)} <= {(0, 0, 0), tuple(true[digit][0])}
     selfsup.predict(found.path, folder / "pictures", tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == ["id", "path", "mask", "share_0", "share_1"]

@@ -106,7 +106,8 @@ def finetune(
             few = None
             if shots:
                 few = Curve(job, train, seeds, controls).found(shots, job.began + 60 * minutes)
+            shown = job.task.shown(network, encoder, job.test)
             told = job.told() | ({"few": few} if few else {})
             told |= store.counts() | {"skipped_reasons": ledger.counts()}
-    error = save(network, encoder, {"found": told}, out)
+    error = save(network, encoder, {"found": told}, out, shown)
     return Finetuned(told | {"model": str(out), "max_abs_error": error})

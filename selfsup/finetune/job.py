@@ -11,7 +11,7 @@ from ..console import Console, duration
 from ..data.series import Recordings
 from ..data.store import Store
 from ..evaluate import forecast
-from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, awake, classical
+from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, classical, fresh
 from ..evaluate.features import readable
 from ..evaluate.interval import Interval
 from ..evaluate.short import SEEN, Short
@@ -196,9 +196,9 @@ class Job:
         elif isinstance(task, Segment):
             tell = self.tell(UNTRAINED)
             tell("")
-            fresh = awake(encoder.untrained(mix(self.seed, 1)).to(encoder.device))
-            probe = Lesson(fresh, task, train, self.effort, self.seed).probe(tell)
-            self.outcomes[UNTRAINED] = tasks.outcomes(probe, fresh, test)
+            blank = fresh(encoder, mix(self.seed, 1))
+            probe = Lesson(blank, task, train, self.effort, self.seed).probe(tell)
+            self.outcomes[UNTRAINED] = tasks.outcomes(probe, blank, test)
             self.outcomes[COLOUR] = by_colour(task, encoder, train, test, self.seed)
         else:
             name = encoder.modality.baseline_name
@@ -225,7 +225,9 @@ class Job:
         scores, gains = [], []
         for of, theirs in self.outcomes.items():
             found = self.interval(theirs)
-            scores.append({"of": of, "value": found.value, "low": found.low, "high": found.high})
+            row = {"of": of, "value": found.value, "low": found.low, "high": found.high}
+            classes = self.task.classwise(theirs)
+            scores.append(row | ({"classes": classes} if classes else {}))
             if of != main:
                 gain = self.gain(ours, theirs)
                 told = {"value": gain.value, "low": gain.low, "high": gain.high}

@@ -1,5 +1,7 @@
 """Forecasts of many short series: parts, what is known, and errors by a slow reading."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -150,7 +152,9 @@ def test_what_a_run_has_learned_from_is_said(tmp_path):
     written(tmp_path, 41)
     source = open_source(str(tmp_path / "tracks.csv"))
     names = {"method": "simclr", "modality": "series", "encoder": "dilated_small"}
-    lines = [f'data.path = "{source.place}"', *(f'{k}.name = "{v}"' for k, v in names.items())]
-    (tmp_path / "resolved.toml").write_text("\n".join([*lines, "train.steps = 1"]) + "\n")
+    own = {f"{section}.name": name for section, name in names.items()}
+    own |= {"data.path": source.place, "data.resolution": 8, "train.steps": 1, "train.batch": 8}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in own.items()]
+    (tmp_path / "resolved.toml").write_text("".join(lines))
     judge = Short(encoder(source), source, (), 2, QUIET)
     assert judge.seen(tmp_path) and not judge.seen(judge.encoder)
