@@ -112,6 +112,7 @@ def test_scores_stand_beside_their_controls(home, tmp_path, unproved):
     for row in told["scores"]:
         assert row["low"] <= row["value"] <= row["high"] and row["of"] in str(found)
     assert found.score() == told["scores"][0]["value"] and "full" in found.verdict
+    assert str(found).endswith(f"selfsup predict {found.path} DATA")
     assert told["settings"][TUNED]["layer_decay"] == core.LAYER_DECAY
     alone = selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="head", controls=False)
     assert [row["of"] for row in alone.to_json()["scores"]] == [PROBE]
@@ -219,6 +220,15 @@ def test_what_is_something_else_is_not_replaced(home, tmp_path):
     with pytest.raises(SelfsupError) as caught:
         selfsup.finetune(home / "vit", classes(), tmp_path / "n", train="some")
     assert caught.value.code == "E201"
+
+
+def test_what_can_only_be_judged_is_pointed_to(home, tmp_path):
+    for given in ({"task": "tokens"}, {"labels": "residues.fasta"}):
+        with pytest.raises(SelfsupError) as caught:
+            selfsup.finetune(home / "vit", classes(), tmp_path / "m", **given)
+        assert caught.value.code == "E201" and "--task tokens" in caught.value.do
+    with pytest.raises(SelfsupError, match="no task 'token'"):
+        selfsup.finetune(home / "vit", classes(), tmp_path / "m", task="token")
 
 
 def test_damaged_models_are_refused(home, tmp_path, unproved):

@@ -11,9 +11,10 @@ from ..data.seen import seen_as
 from ..data.series import Recordings, SeriesSource
 from ..data.tables import encode
 from ..errors import SelfsupError
-from ..evaluate import forecast, transcribe
+from ..evaluate import forecast, tokens, transcribe
+from ..evaluate.tasks import TASKS as JUDGED
 from ..load import LoadedEncoder
-from ..transfer.find import task_class
+from ..transfer.find import TASKS, task_class
 from ..transfer.segment import grid_of, masks
 
 DIFFERENT = 20  # whole numbers, up to which they are names of classes
@@ -41,9 +42,16 @@ def ask(
 ) -> Asked:
     """The task, named or seen from the labels, with its reason and the labels themselves."""
     name = encoder.modality.name
+    source = open_source(data, follow_links=follow_links)
+    if task is None and tokens.suits(name, source, labels):
+        task = "tokens"
+    if task in JUDGED and task not in TASKS:
+        raise SelfsupError(
+            "E201", f"no model is taught for the task {task!r}", why=f"known: {', '.join(TASKS)}",
+            do=f"selfsup evaluate RUN DATA --task {task} says what the encoder knows of it",
+        )  # fmt: skip
     if task is not None:
         task_class(task)  # E201 for an unknown one
-    source = open_source(data, follow_links=follow_links)
     if task == "segment" or (task is None and labels is not None and Path(labels).is_dir()):
         folder = Path(labels if labels is not None else "")
         if labels is None or not folder.is_dir():

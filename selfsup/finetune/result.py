@@ -46,7 +46,8 @@ class Finetuned(Told):
         parts = [self._classes(), ""] if "classes" in self._told["scores"][0] else []
         few = [self._few(), ""] if self.curve else []
         return "\n".join([self.verdict, "", columns(rows), "", *parts, *few, *self._told["notes"],
-                          "", f"model: {self.path}"])  # fmt: skip
+                          "", f"model: {self.path}", "",
+                          f"next:\n  selfsup predict {self.path} DATA"])  # fmt: skip
 
     def _classes(self) -> str:
         """What the metric is the mean of; a class that some never said may be missing there."""
