@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 import selfsup
 from selfsup.evaluate import Evaluation
 from selfsup.evaluate.result import Told
+from selfsup.finetune import Finetuned
 
 JUDGING = 2  # 1, or none: few labels' gains without the chance of the test samples
 RESULTS = Path(__file__).parent / "results.json"
@@ -77,6 +78,21 @@ def judged(name: str, seed: int, run: selfsup.Run, told: Told) -> None:
             scores.setdefault(measure, {})[row["of"]] = [round(number, 3) for number in numbers]
     print(told)
     keep({"recipe": name, "seed": seed, **made(run), "verdict": told.verdict, "scores": scores})
+
+
+def taught(name: str, seed: int, run: selfsup.Run, found: Finetuned) -> None:
+    """Keep what fine-tuning found: its model is the pretrained network."""
+    scores: dict[str, dict] = {}
+    answer = found.to_json()
+    main = answer["scores"][0]["of"]
+    for row in [*answer["scores"], *found.curve]:
+        labels = row.get("labels", answer["settings"]["labels"])
+        of = "pretrained" if row["of"] == main else row["of"]
+        numbers = [round(row[key], 3) for key in ("value", "low", "high")]
+        scores.setdefault(f"{answer['metric']}, {labels} labels", {})[of] = numbers
+    print(found)
+    verdict = " ".join([found.verdict, *([answer["few"]["sentence"]] if found.curve else [])])
+    keep({"recipe": name, "seed": seed, **made(run), "verdict": verdict, "scores": scores})
 
 
 def made(run: selfsup.Run) -> dict:

@@ -112,6 +112,7 @@ def test_scores_stand_beside_their_controls(home, tmp_path, unproved):
     for row in told["scores"]:
         assert row["low"] <= row["value"] <= row["high"] and row["of"] in str(found)
     assert found.score() == told["scores"][0]["value"] and "full" in found.verdict
+    assert str(found).endswith(f"selfsup predict {found.path} DATA")
     assert told["settings"][TUNED]["layer_decay"] == core.LAYER_DECAY
     alone = selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="head", controls=False)
     assert [row["of"] for row in alone.to_json()["scores"]] == [PROBE]
@@ -154,6 +155,19 @@ def test_masks(home, tmp_path, unproved):
     assert {row["of"] for row in told["scores"]} == {
         TUNED, PROBE, "from scratch", "untrained", COLOUR
     }  # fmt: skip
+    for row in told["scores"]:
+        assert np.mean([*row["classes"].values()]) == pytest.approx(row["value"])
+    assert set(told["scores"][0]["classes"]) == {"0", "1"} and "of class  " in str(found)
+    shown = np.asarray(Image.open(found.path / "masks.png"))  # 8 of 8: what was seen, is, was said
+    assert shown.shape == (3 * 32, 8 * 32, 3)
+    names = [path.name for path in sorted((folder / "masks").iterdir())]
+    for seen, true, said in zip(*(np.hsplit(row, 8) for row in np.vsplit(shown, 3)), strict=True):
+        (name,) = (
+            n for n in names if (np.asarray(Image.open(folder / "pictures" / n)) == seen).all()
+        )
+        digit = np.asarray(Image.open(folder / "masks" / name)) == 1
+        assert np.array_equal(true.any(-1), digit) and not true[~digit].any()
+        assert {tuple(c) for c in said.reshape(-1, 3)} <= {(0, 0, 0), tuple(true[digit][0])}
     selfsup.predict(found.path, folder / "pictures", tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == ["id", "path", "mask", "share_0", "share_1"]
@@ -206,6 +220,15 @@ def test_what_is_something_else_is_not_replaced(home, tmp_path):
     with pytest.raises(SelfsupError) as caught:
         selfsup.finetune(home / "vit", classes(), tmp_path / "n", train="some")
     assert caught.value.code == "E201"
+
+
+def test_what_can_only_be_judged_is_pointed_to(home, tmp_path):
+    for given in ({"task": "tokens"}, {"labels": "residues.fasta"}):
+        with pytest.raises(SelfsupError) as caught:
+            selfsup.finetune(home / "vit", classes(), tmp_path / "m", **given)
+        assert caught.value.code == "E201" and "--task tokens" in caught.value.do
+    with pytest.raises(SelfsupError, match="no task 'token'"):
+        selfsup.finetune(home / "vit", classes(), tmp_path / "m", task="token")
 
 
 def test_damaged_models_are_refused(home, tmp_path, unproved):

@@ -170,6 +170,7 @@ def test_masks(home, tmp_path, trained, curves):
     assert [row["of"] for row in found.curve] == [
         "pretrained",
         "from scratch",
+        "untrained",
         "colour of the pixel",
     ]
     few = [call["part"].rows.tolist() for call in trained if len(call["part"]) == 3]

@@ -4,10 +4,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import methods as budgets
-from recipes import RESULTS
+from recipes import RESULTS, emoji_masks
 from recipes.__main__ import PAGE, _curve_name, beside, page
 from selfsup import listing, modalities, plan, suited
 
@@ -93,3 +95,36 @@ def test_pretraining_on_photographs_beats_the_untrained_encoder(tmp_path, monkey
     result = run.evaluate(photos, shots=(), finetune=False)
     ours = result.score("linear", "pretrained")
     assert ours["value"] > result.score("linear", "untrained")["value"] + 0.02
+
+
+def test_masks_are_of_the_drawings_of_their_part(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for folder in ("train", "val"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            Image.new("RGB", (128, 128), "black").save(tmp_path / folder / f"{i}.jpg")
+    (tmp_path / "images").mkdir()
+    lines, shade = ["file,category,split"], {}
+    for part in ("train", "test"):
+        for kind, category in enumerate(emoji_masks.CLASSES[1:], 1):
+            drawing = np.zeros((72, 72, 4), np.uint8)
+            drawing[18:54, 18:54] = shade[part, kind] = (*random.integers(50, 255, 3), 255)
+            Image.fromarray(drawing).save(tmp_path / "images" / f"{part}{kind}.png")
+            lines.append(f"{part}{kind}.png,{category},{part}")
+    (tmp_path / "emoji.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(emoji_masks, "data", lambda *_: tmp_path)
+    parts = {"train": ("train", 3, 2), "test": ("val", 2, 2)}
+    home = emoji_masks.composites(tmp_path / "made", parts)
+    found = sorted(str(path.relative_to(home)) for path in home.rglob("*.png"))
+    assert [name for name in found if "mask" in name] == [
+        f"masks/{part}/000{i}.png" for part in ("test", "train") for i in range(2)
+    ]
+    for part in parts:
+        picture = np.asarray(Image.open(home / "pictures" / part / "0001.png")).astype(int)
+        mask = np.asarray(Image.open(home / "masks" / part / "0001.png"))
+        assert mask.any() and not picture[0, mask[0] == 0].any()
+        for kind in np.unique(mask[mask > 0]).tolist():
+            off = np.abs(picture[mask == kind] - shade[part, kind][:3]).max(1)
+            assert np.median(off) < 9  # edges are mixed
+    again = emoji_masks.composites(tmp_path / "again", parts)
+    assert all((home / name).read_bytes() == (again / name).read_bytes() for name in found)

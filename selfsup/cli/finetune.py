@@ -32,7 +32,10 @@ def finetune(
     train: Annotated[
         str | None, typer.Option(help="what moves: head, lora, full; default: by their number")
     ] = None,
-    horizon: Annotated[int, typer.Option(help="steps that a forecast tells", min=1)] = 24,
+    horizon: Annotated[
+        int | None,
+        typer.Option(help="steps that a forecast tells; default: 24, of short series 60 %", min=1),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="for all trainings", min=0.01)] = 10.0,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="also train from scratch (slower)")

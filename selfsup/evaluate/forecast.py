@@ -27,7 +27,7 @@ from ..modalities.series import Series
 from ..randomness import mix, order
 from ..stop import stop
 from ..transfer.forecast import Stretches, level_of
-from .controls import PRETRAINED, UNTRAINED, fresh, seen_before
+from .controls import PRETRAINED, UNTRAINED, fresh
 from .interval import over_seeds
 from .result import Told, keep
 from .ridge import solutions
@@ -96,7 +96,7 @@ def evaluate_task(
     `horizons` are those of HORIZONS for recordings; of many series 60 % of the steps, and a third
     of that. Raises SelfsupError: E503 where there are no series, or none that are long enough.
     """
-    from .short import Short
+    from .short import SEEN, Short
 
     console = console or Console()
     with stop.installed():
@@ -114,11 +114,10 @@ def evaluate_task(
         if isinstance(source, Recordings):
             found = Judge(encoder, source, tuple(horizons or HORIZONS), networks, console).found()
         else:
-            found = Short(encoder, source, tuple(horizons or ()), networks, console).found()
-            if not found["data"]["parts"] and seen_before(run, source):
-                found["verdict"]["sentence"] += (
-                    " The network has learned from those that test, too."
-                )
+            short = Short(encoder, source, tuple(horizons or ()), networks, console)
+            found = short.found()
+            if short.seen(run):
+                found["verdict"]["sentence"] += f" {SEEN}"
         told = Forecast(found)
         keep(run if write else None, "forecast", told)
         return told
@@ -126,6 +125,10 @@ def evaluate_task(
 
 class Judge:
     """The steps of one evaluation; `origins` are (recording, step before which is known)."""
+
+    samples, units = "stretches", "blocks of test stretches"
+    last = False  # whether futures are relative to the last value
+    left_out = 0  # series
 
     def __init__(
         self,
@@ -146,13 +149,11 @@ class Judge:
         """What is known before each origin, and values on their scale."""
         source: Recordings = self.source
         self.context, self.bounds = self.encoder.size, source.bounds
+        share = 100 * source.bounds[0][0] // max(len(source.series[0]), 1)
+        self.statement = f"the first {share} % of recordings and their last part"
         self.inputs = inputs(self.encoder, source)
-        for values, limits in zip(source.series, source.bounds, strict=True):
-            teaching = values[: limits[0]].astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                mean, spread = np.nanmean(teaching, 0), np.nanstd(teaching, 0)
-            spread = np.where(spread > 1e-9, spread, 1.0)
-            self.series.append(((values - mean) / spread).astype(np.float32))
+        for values, teaching in zip(source.series, self.teaching(), strict=True):
+            self.series += scaled([values], *scale_of([teaching]))
         self.horizons = tuple(h for h in horizons if len(self.origins(2, h)) >= BLOCKS)
         self.horizons = tuple(h for h in self.horizons if len(self.origins(0, h)) >= 50)
         if not self.horizons:
@@ -163,6 +164,11 @@ class Judge:
                 why=f"{self.context} steps and {min(horizons)} more must fit into each part",
                 do="give longer recordings, or an encoder of fewer steps",
             )
+
+    def teaching(self) -> list[Float[np.ndarray, "t c"]]:
+        """All steps that teach."""
+        series = zip(self.source.series, self.bounds, strict=True)
+        return [values[: limits[0]] for values, limits in series]
 
     def origins(self, part: int, horizon: int) -> list[tuple[int, int]]:
         """Where the future of `horizon` steps lies in a part: train, val or test.
@@ -227,6 +233,10 @@ class Judge:
     def parts(self) -> dict[str, Any]:
         return {"bounds": self.bounds}
 
+    def seen(self, run: Any) -> bool:
+        """Whether the run has learned from what tests: of recordings it gets the first part."""
+        return False
+
     def notes(self, counts: list[int], gains: list[dict[str, Any]]) -> list[str]:
         return [
             f"The last {self.context} steps are known. {counts[0]} stretches teach, "
@@ -268,7 +278,7 @@ class Judge:
 
     def level(self, origins: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
         """What futures are relative to: mean and deviation of each channel, (n, 1, c) each."""
-        return level_of(list(self.values(origins, self.context)), self.instance)
+        return level_of(list(self.values(origins, self.context)), self.instance, self.last)
 
     @torch.inference_mode()
     def features(
@@ -315,6 +325,21 @@ def inputs(encoder: LoadedEncoder, source: Recordings) -> list[Float[np.ndarray,
         raise SelfsupError(
             "E503", f"{source.place} is not for this encoder", where=source.place, why=bad.reason
         ) from None
+
+
+def scale_of(
+    series: list[Float[np.ndarray, "t c"]],
+) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+    """Mean and deviation of each channel; 1 for one that never changes."""
+    values = np.concatenate(series).astype(np.float64)
+    spread = np.nanstd(values, 0)
+    return np.nanmean(values, 0), np.where(spread > 1e-9, spread, 1.0)
+
+
+def scaled(
+    series: list[Float[np.ndarray, "t c"]], mean: np.ndarray, spread: np.ndarray
+) -> list[Float[np.ndarray, "t c"]]:
+    return [((values - mean) / spread).astype(np.float32) for values in series]
 
 
 def regress(

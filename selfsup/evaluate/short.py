@@ -13,13 +13,16 @@ from ..data.outcome import BadSample
 from ..data.series import SeriesSource
 from ..errors import SelfsupError
 from ..randomness import order
-from .forecast import CHOOSE, LAST, LINEAR, SEED, TEACH, TEST, Judge, linear
+from ..transfer.forecast import last_known
+from .controls import seen_before
+from .forecast import CHOOSE, LAST, LINEAR, SEED, TEACH, TEST, Judge, linear, scale_of, scaled
 from .interval import FEWEST
 from .regress import VALIDATION
 from .split import by_name
 
 VELOCITY = "constant velocity"
 DRAWN = "drawn at random"
+SEEN = "The network has learned from those that test, too."
 LEAST = 20  # series that teach
 SHARE = 0.6  # of the steps, that are to be foretold
 
@@ -27,13 +30,16 @@ SHARE = 0.6  # of the steps, that are to be foretold
 class Short(Judge):
     """`numbers` are the series that teach, choose and test; `ahead` the steps that are foretold."""
 
+    samples, units = "series", "test series"
+    last = True
+
     def prepare(self, horizons: tuple[int, ...]) -> None:
         source: SeriesSource = self.source
         lengths = np.array([len(values) for values in source.series])
         # all but the shortest tenth of the series
         reach = int(np.quantile(lengths, 0.1, method="lower")) if len(lengths) else 0
         self.ahead = max(horizons, default=int(SHARE * reach))
-        self.context = min(self.encoder.size, reach - self.ahead)
+        self.context = max(0, min(self.encoder.size, reach - self.ahead))
         self.horizons = horizons or tuple(sorted({max(1, self.ahead // 3), self.ahead}))
         self.inputs, usable = [], np.zeros(len(lengths), bool)
         modality: Any = self.encoder.modality
@@ -50,13 +56,13 @@ class Short(Judge):
                 "E503", f"the series of {source.place} are too few or too short for a forecast",
                 where=source.place, why=f"{counts[0]} of {self.context} known steps and "
                 f"{self.ahead} more teach, {counts[1]} choose, {counts[2]} test",
-                do="give more series, or longer ones",
+                do="give more series, or longer ones, or a smaller horizon",
             )  # fmt: skip
         self.left_out = len(lengths) - sum(counts)
-        teaching = np.concatenate([source.series[i] for i in self.numbers[0]]).astype(np.float64)
-        mean, spread = np.nanmean(teaching, 0), np.nanstd(teaching, 0)
-        spread = np.where(spread > 1e-9, spread, 1.0)
-        self.series = [((v - mean) / spread).astype(np.float32) for v in source.series]
+        self.series = scaled(source.series, *scale_of(self.teaching()))
+
+    def teaching(self) -> list[np.ndarray]:
+        return [self.source.series[i] for i in self.numbers[0]]
 
     def origins(self, part: int, horizon: int) -> list[tuple[int, int]]:
         """The same step of a series at all horizons."""
@@ -68,12 +74,6 @@ class Short(Judge):
         """Each series is one, of which something is known."""
         known = np.isfinite(self.future(self.origins(2, horizon), horizon)).any((1, 2)).sum()
         return int(known) if known >= FEWEST else 0
-
-    def level(self, origins: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        if self.instance:
-            return super().level(origins)
-        last = last_known(self.values(origins, self.context))
-        return last, np.ones_like(last)
 
     def simple(
         self, parts: list[list[tuple[int, int]]], futures: list[np.ndarray]
@@ -91,6 +91,9 @@ class Short(Judge):
 
     def parts(self) -> dict[str, Any]:
         return {"parts": self.statement != DRAWN, "ahead": self.ahead}
+
+    def seen(self, run: Any) -> bool:
+        return self.statement == DRAWN and seen_before(run, self.source)
 
     def notes(self, counts: list[int], gains: list[dict[str, Any]]) -> list[str]:
         left = f" {self.left_out} series are left out." if self.left_out else ""
@@ -119,9 +122,3 @@ def divided(source: SeriesSource, usable: np.ndarray) -> tuple[list[np.ndarray],
         held = np.sort(train[order(SEED, 3, len(train))[: len(train) // 8]])
         train = np.setdiff1d(train, held)
     return [train, held, test], statement
-
-
-def last_known(past: Float[np.ndarray, "n t c"]) -> Float[np.ndarray, "n 1 c"]:
-    """The last value of each channel that is there; the mean, 0, where none is."""
-    place = np.where(np.isfinite(past), np.arange(past.shape[1])[:, None], -1).max(1, keepdims=True)
-    return np.where(place < 0, 0.0, np.take_along_axis(np.nan_to_num(past), place.clip(0), 1))

@@ -51,7 +51,7 @@ def finetune(
     test: Any = None,
     task: str | None = None,
     train: str | None = None,
-    horizon: int = 24,
+    horizon: int | None = None,
     minutes: float = 10.0,
     controls: bool = True,
     shots: Sequence[int] = (),
@@ -67,9 +67,10 @@ def finetune(
     `labels` is a table (columns path and label, a number, or a text) or a folder of masks; without
     it sub-folders, tables and arrays have their own. `test` are labelled data for the final number;
     else test/ folders, a split column, or a fifth that is held out. `train` is "head", "lora" or
-    "full", `minutes` the time for all trainings, `horizon` the steps of a forecast. `shots` are
-    labels per class (in all, where there are no classes) of a curve beside the same network from
-    scratch, each drawn `seeds` times; half of the time is for it.
+    "full", `minutes` the time for all trainings, `horizon` the steps of a forecast: 24, or of
+    many series 60 % of theirs. `shots` are labels per class (in all, where there are no classes) of
+    a curve beside the same network from scratch, each drawn `seeds` times; half of the time is for
+    it.
 
     Raises SelfsupError: E501 no labels, E502 a sample in both parts, E503 too few, E605 when `out`
     is something else, and what `load` and `open_source` raise.
@@ -98,14 +99,15 @@ def finetune(
             share = 1 - SHARE if shots else 1
             job = Job(encoder, store, asked, console, seed, 60 * minutes * share)
             if asked.task == "forecast":
-                job.recordings(horizon)
+                job.series(horizon, run)
             else:
                 job.divide(drop_leaks)
             network = job.run(train, controls)
             few = None
             if shots:
                 few = Curve(job, train, seeds, controls).found(shots, job.began + 60 * minutes)
+            shown = job.task.shown(network, encoder, job.test)
             told = job.told() | ({"few": few} if few else {})
             told |= store.counts() | {"skipped_reasons": ledger.counts()}
-    error = save(network, encoder, {"found": told}, out)
+    error = save(network, encoder, {"found": told}, out, shown)
     return Finetuned(told | {"model": str(out), "max_abs_error": error})

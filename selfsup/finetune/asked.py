@@ -8,12 +8,13 @@ import numpy as np
 from ..data import Source, open_source
 from ..data.joined import Joined
 from ..data.seen import seen_as
-from ..data.series import Recordings
+from ..data.series import Recordings, SeriesSource
 from ..data.tables import encode
 from ..errors import SelfsupError
-from ..evaluate import forecast, transcribe
+from ..evaluate import forecast, tokens, transcribe
+from ..evaluate.tasks import TASKS as JUDGED
 from ..load import LoadedEncoder
-from ..transfer.find import task_class
+from ..transfer.find import TASKS, task_class
 from ..transfer.segment import grid_of, masks
 
 DIFFERENT = 20  # whole numbers, up to which they are names of classes
@@ -41,9 +42,16 @@ def ask(
 ) -> Asked:
     """The task, named or seen from the labels, with its reason and the labels themselves."""
     name = encoder.modality.name
+    source = open_source(data, follow_links=follow_links)
+    if task is None and tokens.suits(name, source, labels):
+        task = "tokens"
+    if task in JUDGED and task not in TASKS:
+        raise SelfsupError(
+            "E201", f"no model is taught for the task {task!r}", why=f"known: {', '.join(TASKS)}",
+            do=f"selfsup evaluate RUN DATA --task {task} says what the encoder knows of it",
+        )  # fmt: skip
     if task is not None:
         task_class(task)  # E201 for an unknown one
-    source = open_source(data, follow_links=follow_links)
     if task == "segment" or (task is None and labels is not None and Path(labels).is_dir()):
         folder = Path(labels if labels is not None else "")
         if labels is None or not folder.is_dir():
@@ -59,9 +67,10 @@ def ask(
         return Asked("transcribe", "the labels are texts", source, texts, known,
                      given=encode(part or None for part in parts))  # fmt: skip
     if task == "forecast" or (task is None and forecast.suits(name, source, labels)):
-        if not isinstance(source, Recordings):
-            raise _no_labels(source, "what is learned from series alone is forecasts of long ones")
-        reason = "a recording without labels: what comes next"
+        if name != "series" or not isinstance(source, SeriesSource):
+            raise _no_labels(source, "only an encoder of series learns from series alone")
+        what = "a recording" if isinstance(source, Recordings) else "series"
+        reason = f"{what} without labels: what comes next"
         return Asked("forecast", reason, source, None, np.ones(len(source), bool))
     source = seen_as(open_source(source, labels=labels), encoder.modality)
     found = source.labels()
@@ -115,7 +124,9 @@ def with_test(asked: Asked, other: Asked) -> Asked:
     """Both as one: what was asked first teaches, the other tests."""
     if asked.task == "forecast":
         raise SelfsupError(
-            "E201", "--test is not for forecasts", why="the last part of a recording tests"
+            "E201",
+            "--test is not for forecasts",
+            why="the last part of a recording tests, of many series those in a folder test/",
         )
     source = Joined(asked.source, other.source)
     known = np.concatenate([asked.known, other.known])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluate.controls import PRETRAINED, SCRATCH
+from ..evaluate.controls import PRETRAINED, SCRATCH, UNTRAINED, fresh
 from ..evaluate.interval import Interval, over_seeds
 from ..evaluate.linear import scale_of
 from ..evaluate.result import score
@@ -23,11 +23,11 @@ from ..transfer import tasks
 from ..transfer.core import Effort
 from ..transfer.forecast import Forecast
 from ..transfer.segment import Segment
-from ..transfer.tasks import FULL, HEAD, Choice, Classify, Task
+from ..transfer.tasks import FULL, HEAD, Choice, Classify
 from ..transfer.transcribe import Transcribe
 from .controls import COLOUR, by_colour, of_features, of_values
 from .job import Job
-from .lesson import EXACT, how_much
+from .lesson import EXACT, Lesson, how_much
 from .result import PROBE, TUNED, figure, so_many
 
 SHARE = 0.5  # of the time, where a curve is asked for
@@ -72,7 +72,8 @@ class Curve:
         how = self.how or how_much(task, job.encoder, labels)[0]
         formula = isinstance(task, EXACT)
         heads = not formula and (how == HEAD or not isinstance(task, Transcribe))
-        each = 1 + (how != HEAD) + heads  # trainings of a draw
+        untrained = self.with_controls and isinstance(task, Segment)
+        each = 1 + (how != HEAD) + heads + untrained  # trainings of a draw
         draws, effort = self._affordable(labels, affordable / each)
         if effort is None:
             self._left_out(count, "it would take longer than the time given (minutes)")
@@ -82,6 +83,7 @@ class Curve:
             self.job.notes.append(f"{so_many(count, self.per_class)}: {what} into the time given.")
         outcomes: dict[str, list[np.ndarray]] = {}
         choices: dict[tuple[str, bool], Choice] = {}  # made with the first draw
+        blanks: dict[tuple[str, bool], Choice] = {}  # those of the untrained network
         settings: dict[str, dict[str, Any]] = {}
         for i in range(draws):
             own = mix(job.seed, i)
@@ -97,7 +99,7 @@ class Curve:
                     settings[of] |= lesson.settings(moved, pretrained, network)
                 outcomes.setdefault(of, []).append(tasks.outcomes(network, job.encoder, job.test))
             if self.with_controls:
-                for of, theirs in self._classical(lesson.task, places, own).items():
+                for of, theirs in self._classical(lesson, places, blanks).items():
                     outcomes.setdefault(of, []).append(theirs)
         for of, several in outcomes.items():
             self._add(count, labels, of, several, settings.get(of, {}))
@@ -117,15 +119,24 @@ class Curve:
                 return draws, effort
         return 0, None
 
-    def _classical(self, task: Task, places: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        job = self.job
+    def _classical(
+        self, lesson: Lesson, places: np.ndarray, choices: dict[tuple[str, bool], Choice]
+    ) -> dict[str, np.ndarray]:
+        """What was used before there were encoders, and for masks an untrained one."""
+        job, task, seed = self.job, lesson.task, lesson.seed
         if isinstance(task, Transcribe):
             return {}
         if isinstance(task, Forecast):
             return of_values(task, job.judge, places)
         part = self.train.take(places)
         if isinstance(task, Segment):
-            return {COLOUR: by_colour(task, job.encoder, part, job.test, seed)}
+            blank = fresh(job.encoder, mix(seed, 1))
+            own = Lesson(blank, task, part, lesson.effort, seed, choices)
+            probe = own.probe(job.tell(UNTRAINED))
+            return {
+                UNTRAINED: tasks.outcomes(probe, blank, job.test),
+                COLOUR: by_colour(task, job.encoder, part, job.test, seed),
+            }
         x, other = job.plain
         scale = scale_of(x, common=True)
         found = of_features(

@@ -33,9 +33,10 @@ def difference(task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int) -> I
 def over_stretches(
     task: Forecast, judge: Judge, ours: np.ndarray, theirs: np.ndarray | None = None
 ) -> Interval:
-    """The error of forecasts, or by how much it is less than theirs: over blocks of stretches.
+    """The error of forecasts, or by how much it is less than theirs: over blocks of stretches,
+    or over series.
 
-    Where the test part holds too few futures that do not overlap, as far as single stretches go.
+    Where the test part holds too few that do not overlap, as far as single ones go.
     """
     each = task.shares(ours) if theirs is None else task.shares(theirs) - task.shares(ours)
     origins, count = judge.origins(2, task.horizon), judge.blocks(task.horizon)
@@ -43,6 +44,6 @@ def over_stretches(
     value, low, high = (found[key] for key in ("value", "low", "high"))
     assert value is not None
     if low is None or high is None:
-        reach, kind = float(np.nanmax(np.abs(each))), "all that can be: the test part is too short"
+        reach, kind = float(np.nanmax(np.abs(each))), "all that can be: what tests is too little"
         return Interval(value, value - reach, value + reach, kind)
-    return Interval(value, low, high, f"t over {count} blocks of test stretches")
+    return Interval(value, low, high, f"t over {count} {judge.units}")

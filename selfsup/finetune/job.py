@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from ..console import Console, duration
+from ..data.series import Recordings
 from ..data.store import Store
 from ..evaluate import forecast
-from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, awake, classical
+from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, classical, fresh
 from ..evaluate.features import readable
 from ..evaluate.interval import Interval
+from ..evaluate.short import SEEN, Short
 from ..evaluate.split import Split, split
 from ..load import LoadedEncoder
 from ..randomness import mix
 from ..stop import stop
 from ..transfer import core, tasks
-from ..transfer.forecast import Forecast, Stretches, level_of
+from ..transfer.forecast import Forecast, Stretches
 from ..transfer.segment import Segment, grid_of, values_of
 from ..transfer.tasks import FULL, HEAD, LOW_RANK, Classify, Network, Part, Regress, Task
 from ..transfer.transcribe import Transcribe, fitting, lengths, size_for
@@ -27,6 +29,8 @@ from .controls import COLOUR, by_colour, of_features, of_values
 from .intervals import difference, interval, over_stretches
 from .lesson import EXACT, Lesson, how_much
 from .result import PROBE, TUNED, conclude
+
+HORIZON = 24  # steps of a recording that are foretold
 
 
 class Job:
@@ -81,38 +85,37 @@ class Job:
         if isinstance(self.task, Transcribe):
             fitting(self.task, self.encoder, self.store, self.train)
 
-    def recordings(self, horizon: int) -> None:
-        """What teaches and what tests of recordings: stretches of their first and last parts."""
+    def series(self, horizon: int | None, run: Any) -> None:
+        """What teaches and what tests of series: stretches of recordings, or ends of short ones."""
         source: Any = self.asked.source
-        judge = forecast.Judge(self.encoder, source, (horizon,), 0, self.console)
-        teaching = np.concatenate(
-            [
-                values[: limits[0]]
-                for values, limits in zip(source.series, source.bounds, strict=True)
-            ]
-        ).astype(np.float64)
-        mean, deviation = np.nanmean(teaching, 0), np.nanstd(teaching, 0)
-        deviation = np.where(deviation > 1e-9, deviation, 1.0)
+        recorded = isinstance(source, Recordings)
+        which: type[forecast.Judge] = forecast.Judge if recorded else Short
+        asked = (horizon,) if horizon else (HORIZON,) * recorded
+        judge = which(self.encoder, source, asked, 0, self.console)
+        horizon = judge.horizons[-1]
+        mean, deviation = forecast.scale_of(judge.teaching())
         # one scale for all recordings, so that others can be foretold as well
-        judge.series = [((v - mean) / deviation).astype(np.float32) for v in source.series]
+        judge.series = forecast.scaled(source.series, mean, deviation)
         channels = list(source.columns) or [str(i) for i in range(len(mean))]
         self.task = Forecast(horizon, channels, mean.tolist(), deviation.tolist(),
-                             judge.instance, judge.context)  # fmt: skip
+                             judge.instance, judge.context, judge.last)  # fmt: skip
 
         def part(number: int) -> Part:
             origins = judge.origins(number, horizon)
-            level, spread = level_of(list(judge.values(origins, judge.context)), judge.instance)
+            level, spread = judge.level(origins)
             stretches = Stretches(judge.inputs, origins, judge.context)
             targets = np.concatenate([judge.future(origins, horizon), level, spread], 1)
             return Part(stretches, np.arange(len(origins)), targets.astype(np.float32))
 
         self.train, self.test = part(0), part(2)
-        statement = f"stretches of the first {100 * source.bounds[0][0] // len(source.series[0])} %"
-        self.split = Split(self.train.rows, self.test.rows, "made", f"{statement} teach")
-        self.notes.append(
-            f"{len(self.train)} {statement} teach, {len(self.test)} of the last part test; "
-            f"{judge.context} steps before are known. Errors are on scaled values."
+        self.split = Split(self.train.rows, self.test.rows, "made", judge.statement)
+        told = (
+            f"{len(self.train)} {judge.samples} teach, {len(self.test)} test: {judge.statement}. "
+            f"{judge.context} steps are known before the {horizon} that are foretold. Errors are "
+            "on scaled values."
         )
+        left = f" {judge.left_out} series are left out." if judge.left_out else ""
+        self.notes.append(told + left + f" {SEEN}" * judge.seen(run))
         self.judge = judge
 
     # ---- networks ----------------------------------------------------------------------------
@@ -193,9 +196,9 @@ class Job:
         elif isinstance(task, Segment):
             tell = self.tell(UNTRAINED)
             tell("")
-            fresh = awake(encoder.untrained(mix(self.seed, 1)).to(encoder.device))
-            probe = Lesson(fresh, task, train, self.effort, self.seed).probe(tell)
-            self.outcomes[UNTRAINED] = tasks.outcomes(probe, fresh, test)
+            blank = fresh(encoder, mix(self.seed, 1))
+            probe = Lesson(blank, task, train, self.effort, self.seed).probe(tell)
+            self.outcomes[UNTRAINED] = tasks.outcomes(probe, blank, test)
             self.outcomes[COLOUR] = by_colour(task, encoder, train, test, self.seed)
         else:
             name = encoder.modality.baseline_name
@@ -222,7 +225,9 @@ class Job:
         scores, gains = [], []
         for of, theirs in self.outcomes.items():
             found = self.interval(theirs)
-            scores.append({"of": of, "value": found.value, "low": found.low, "high": found.high})
+            row = {"of": of, "value": found.value, "low": found.low, "high": found.high}
+            classes = self.task.classwise(theirs)
+            scores.append(row | ({"classes": classes} if classes else {}))
             if of != main:
                 gain = self.gain(ours, theirs)
                 told = {"value": gain.value, "low": gain.low, "high": gain.high}

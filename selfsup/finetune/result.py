@@ -43,9 +43,21 @@ class Finetuned(Told):
         for row in self._told["scores"]:
             value, low, high = (figure(row[key], percent) for key in ("value", "low", "high"))
             rows.append((row["of"], value, f"{low} to {high}"))
+        parts = [self._classes(), ""] if "classes" in self._told["scores"][0] else []
         few = [self._few(), ""] if self.curve else []
-        return "\n".join([self.verdict, "", columns(rows), "", *few, *self._told["notes"], "",
-                          f"model: {self.path}"])  # fmt: skip
+        return "\n".join([self.verdict, "", columns(rows), "", *parts, *few, *self._told["notes"],
+                          "", f"model: {self.path}", "",
+                          f"next:\n  selfsup predict {self.path} DATA"])  # fmt: skip
+
+    def _classes(self) -> str:
+        """What the metric is the mean of; a class that some never said may be missing there."""
+        scores, percent = self._told["scores"], self._told["percent"]
+        names = dict.fromkeys(name for row in scores for name in row["classes"])
+        rows = [("of class", *names)]
+        for row in scores:
+            found = (row["classes"].get(name) for name in names)
+            rows.append((row["of"], *("" if v is None else figure(v, percent) for v in found)))
+        return columns(rows)
 
     def _few(self) -> str:
         """The curve's sentence and table."""

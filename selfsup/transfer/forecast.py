@@ -1,6 +1,6 @@
 """Forecasts: what comes after a stretch of a recording, from the vector of its last place."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.base import Source
 from ..data.batch import Batch
 from ..data.fields import pack, unpack
-from ..data.series import CONTEXT, Piece, SeriesSource, timed
+from ..data.series import Piece, SeriesSource, timed
 from ..errors import SelfsupError
 from ..inference import assemble
 from .tasks import Network, Part, Task, number, words
@@ -23,16 +23,18 @@ class Forecast(Task):
     """The next `horizon` steps of each channel.
 
     Values are scaled by `mean` and `deviation` of the training part; with `instance`, what is
-    learned is relative to level and deviation of the stretch that is known.
+    learned is relative to level and deviation of the stretch that is known, else with `last` to
+    the last value in it.
     """
 
     name, metric, percent, better, light = "forecast", "squared error", False, -1, False
 
     def __init__(
         self, horizon: int, channels: list[str], mean: list[float], deviation: list[float],
-        instance: bool, context: int,
+        instance: bool, context: int, last: bool = False,
     ):  # fmt: skip
-        self.horizon, self.channels, self.instance = horizon, channels, instance
+        self.horizon, self.channels = horizon, channels
+        self.instance, self.last = instance, last
         self.context = context  # steps that are known
         self.mean, self.deviation = np.array(mean), np.array(deviation)
         self.outputs = horizon * len(channels)
@@ -41,7 +43,7 @@ class Forecast(Task):
         return {
             "horizon": self.horizon, "channels": self.channels, "mean": self.mean.tolist(),
             "deviation": self.deviation.tolist(), "instance": self.instance,
-            "context": self.context,
+            "context": self.context, "last": self.last,
         }  # fmt: skip
 
     @classmethod
@@ -51,9 +53,12 @@ class Forecast(Task):
         mean, deviation = ([number(v) for v in told[key]] for key in ("mean", "deviation"))
         if not len(mean) == len(deviation) == len(channels) or min(deviation) <= 0:
             raise ValueError("a mean and a deviation for each channel")
-        if not 0 < horizon <= 1 << 12 or not context > 0 or not isinstance(told["instance"], bool):
+        instance, last = told["instance"], told.get("last", False)
+        if not isinstance(instance, bool) or not isinstance(last, bool):
+            raise ValueError(f"instance is {instance!r}, last {last!r}")
+        if not 0 < horizon <= 1 << 12 or not context > 0:
             raise ValueError(f"horizon is {horizon}, context {context}")
-        return cls(horizon, channels, mean, deviation, told["instance"], context)
+        return cls(horizon, channels, mean, deviation, instance, context, last)
 
     def read(self, encoder: Any, x: Tensor) -> Float[Tensor, "b d"]:
         return encoder.features(x)[:, -1]
@@ -102,13 +107,13 @@ class Forecast(Task):
     def samples(self, source: Source) -> Source:
         if not isinstance(source, SeriesSource):
             raise SelfsupError("E201", f"{source.place} holds no series to forecast")
-        return Ends(source)
+        return Ends(source, self.context)
 
     def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
         own = len(self.channels)  # calendar channels come behind
         past = [sample["values"][-self.context :, :own] for sample in unpack(batch)]
         scaled = [(values - self.mean) / self.deviation for values in past]
-        level, spread = level_of(scaled, self.instance)
+        level, spread = level_of(scaled, self.instance, self.last)
         said = (out.double().cpu().numpy() * spread + level) * self.deviation + self.mean
         return {
             f"{channel}+{step + 1}": said[:, step, c]
@@ -118,12 +123,13 @@ class Forecast(Task):
 
 
 class Ends(Source):
-    """The end of each series: what a forecast goes on from."""
+    """The last steps of each series: what a forecast goes on from."""
 
     content = "series"
 
-    def __init__(self, source: SeriesSource):
+    def __init__(self, source: SeriesSource, steps: int):
         super().__init__(source.place)
+        self.steps = steps
         self.series, self.names, self.inner = source.series, source.names, source
         self.kind, self.notes = source.kind, source.notes
 
@@ -135,7 +141,8 @@ class Ends(Source):
 
     def read(self, i: int) -> np.ndarray:
         time = self.inner.times[i]
-        return timed(self.series[i][-CONTEXT:], None if time is None else time[-CONTEXT:], Piece)
+        own = slice(-self.steps, None)
+        return timed(self.series[i][own], None if time is None else time[own], Piece)
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
@@ -156,16 +163,27 @@ class Stretches:
 
 
 def level_of(
-    past: list[Float[np.ndarray, "t c"]], instance: bool
+    past: list[Float[np.ndarray, "t c"]], instance: bool, last: bool = False
 ) -> tuple[Float[np.ndarray, "n 1 c"], Float[np.ndarray, "n 1 c"]]:
-    """Mean and deviation of each stretch; 0 and 1 where they are not taken off."""
+    """Mean and deviation of each stretch, or its last value and 1, or 0 and 1."""
     if not instance:
-        channels = past[0].shape[1]
-        return np.zeros((len(past), 1, channels)), np.ones((len(past), 1, channels))
+        level = np.zeros((len(past), 1, past[0].shape[1]))
+        return last_known(past) if last else level, np.ones_like(level)
     with np.errstate(invalid="ignore"):
         mean = np.stack([np.nanmean(values, 0, keepdims=True) for values in past])
         spread = np.stack([np.nanstd(values, 0, keepdims=True) for values in past])
     return np.nan_to_num(mean), np.nan_to_num(spread).clip(min=LEAST_SPREAD)
+
+
+def last_known(past: Iterable[Float[np.ndarray, "t c"]]) -> Float[np.ndarray, "n 1 c"]:
+    """The last value of each channel that is there; the mean, 0, where none is."""
+    found = []
+    for values in past:
+        steps = np.arange(len(values))[:, None]
+        place = np.where(np.isfinite(values), steps, -1).max(0, keepdims=True)
+        value = np.take_along_axis(np.nan_to_num(values), place.clip(0), 0)
+        found.append(np.where(place < 0, 0.0, value))
+    return np.stack(found)
 
 
 def wrong(said: Tensor, truth: Tensor) -> Float[np.ndarray, "b 3"]:

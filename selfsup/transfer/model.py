@@ -7,7 +7,7 @@ taken for what a stranger may have written.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,17 @@ class Model(nn.Module):
         return {key: np.concatenate(parts) for key, parts in found.items()}
 
 
-def save(network: Network, encoder: LoadedEncoder, told: dict[str, Any], out: Path) -> float:
+def save(
+    network: Network,
+    encoder: LoadedEncoder,
+    told: dict[str, Any],
+    out: Path,
+    shown: Mapping[str, bytes],
+) -> float:
     """Write a model and prove it; the largest difference to what a fresh process computes.
 
-    Adapters are merged into the weights they stand beside. Raises SelfsupError E604 where the copy
-    computes something else.
+    Adapters are merged into the weights they stand beside; `shown` are files for people. Raises
+    SelfsupError E604 where the copy computes something else.
     """
     core.merge(network.encoder)
     told = {"format": FORMAT, "task": network.task.name, "answers": network.task.to_json()} | told
@@ -112,7 +118,9 @@ def save(network: Network, encoder: LoadedEncoder, told: dict[str, Any], out: Pa
         write_tensors(folder / HEAD, network.head.state_dict())
         for name, value in ((CARD, encoder.card.to_json()), (MODEL, told)):
             replace(folder / name, (json.dumps(value, indent=1) + "\n").encode())
-        manifest(folder, (WEIGHTS, CARD, HEAD, MODEL))
+        for name, content in shown.items():
+            replace(folder / name, content)
+        manifest(folder, (WEIGHTS, CARD, HEAD, MODEL, *shown))
         error, _ = compare(outputs(model), "selfsup.transfer.model", folder)
         return error
 

@@ -4,6 +4,7 @@ The scores of the places are enlarged to the size of the picture (bilinearly), a
 segmentation probes of DINOv2 (arXiv 2304.07193, section 7.4).
 """
 
+import colorsys
 import io
 import os
 from collections.abc import Mapping
@@ -20,10 +21,12 @@ from torch.nn.functional import cross_entropy, interpolate
 from ..data.base import Source
 from ..data.batch import Batch
 from ..errors import SelfsupError
+from ..load import LoadedEncoder
 from .tasks import Network, Part, Task, number
 
 VOID = 255  # pixels of no class, where there are other classes than it and 0
 IGNORED = -1
+SHOWN = 8  # pictures
 GRAYS = ("L", "P", "1", "I", "I;16")
 
 
@@ -88,12 +91,28 @@ class Segment(Task):
         return found
 
     def summary(self, outcomes: np.ndarray) -> float:
-        """Intersection over union of each class over all pictures, and the mean of those that
-        are there or were said to be."""
+        return float(np.mean([*self.classwise(outcomes).values()]))
+
+    def classwise(self, outcomes: np.ndarray) -> dict[str, float]:
+        """Intersection over union over all pictures, of classes that are there or were said to
+        be."""
         total = outcomes.sum(0)
         both = np.diag(total)
         union = total.sum(0) + total.sum(1) - both
-        return float((both[union > 0] / union[union > 0]).mean())
+        return {str(self.values[i]): float(both[i] / union[i]) for i in np.flatnonzero(union)}
+
+    @torch.no_grad()
+    def shown(self, network: Network, encoder: LoadedEncoder, part: Part) -> dict[str, bytes]:
+        """A few pictures, below each its mask, and below that what the network says."""
+        x, y = self.look(encoder, part, np.arange(len(part))[:: -(-len(part) // SHOWN)])
+        network.eval()
+        said = network(x).argmax(1)
+        hues = np.linspace(0, 1, len(self.values) + 1)[:-1]
+        colours = [colorsys.hsv_to_rgb(hue, 0.7, i and 0.9) for i, hue in enumerate(hues)]
+        palette = np.array([*colours, (0.5,) * 3]) * 255  # the last, -1, is of no class
+        drawn = encoder.modality.picture(x).permute(0, 2, 3, 1)
+        rows = [drawn.cpu().numpy(), *(palette[one.cpu().numpy()] for one in (y, said))]
+        return {"masks.png": _png(np.concatenate([np.hstack(row) for row in rows]))}
 
     def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
         said = out.argmax(1).cpu().numpy()
@@ -169,7 +188,7 @@ def values_of(found: UInt8[np.ndarray, "n s s"]) -> list[int]:
     return values if set(values) <= {0, VOID} else [v for v in values if v != VOID]
 
 
-def _png(mask: UInt8[np.ndarray, "s s"]) -> bytes:
+def _png(mask: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Pillow.fromarray(mask).save(file, format="PNG")
+    Pillow.fromarray(mask.astype(np.uint8)).save(file, format="PNG")
     return file.getvalue()

@@ -160,6 +160,14 @@ class Task(ABC):
         """The metric over samples."""
         return float(outcomes.mean())
 
+    def classwise(self, outcomes: np.ndarray) -> dict[str, float]:
+        """What the metric is the mean of, where it is one over classes."""
+        return {}
+
+    def shown(self, network: Network, encoder: LoadedEncoder, part: Part) -> dict[str, bytes]:
+        """Files for people to look at, of samples that test."""
+        return {}
+
     @abstractmethod
     def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
         """Answers as columns with a row a sample."""

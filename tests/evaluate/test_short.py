@@ -1,16 +1,22 @@
 """Forecasts of many short series: parts, what is known, and errors by a slow reading."""
 
+import json
+
 import numpy as np
 import pytest
 
+from selfsup import machine
 from selfsup.console import Console
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import forecast, tasks
 from selfsup.evaluate.interval import over_seeds
-from selfsup.evaluate.short import VELOCITY, Short, last_known
+from selfsup.evaluate.short import VELOCITY, Short
+from selfsup.finetune import finetune
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.series import Series
+from selfsup.transfer import model
+from selfsup.transfer.forecast import last_known
 
 QUIET = Console(quiet=True)
 
@@ -33,7 +39,8 @@ def encoder(source, **options) -> LoadedEncoder:
     modality = Series(**options)
     modality.learn(source.for_training())
     small = {"depth": 2, "dim": 8, "hidden": 8}
-    card = Card("series", "dilated_small", 8, small, (0.0,), (1.0,), state=modality.state)
+    card = Card("series", "dilated_small", 8, small, (0.0,), (1.0,), state=modality.state,
+                options=options)  # fmt: skip
     return LoadedEncoder(rebuild(card, modality, 0), card, modality)
 
 
@@ -112,3 +119,42 @@ def test_series_without_parts_are_drawn(tmp_path):
 def test_last_known_values():
     past = np.array([[[1, np.nan], [2, np.nan], [np.nan, np.nan]]])
     assert last_known(past).tolist() == [[[2.0, 0.0]]]
+
+
+@pytest.mark.parametrize("instance", [False, True])
+def test_a_model_goes_on_from_the_end_of_each(parted, tmp_path, monkeypatch, instance):
+    monkeypatch.setattr(model, "compare", lambda *_: (0.0, 0.0))  # without a fresh process
+    monkeypatch.setattr(machine, "choose_precision", lambda *_: "fp32")
+    found = finetune(encoder(parted, instance=instance), parted, tmp_path / "m", train="head",
+                     minutes=0.01, console=QUIET)  # fmt: skip
+    told = found.to_json()
+    assert told["task"] == "forecast" and "what comes next" in told["reason"]
+    assert "59 series teach, 19 test: the parts 'train' and 'test' of the data. 4 st" in str(found)
+    # the same errors as beside an evaluation's frozen features
+    judge = forecast.Forecast(Short(encoder(parted), parted, (6,), 1, QUIET).found())
+    for of in (forecast.LAST, VELOCITY, forecast.LINEAR):
+        assert found.score(of) == pytest.approx(judge.error(6, of), rel=1e-3)
+    assert found.score("frozen linear probe") < found.score(forecast.LAST)
+    # told from the known steps alone, whatever was before them, it is as wrong as was said
+    tracks = [parted.series[i] for i in Short(encoder(parted), parted, (6,), 1, QUIET).numbers[2]]
+    lines = ["frame,pedestrian,x,y"]
+    for walker, track in enumerate(tracks):
+        steps = [(-7, 0), (9, walker), *track[:4].tolist()]
+        lines += [f"{frame},{walker},{x!r},{y!r}" for frame, (x, y) in enumerate(steps)]
+    (tmp_path / "known.csv").write_text("\n".join(lines) + "\n")
+    said = found.model.predict(tmp_path / "known.csv")
+    ahead = np.stack([[said[f"{c}+{k + 1}"] for c in "xy"] for k in range(6)]).transpose(2, 0, 1)
+    off = (ahead - np.stack([track[4:] for track in tracks])) / found.model.task.deviation
+    assert np.square(off).mean() == pytest.approx(found.score("frozen linear probe"), rel=1e-3)
+
+
+def test_what_a_run_has_learned_from_is_said(tmp_path):
+    written(tmp_path, 41)
+    source = open_source(str(tmp_path / "tracks.csv"))
+    names = {"method": "simclr", "modality": "series", "encoder": "dilated_small"}
+    own = {f"{section}.name": name for section, name in names.items()}
+    own |= {"data.path": source.place, "data.resolution": 8, "train.steps": 1, "train.batch": 8}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in own.items()]
+    (tmp_path / "resolved.toml").write_text("".join(lines))
+    judge = Short(encoder(source), source, (), 2, QUIET)
+    assert judge.seen(tmp_path) and not judge.seen(judge.encoder)

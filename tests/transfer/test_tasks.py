@@ -122,8 +122,8 @@ def test_the_middle_and_its_nearest_pixels():
     assert values_of(np.array([0, 1, 255], np.uint8)) == [0, 1]
 
 
-@pytest.mark.parametrize("instance", [False, True])
-def test_forecasts_are_learned_relative_and_told_in_their_own_unit(instance):
+@pytest.mark.parametrize(("instance", "last"), [(False, False), (True, False), (False, True)])
+def test_forecasts_are_learned_relative_and_told_in_their_own_unit(instance, last):
     """What the loss calls perfect is, as an answer, the future itself; missing values weigh 0."""
     from selfsup.data.fields import pack
     from selfsup.inference import assemble
@@ -132,8 +132,9 @@ def test_forecasts_are_learned_relative_and_told_in_their_own_unit(instance):
     random = np.random.default_rng(0)
     past = random.normal(50, 5, (3, 8, 2)).astype(np.float32)
     future = random.normal(50, 5, (3, 4, 2))
-    task = Forecast(4, ["a", "b"], [50.0, 49.0], [5.0, 4.0], instance, 8)
-    level, spread = level_of([(p - task.mean) / task.deviation for p in past], instance)
+    task = Forecast(4, ["a", "b"], [50.0, 49.0], [5.0, 4.0], instance, 8, last)
+    values = [(p - task.mean) / task.deviation for p in past]
+    level, spread = level_of(values, instance, last)
     scaled = (future - task.mean) / task.deviation
     y = torch.from_numpy(np.concatenate([scaled, level, spread], 1).astype(np.float32))
     out = torch.from_numpy((scaled - level) / spread).float()
@@ -185,7 +186,7 @@ CARDS = {
     "transcribe": {"letters": [" ", "a"], "size": 80},
     "segment": {"values": [0, 1], "grid": [2, 2], "size": 8},
     "forecast": {"horizon": 2, "channels": ["x"], "mean": [0.0], "deviation": [1.0],
-                 "instance": False, "context": 8},
+                 "instance": False, "context": 8, "last": True},
 }  # fmt: skip
 
 
