@@ -152,7 +152,7 @@ def _operations(given: Mapping[str, Any], console: Console) -> dict[str, str]:
         settable = {name: f"{without},{name}".lstrip(",") for name in whole.operations}
         others = {}
         for name, setting in settable.items():
-            others[name] = kind(**keywords, without=setting)
+            others[name] = kind(**keywords | {"without": setting})
             others[name].restore(whole.state)
             others[name].meet(source)
         for step in range(math.ceil(LOOKED_AT / job.batch)):
