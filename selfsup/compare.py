@@ -148,32 +148,32 @@ def _operations(given: Mapping[str, Any], console: Console) -> dict[str, str]:
     settings, source = _chosen(given, None)
     with closing(Job(settings, source, ahead=False)) as job:
         whole, keywords = job.modality, settings.section("modality")
-        kind, without = modalities.find(keywords.pop("name")), keywords.pop("without")
-        settable = {name: f"{without},{name}".lstrip(",") for name in whole.operations}
-        others = {}
-        for name, setting in settable.items():
-            others[name] = kind(**keywords | {"without": setting})
-            others[name].restore(whole.state)
-            others[name].meet(source)
+        kind, before = modalities.find(keywords.pop("name")), keywords["without"]
+        known = {name: f"{before},{name}".lstrip(",") for name in whole.operations}
+        absent = {}  # as far as is known: the modality without an operation
+        for name, without in known.items():
+            absent[name] = kind(**keywords | {"without": without})
+            absent[name].restore(whole.state)
+            absent[name].meet(source)
         for step in range(math.ceil(LOOKED_AT / job.batch)):
             job.modality = whole
             views = _tensors(job.batches(step))
-            for name in list(others):
-                job.modality = others[name]
+            for name in list(absent):
+                job.modality = absent[name]
                 if not all(map(torch.equal, views, _tensors(job.batches(step)))):
-                    del others[name]
-    method, data = settings["method.name"], f"on {whole.name} data"
-    if len(others) == len(settable):
+                    del absent[name]
+    method = settings["method.name"]
+    if len(absent) == len(known):
         raise SelfsupError(
             "E201",
             f"there is nothing to leave out of the views that {method} has here",
-            why=f"operations {data} are {', '.join(settable)}; none of them changes these views",
+            why=f"operations on {whole.name} data are {', '.join(known)}; none changes these views",
             do="name a method whose views are disturbed, such as --methods simclr, or compare "
             f"methods: --methods {method},simclr",
         )
-    if others:
-        console.say(f"not in the views that {method} has here: {', '.join(others)}")
-    return {name: setting for name, setting in settable.items() if name not in others}
+    if absent:
+        console.say(f"not in the views that {method} has here: {', '.join(absent)}")
+    return {name: without for name, without in known.items() if name not in absent}
 
 
 def _tensors(x: Any) -> list[Tensor]:

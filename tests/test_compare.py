@@ -174,7 +174,7 @@ def test_views_of_graphs_are_taken_apart_where_the_method_has_some(tmp_path, mon
 
 
 def test_views_of_pairs_are_those_of_their_parts_beside_what_was_left_out_already(tmp_path):
-    """CLIP's are light: parts of pictures, and of texts that are longer than a view."""
+    """CLIP's are light: fewer edges and columns, and parts of texts longer than a view."""
     rows = ["smiles,said", *(f"{'C' * (3 + i)},{'a word or two ' * (9 if i % 5 else 99)}{i}"
                              for i in range(20))]  # fmt: skip
     table = tmp_path / "pairs.csv"
@@ -184,7 +184,7 @@ def test_views_of_pairs_are_those_of_their_parts_beside_what_was_left_out_alread
     assert _contenders((), "views", common, QUIET) == {
         "all-views": {},
         "without-graphs.columns": {"modality.without": "graphs.edges,graphs.columns"},
-        "without-said.crop": {"modality.without": "graphs.edges,said.crop"},
+        "without-text.crop": {"modality.without": "graphs.edges,text.crop"},
     }
 
 
