@@ -6,16 +6,21 @@ its end. Each is an ordinary run, paused and continued exactly, so that none is 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import settings as schema
 from .console import Console
 from .data import open_source, open_store
+from .data.base import Source
 from .data.seen import seen_as
 from .data.sources import keep_apart
 from .errors import SelfsupError
@@ -41,12 +46,13 @@ from .logs import replace
 from .randomness import order
 from .report.compared import compared
 from .run import Run
-from .settings import Given
+from .settings import Given, Settings
 from .stop import Stopped, stop
 
 FORMAT = 2
 WHOLE = "all-views"
 OUTCOMES = "outcomes.npy"  # in the folder of a contender: of each sample that tests the probe
+LOOKED_AT = 256  # samples whose views tell which operations they are made of
 RUNGS = (0.25, 0.5, 1.0)  # of a full run, at which the worse half is stopped
 
 
@@ -81,13 +87,13 @@ def compare(
     console, out = console or Console(), Path(out)
     keep_apart(out, data)
     common = {"data.path": str(Path(data).absolute()), "train.seed": seed} | dict(settings or {})
-    contenders = _contenders(data, tuple(methods), vary, common)
+    contenders = _contenders(tuple(methods), vary, common, console)
     rungs = RUNGS if vary is None else RUNGS[-1:]  # each operation is to get its number
     budget = {"steps": steps} if steps else {"minutes": minutes or 30.0}
     told = _begin(out, common, contenders, budget, rungs, labels)
     whole = {"train.steps": steps} if steps else {"train.minutes": full_minutes(told)}
     if not told["scores"]:
-        _check(common, contenders if vary is None else {WHOLE: contenders[WHOLE]}, console)
+        _check(common, contenders if vary is None else {}, console)
     alive = list(contenders)
     for rung in rungs:
         for name in alive:
@@ -110,7 +116,7 @@ def compare(
 
 
 def _contenders(
-    data: Any, methods: tuple[str, ...], vary: str | None, common: dict[str, Any]
+    methods: tuple[str, ...], vary: str | None, common: dict[str, Any], console: Console
 ) -> dict[str, dict[str, Any]]:
     """Name -> the settings in which it differs from the others."""
     if vary not in (None, "views"):
@@ -125,37 +131,81 @@ def _contenders(
         return {find("methods", name).name: {"method.name": name} for name in methods}
     if len(methods) > 1:
         raise SelfsupError("E201", "--vary views compares the views of one method", do="name one")
-    from . import modalities
+    method = {"method.name": methods[0]} if methods else {}
+    console.progress("what are the views made of?")
+    parts = _operations(common | method, console).items()
+    return {WHOLE: method} | {
+        f"{WITHOUT}{name}": {**method, "modality.without": without} for name, without in parts
+    }
 
-    name = common.get("modality.name") or modalities.of_content(open_source(data).content)
-    operations = modalities.find(name).operations
-    if not operations:
+
+def _operations(given: Mapping[str, Any], console: Console) -> dict[str, str]:
+    """Operations without which the views of the first samples are others, and the setting that
+    leaves them out. Raises E201 where there are none."""
+    from . import modalities
+    from .pretrain.job import Job
+
+    settings, source = _chosen(given, None)
+    with closing(Job(settings, source, ahead=False)) as job:
+        whole, keywords = job.modality, settings.section("modality")
+        kind, before = modalities.find(keywords.pop("name")), keywords["without"]
+        known = {name: f"{before},{name}".lstrip(",") for name in whole.operations}
+        absent = {}  # as far as is known: the modality without an operation
+        for name, without in known.items():
+            absent[name] = kind(**keywords | {"without": without})
+            absent[name].restore(whole.state)
+            absent[name].meet(source)
+        for step in range(math.ceil(LOOKED_AT / job.batch)):
+            job.modality = whole
+            views = _tensors(job.batches(step))
+            for name in list(absent):
+                job.modality = absent[name]
+                if not all(map(torch.equal, views, _tensors(job.batches(step)))):
+                    del absent[name]
+    method = settings["method.name"]
+    if len(absent) == len(known):
         raise SelfsupError(
             "E201",
-            f"the views of {name} cannot be taken apart",
-            do="compare methods: --methods simclr,dino",
+            f"there is nothing to leave out of the views that {method} has here",
+            why=f"operations on {whole.name} data are {', '.join(known)}; none changes these views",
+            do="name a method whose views are disturbed, such as --methods simclr, or compare "
+            f"methods: --methods {method},simclr",
         )
-    method = {"method.name": methods[0]} if methods else {}
-    parts = {f"{WITHOUT}{o}": {**method, "modality.without": o} for o in operations}
-    return {WHOLE: method, **parts}
+    if absent:
+        console.say(f"not in the views that {method} has here: {', '.join(absent)}")
+    return {name: without for name, without in known.items() if name not in absent}
+
+
+def _tensors(x: Any) -> list[Tensor]:
+    """All that views hold, whatever they are made of."""
+    if isinstance(x, Tensor):
+        return [x]
+    parts = x.values() if isinstance(x, Mapping) else vars(x).values() if is_dataclass(x) else x
+    return [t for part in parts if not isinstance(part, int | None) for t in _tensors(part)]
 
 
 def _check(
     common: dict[str, Any], contenders: Mapping[str, dict[str, Any]], console: Console
 ) -> None:
     """Raises SelfsupError where one of them could not begin, before any of them trains."""
-    from .pretrain.choose import absolute, choose, source_of
     from .pretrain.job import build_method, modality_of
 
     source = modality = None
     for name, own in contenders.items():
         console.progress(f"{name}: can it learn from these data?")
-        given = {**common, **own, "train.steps": 1}  # of a length in minutes speed is measured
-        made = absolute({key: Given(value, "compare") for key, value in given.items()})
-        source = source or source_of(made, None, None)
-        settings = choose(made, source, Console(quiet=True))
+        settings, source = _chosen(common | own, source)
         modality = modality or modality_of(settings, source)
         build_method(settings, modality)
+
+
+def _chosen(given: Mapping[str, Any], source: Source | None) -> tuple[Settings, Source]:
+    """The settings of a run as `pretrain` would choose them, and its data."""
+    from .pretrain.choose import absolute, choose, source_of
+
+    given = {**given, "train.steps": 1}  # of a length in minutes speed is measured
+    made = absolute({key: Given(value, "compare") for key, value in given.items()})
+    source = source or source_of(made, None, None)
+    return choose(made, source, Console(quiet=True)), source
 
 
 def _begin(

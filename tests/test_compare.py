@@ -10,7 +10,7 @@ from tiny import tensors_hash
 
 import selfsup
 from selfsup import cli, leaderboard
-from selfsup.compare import RUNGS, _better_half, _probe, compare
+from selfsup.compare import RUNGS, _better_half, _contenders, _probe, compare
 from selfsup.console import Console
 from selfsup.demo import digits
 from selfsup.errors import SelfsupError
@@ -128,7 +128,7 @@ def test_the_same_command_goes_on_where_it_was(found, pictures, settings, monkey
 def test_views_are_taken_apart(pictures, settings, tmp_path, monkeypatch):
     image = selfsup.modalities.find("image")
     assert {"crop", "colour", "blur"} < set(image.operations)
-    monkeypatch.setattr(image, "operations", ("crop", "blur"))
+    monkeypatch.setattr(image, "operations", ("crop", "blur", "colour"))
     out = tmp_path / "views"
     found = compare(
         pictures / "train",
@@ -142,7 +142,7 @@ def test_views_are_taken_apart(pictures, settings, tmp_path, monkeypatch):
     )
     told = found.to_json()
     names = {row["name"] for row in told["scores"]}
-    assert names == {"all-views", "without-crop", "without-blur"}
+    assert names == {"all-views", "without-crop", "without-colour"}  # pictures so small: no blur
     assert all(row["rung"] == 1 for row in told["scores"])
     whole, *parts = told["scores"]
     assert whole["name"] == "all-views" and "contribution" not in whole
@@ -152,10 +152,40 @@ def test_views_are_taken_apart(pictures, settings, tmp_path, monkeypatch):
         assert gain["value"] == pytest.approx(ours.mean() - theirs.mean())
         assert theirs.mean() == pytest.approx(row["probe"]["pretrained"]["value"])
         assert gain["low"] <= gain["value"] <= gain["high"]
-    never = next(row for row in parts if row["name"] == "without-blur")  # of 8 pixels
-    assert never["contribution"]["value"] == never["contribution"]["high"] == 0
     assert "views clearly gain from" in str(found) and "contribution" in str(found)
     assert "contribution" in (out / "report.html").read_text()
+
+
+def test_views_of_graphs_are_taken_apart_where_the_method_has_some(tmp_path, monkeypatch):
+    """Molecules; GraphMAE sees them as they are, and no strong view has lost columns."""
+    table = tmp_path / "molecules.csv"
+    table.write_text("\n".join(["smiles", *(f"{'CN'[i % 2]}{'C' * (4 + i)}" for i in range(40))]))
+    given = {"data.cache": str(tmp_path / "cache"), "encoder.dim": 8, "encoder.depth": 1}
+    words = {"vary": "views", "steps": 1, "settings": given, "console": QUIET}
+    with pytest.raises(SelfsupError, match="graphmae") as raised:
+        compare(table, out=tmp_path / "y", **words)
+    assert raised.value.code == "E201" and "nodes, edges, attributes" in raised.value.why
+    assert not (tmp_path / "y").exists()
+    monkeypatch.setattr(selfsup.modalities.find("graph"), "operations", ("nodes", "columns"))
+    found = compare(table, methods=("simclr",), out=tmp_path / "x", **words)
+    assert {row["name"] for row in found.to_json()["scores"]} == {"all-views", "without-nodes"}
+    resolved = (tmp_path / "x" / "without-nodes" / "resolved.toml").read_text()
+    assert 'without = "nodes"' in resolved
+
+
+def test_views_of_pairs_are_those_of_their_parts_beside_what_was_left_out_already(tmp_path):
+    """CLIP's are light: fewer edges and columns, and parts of texts longer than a view."""
+    rows = ["smiles,said", *(f"{'C' * (3 + i)},{'a word or two ' * (9 if i % 5 else 99)}{i}"
+                             for i in range(20))]  # fmt: skip
+    table = tmp_path / "pairs.csv"
+    table.write_text("\n".join(rows))
+    common = {"data.path": str(table), "data.cache": str(tmp_path / "cache"), "train.seed": 0}
+    common |= {"modality.columns": ["smiles", "said"], "modality.without": "graphs.edges"}
+    assert _contenders((), "views", common, QUIET) == {
+        "all-views": {},
+        "without-graphs.columns": {"modality.without": "graphs.edges,graphs.columns"},
+        "without-text.crop": {"modality.without": "graphs.edges,text.crop"},
+    }
 
 
 def test_a_method_that_cannot_learn_from_the_data_is_refused_before_any_trains(pictures, tmp_path):

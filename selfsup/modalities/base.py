@@ -42,6 +42,7 @@ class Modality(ABC):
     divisible: ClassVar[bool] = True  # processes can share a batch, each with views of its part
     upward: ClassVar[bool] = False  # the first row of a grid is the lowest of a picture
     operations: ClassVar[tuple[str, ...]] = ()  # of views, that the setting `without` leaves out
+    without: tuple[str, ...] = ()
 
     longest: float = 0.0  # seconds of a recording that are one sample; 0 where nothing is played
     rules: str = ""

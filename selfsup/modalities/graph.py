@@ -4,7 +4,7 @@ Read from the text layout of the TU collection or from SMILES as docs/modalities
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,14 @@ from .base import Modality
 MOST_NODES, MOST_EDGES = 100_000, 2_000_000  # of one graph
 DEGREES = 16  # neighbours that are counted apart, where nothing else is known of nodes
 PEEKED = 256  # graphs that tell the usual size
+STRONG = ("nodes", "edges", "attributes", "subgraph")  # of which a strong view has one
 
 
 class Graph(Modality):
     """Graphs whose nodes have a kind, numbers, or nothing but neighbours.
 
-    `notes` counts what was odd about graphs that were used all the same.
+    `notes` counts what was odd about graphs that were used all the same. `without` names what views
+    leave out, such as "nodes,subgraph".
     """
 
     name = "graph"
@@ -44,8 +46,10 @@ class Graph(Modality):
     default_method = "graphmae"
     encoders = ("gin", "gcn", "gat")
     mean, std = (0.0,), (1.0,)
+    operations = (*STRONG, "columns")
 
-    def __init__(self):
+    def __init__(self, *, without: str = ""):
+        self.without = self.left_out(without)
         self.molecules = False
         self.kinds: list[int] = []
         self.scale: tuple[list[float], list[float]] | None = None  # of numbers of nodes
@@ -191,7 +195,8 @@ class Graph(Modality):
         """Light views lose edges and columns and keep all nodes. Strong ones are GraphCL's.
 
         A strong view of a graph loses nodes, edges, what is known of nodes, or all that is far
-        from one node (You et al., https://arxiv.org/abs/2010.13902); a local one is such a part.
+        from one node (You et al., https://arxiv.org/abs/2010.13902), each as often as the others
+        that are not left out; a local one is such a part.
         """
         x = self._of(batch)
         made = []
@@ -206,14 +211,16 @@ class Graph(Modality):
             share = low + (high - low) * looks.one_each(own, x)
             if number < spec.light:
                 if low < 1:
-                    x2 = looks.fewer_edges(x, own, share)
+                    x2 = looks.fewer_edges(x, own, looks.kept(share, "edges", self.without))
+                    share = looks.kept(share, "columns", self.without)
                     made.append(looks.fewer_columns(x2, own, share))
                 else:
                     made.append(x)
             elif local:
+                share = looks.kept(share, "subgraph", self.without)
                 made.append(x.subgraph(looks.connected(x, own, share)))
             else:
-                made.append(_strong(x, own, share))
+                made.append(_strong(x, own, share, self.without))
         return made
 
     def plain(self, batch: Batch, size: int) -> Graphs:  # type: ignore[override]
@@ -276,14 +283,15 @@ class Graph(Modality):
         return network(name, self.width, **keywords)
 
 
-def _strong(x: Graphs, draws: Draws, share: Tensor) -> Graphs:
-    kind = (4 * looks.one_each(draws, x)).long()
-    nodes, edges, known, part = ((kind == k) for k in range(4))
-    whole = torch.ones_like(share)
-    x = looks.fewer_edges(x, draws, torch.where(edges, share, whole))
-    x = looks.fewer_known(x, draws, torch.where(known, share, whole))
-    scattered = looks.scattered(x, draws, torch.where(nodes, share, whole))
-    return x.subgraph(scattered & looks.connected(x, draws, torch.where(part, share, whole)))
+def _strong(x: Graphs, draws: Draws, share: Tensor, without: Collection[str]) -> Graphs:
+    names = [name for name in STRONG if name not in without]
+    kind = (len(names) * looks.one_each(draws, x)).long()
+    of = dict.fromkeys(STRONG, torch.ones_like(share))
+    of |= {name: torch.where(kind == k, share, 1.0) for k, name in enumerate(names)}
+    x = looks.fewer_edges(x, draws, of["edges"])
+    x = looks.fewer_known(x, draws, of["attributes"])
+    scattered = looks.scattered(x, draws, of["nodes"])
+    return x.subgraph(scattered & looks.connected(x, draws, of["subgraph"]))
 
 
 def _nodes(raw: Any) -> int:

@@ -30,7 +30,8 @@ class Network(Modality):
     """Nodes of one graph.
 
     `normalise` divides what is known of a node by its sum where no number is negative (counts of
-    words), and else brings each column to mean 0 and deviation 1.
+    words), and else brings each column to mean 0 and deviation 1. `without` names what views leave
+    out, such as "columns".
     """
 
     name = "network"
@@ -42,9 +43,10 @@ class Network(Modality):
     encoders = ("gcn", "gat", "gin")
     mean, std = (0.0,), (1.0,)
     divisible = False  # each view is of the whole graph
+    operations = ("edges", "columns", "attributes")
 
-    def __init__(self, *, normalise: bool = True):
-        self.normalise = normalise
+    def __init__(self, *, normalise: bool = True, without: str = ""):
+        self.normalise, self.without = normalise, self.left_out(without)
         self.width = 0
         self.scale: tuple[list[float], list[float]] | None = None  # mean, deviation of columns
         self._graph: Graphs | None = None
@@ -138,7 +140,10 @@ class Network(Modality):
                 low = high = low if number % 2 else high
             view = x
             if low < 1:
-                shares = [low + (high - low) * looks.one_each(own, x) for _ in range(3)]
+                shares = [
+                    looks.kept(low + (high - low) * looks.one_each(own, x), name, self.without)
+                    for name in self.operations
+                ]
                 view = looks.fewer_edges(view, own, shares[0])
                 view = looks.fewer_columns(view, own, shares[1])
                 if number >= spec.light:

@@ -57,7 +57,8 @@ class Pairs(Modality):
 
     `columns` name the parts of a table, which may be files, texts, SMILES and amino acids; without
     them they are found. `options` are settings of the parts, as image.mirror=true or text.size=32
-    (tokens); the size of the first part is the resolution.
+    (tokens); the size of the first part is the resolution. `without` names what views of the parts
+    leave out, such as "image.crop,text.mask".
     """
 
     name = "pairs"
@@ -69,8 +70,10 @@ class Pairs(Modality):
     mean = (0.0,)
     std = (1.0,)
 
-    def __init__(self, *, columns: tuple[str, ...] = (), options: tuple[str, ...] = ()):
-        self.columns, self.options = tuple(columns), tuple(options)
+    def __init__(
+        self, *, columns: tuple[str, ...] = (), options: tuple[str, ...] = (), without: str = ""
+    ):
+        self.columns, self.options, self.asked = tuple(columns), tuple(options), without
         if len(self.columns) == 1 or len(set(self.columns)) < len(self.columns):
             told = f"modality.columns is {', '.join(self.columns)}"
             raise SelfsupError("E201", told, why="at least two different ones are compared")
@@ -104,7 +107,7 @@ class Pairs(Modality):
             modality.learn(view)
             size, _ = modality.usual_size(modality.extent(view), device)
             self.sides[part] = Side(modality, int(wanted.get("size", size)), options)
-        self._first()
+        self._settle()
 
     def adopt(self, part: str, card: Any, modality: Modality) -> None:
         """Take a part as another run has it: what it has learned, its encoder and its size.
@@ -121,10 +124,21 @@ class Pairs(Modality):
             )
         encoder = (card.name, dict(card.kwargs))
         self.sides[part] = Side(modality, card.size, dict(card.options), encoder)
+        self._settle()
 
-    def _first(self) -> None:
-        """The size of the first part is that of all, in its unit."""
+    @property
+    def operations(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of the parts."""
+        sides = self.sides.items()
+        return tuple(f"{part}.{name}" for part, side in sides for name in side.modality.operations)
+
+    def _settle(self) -> None:
+        """The size of the first part is that of all, in its unit; views leave out what they do."""
         self.unit = next(iter(self.sides.values())).modality.unit  # type: ignore[misc]
+        self.without = self.left_out(self.asked)
+        for name in self.without:
+            part, _, operation = name.partition(".")
+            self.sides[part].modality.without += (operation,)
 
     def sized(self, size: int | None) -> dict[str, int]:
         """The size of each part where that of the first is `size`."""
@@ -161,7 +175,7 @@ class Pairs(Modality):
                 encoder = str(encoder[0]), dict(encoder[1])
             sides[part] = Side(modality, size, dict(options), encoder)
         self.sides = sides
-        self._first()
+        self._settle()
 
     @property
     def rules(self) -> str:

@@ -32,7 +32,10 @@ MOST_UNCLEAR = 0.5  # of the letters of a sequence
 
 
 class Protein(Modality):
-    """Sequences of amino acids, in FASTA or in a column of a table."""
+    """Sequences of amino acids, in FASTA or in a column of a table.
+
+    `without` names what views leave out, such as "drop,mask".
+    """
 
     name = "protein"
     contents = ("proteins",)
@@ -46,8 +49,10 @@ class Protein(Modality):
     mean = (0.0,)
     std = (1.0,)
     rules = "protein 1"
+    operations = looks.OPERATIONS
 
-    def __init__(self) -> None:
+    def __init__(self, *, without: str = ""):
+        self.without = self.left_out(without)
         self.codec = Characters(RESIDUES + RARE)
 
     def method_for(self, encoder: str | None) -> str:
@@ -94,7 +99,7 @@ class Protein(Modality):
         self, batch: Batch, spec: Views, draws: Draws, size: int, local_size: int | None = None
     ) -> list[Ragged]:
         """Crops of up to `size` residues at any place; what strong and local do is as in text."""
-        return looks.views(batch, spec, draws, size)
+        return looks.views(batch, spec, draws, size, self.without)
 
     def plain(self, batch: Batch, size: int) -> Ragged:
         """The first `size` tokens."""

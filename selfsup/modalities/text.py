@@ -43,7 +43,8 @@ class Text(Modality):
 
     `tokens` are bpe (learned from the data), bytes or characters; `vocabulary` is the most tokens
     that bpe learns, 0 for as many as the data can teach. `errors` says what becomes of texts that
-    are not UTF-8: strict leaves them out, replace puts a sign for each wrong byte.
+    are not UTF-8: strict leaves them out, replace puts a sign for each wrong byte. `without` names
+    what views leave out, such as "drop,mask".
     """
 
     name = "text"
@@ -58,16 +59,20 @@ class Text(Modality):
     mean = (0.0,)
     std = (1.0,)
 
+    operations = looks.OPERATIONS
+
     def __init__(
         self,
         *,
         tokens: Literal["bpe", "bytes", "characters"] = "bpe",
         vocabulary: int = 0,
         errors: Literal["strict", "replace"] = "strict",
+        without: str = "",
     ):
         if not 0 <= vocabulary <= MOST:
             raise SelfsupError("E201", f"modality.vocabulary is {vocabulary}", why=f"most: {MOST}")
         self.tokens, self.vocabulary, self.errors = tokens, vocabulary, errors
+        self.without = self.left_out(without)
         self.codec: Codec = Bytes()  # until something is learned
 
     # -------------------------------------------------------------------------- the vocabulary
@@ -197,7 +202,7 @@ class Text(Modality):
         Strong views show a part (`spec.share`) of such a window and leave out one token in ten and
         hide one in ten; local ones show less of it.
         """
-        return looks.views(batch, spec, draws, size)
+        return looks.views(batch, spec, draws, size, self.without)
 
     def plain(self, batch: Batch, size: int) -> Ragged:
         """The first `size` tokens."""

@@ -5,6 +5,7 @@ deviation in the training data (of each number of a vector and of an action, of 
 """
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,14 @@ LEARNED = 128  # samples from which scales are found, at most
 WINDOW = 16  # steps of a view
 LARGEST = 1 << 14  # numbers of an action or of a vector, and pixels along a side
 FRAMES = 6  # of a sample that a person gets to see
+DISTURBED = {"noise": 0.1, "level": 0.2}  # of a strong view, in deviations
 
 
 class Trajectory(Modality):
-    """Observations (t, d) or pictures (t, h, w, c), with actions (t, a)."""
+    """Observations (t, d) or pictures (t, h, w, c), with actions (t, a).
+
+    `without` names what views leave out, such as "noise,level".
+    """
 
     name = "trajectory"
     contents = ("trajectories",)
@@ -43,8 +48,10 @@ class Trajectory(Modality):
     mean, std = (0.0,), (1.0,)  # the scales are in `state`
 
     rules = "trajectory 1"
+    operations = ("crop", *DISTURBED)
 
-    def __init__(self):
+    def __init__(self, *, without: str = ""):
+        self.without = self.left_out(without)
         self.shape: tuple[int, ...] = ()  # of an observation, channels first
         self.scales: dict[str, tuple[list[float], list[float]]] = {}
         self.range: tuple[list[float], list[float]] = ([], [])  # of actions
@@ -123,8 +130,10 @@ class Trajectory(Modality):
                 steps = local_size or max(2, size // 2)
             room = torch.tensor([len(s["action"]) - steps for s in samples]).clamp(min=0)
             first = (own.uniform().cpu() * (room + 1)).long().tolist()
+            if "crop" in self.without:
+                first = [0] * len(samples)
             view = self._steps(samples, first, steps).to(batch.pixels.device)
-            made.append(_disturbed(view, own) if number >= spec.light else view)
+            made.append(_disturbed(view, own, self.without) if number >= spec.light else view)
         return made
 
     def plain(self, batch: Batch, size: int) -> Steps:  # type: ignore[override]
@@ -259,11 +268,12 @@ def _scale(rows: Float[np.ndarray, "n d"]) -> tuple[list[float], list[float]]:
     return level.tolist(), spread.tolist()
 
 
-def _disturbed(x: Steps, draws: Draws) -> Steps:
+def _disturbed(x: Steps, draws: Draws, without: Collection[str]) -> Steps:
     """Noise of a tenth of the deviation, and a level that is a little off."""
+    most = DISTURBED | dict.fromkeys(without, 0.0)
     n = math.prod(x.shape[1:])
-    noise = 0.1 * draws.normal(n).view(x.shape)
-    level = 0.2 * draws.normal().view(-1, *[1] * (x.ndim - 1))
+    noise = most["noise"] * draws.normal(n).view(x.shape)
+    level = most["level"] * draws.normal().view(-1, *[1] * (x.ndim - 1))
     return Steps(x.observations + noise + level, x.actions, x.valid)
 
 

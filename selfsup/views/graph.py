@@ -1,5 +1,6 @@
 """Looks at graphs: some edges, some nodes, some of what is known, each drawn for a whole batch."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -24,6 +25,11 @@ def one_each(draws: Draws, x: Graphs) -> Float[Tensor, " count"]:
     """A number for each graph."""
     number = draws.uniform()
     return number[:1].expand(x.count) if x.rows is not None else number
+
+
+def kept(share: Tensor, operation: str, without: Collection[str]) -> Tensor:
+    """The share of each graph that an operation keeps: all of it where it is left out."""
+    return torch.ones_like(share) if operation in without else share
 
 
 def edge_lanes(x: Graphs) -> Int64[Tensor, " e"]:

@@ -1,6 +1,6 @@
 """Looks at samples that are stored as numbers of tokens, two bytes each: text, amino acids."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from ..randomness import Draws
 from ..stems import MASK, SPECIAL
 from ..tokens import SHOWN
 
-DROPPED, HIDDEN = 0.1, 0.1  # of a strong view's tokens
+OPERATIONS = ("crop", "drop", "mask")  # that the setting `without` leaves out
+SHARES = {"drop": 0.1, "mask": 0.1}  # of a strong view's tokens
 
 
 def packed(tokens: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n2 1 1"]:
@@ -22,7 +23,9 @@ def packed(tokens: Int64[np.ndarray, " n"]) -> UInt8[np.ndarray, "n2 1 1"]:
     return tokens.astype("<u2").view(np.uint8).reshape(-1, 1, 1)
 
 
-def views(batch: Batch, spec: Views, draws: Draws, size: int) -> list[Ragged]:
+def views(
+    batch: Batch, spec: Views, draws: Draws, size: int, without: Collection[str] = ()
+) -> list[Ragged]:
     """Windows of up to `size` tokens, at any place of longer samples.
 
     Strong views show a part (`spec.share`) of such a window and leave out one token in ten and
@@ -41,8 +44,10 @@ def views(batch: Batch, spec: Views, draws: Draws, size: int) -> list[Ragged]:
             part = part.minimum(n)
             first = first + (own.uniform() * (n - part + 1)).long()
             n = part
+        if "crop" in without:
+            first, n = torch.zeros_like(n), lengths.clamp(max=size)
         view = window(stored, first, n)
-        made.append(view if number < spec.light else _disturbed(view, own, size))
+        made.append(view if number < spec.light else _disturbed(view, own, size, without))
     return made
 
 
@@ -93,13 +98,14 @@ def window(stored: Tensor, first: Tensor, n: Tensor) -> Ragged:
     return Ragged(values * valid, valid)
 
 
-def _disturbed(x: Ragged, draws: Draws, size: int) -> Ragged:
+def _disturbed(x: Ragged, draws: Draws, size: int, without: Collection[str]) -> Ragged:
     """One token in ten left out and one in ten hidden; special ones stay."""
+    share = SHARES | dict.fromkeys(without, 0.0)
     n = x.shape[1]
     fate = draws.uniform(n=size)[:, :n]
     free = x.values >= SPECIAL
-    values = x.values.masked_fill(free & (fate > 1 - HIDDEN), MASK)
-    stays: Bool[Tensor, "b n"] = x.valid & ~(free & (fate < DROPPED))
+    values = x.values.masked_fill(free & (fate > 1 - share["mask"]), MASK)
+    stays: Bool[Tensor, "b n"] = x.valid & ~(free & (fate < share["drop"]))
     order = torch.argsort(
         (~stays).long(), dim=1, stable=True
     )  # those that stay come first, in order
