@@ -101,7 +101,9 @@ def compare(
                 given = common | whole | contenders[name]
                 console.say(f"{name}: training to {rung:.0%} of {length(told)}")
                 row = {"name": name, "rung": rung, **_train(out / name, given, rung, console)}
-                row |= _judge(out / name, labels, seed, console)
+                # all are looked at alike: what is left out of views makes them easier to tell
+                views = out / (WHOLE if vary else name)
+                row |= _judge(out / name, labels, seed, console, views)
                 if vary and labels is not None and name != WHOLE:
                     ours, theirs = (np.load(out / of / OUTCOMES) for of in (WHOLE, name))
                     row["contribution"] = difference(ours, theirs, seed)._asdict()
@@ -265,8 +267,9 @@ def _train(path: Path, given: dict[str, Any], rung: float, console: Console) -> 
     }
 
 
-def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, Any]:
-    """Label-free quality, and a probe beside its controls where there are labels."""
+def _judge(path: Path, labels: Any, seed: int, console: Console, views: Path) -> dict[str, Any]:
+    """Label-free quality under the views of another run, and a probe beside its controls where
+    there are labels."""
     encoder = load(path)
     settings = schema.load(path / "resolved.toml")
     cache = settings["data.cache"]
@@ -275,7 +278,8 @@ def _judge(path: Path, labels: Any, seed: int, console: Console) -> dict[str, An
         some = order(seed, 0, len(store))[:1000]
         some = store.batch(some).indices.numpy()  # those that can be read
         console.progress("quality without labels ...")
-        found: dict[str, Any] = {"quality": quality(encoder, store, some, seed)._asdict()}
+        told = quality(encoder, store, some, load(views).modality, seed)
+        found: dict[str, Any] = {"quality": told._asdict()}
     if labels is not None:
         console.progress("linear probe ...")
         found["probe"], outcomes = _probe(encoder, labels, seed, cache)

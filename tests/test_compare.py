@@ -2,6 +2,8 @@
 
 import json
 
+import sys
+
 import numpy as np
 import pytest
 import small_encoder
@@ -167,8 +169,12 @@ def test_views_of_graphs_are_taken_apart_where_the_method_has_some(tmp_path, mon
     assert raised.value.code == "E201" and "nodes, edges, attributes" in raised.value.why
     assert not (tmp_path / "y").exists()
     monkeypatch.setattr(selfsup.modalities.find("graph"), "operations", ("nodes", "columns"))
+    made_by, module = [], sys.modules[compare.__module__]
+    true = module.quality
+    monkeypatch.setattr(module, "quality", lambda *a: made_by.append(a[3].without) or true(*a))
     found = compare(table, methods=("simclr",), out=tmp_path / "x", **words)
     assert {row["name"] for row in found.to_json()["scores"]} == {"all-views", "without-nodes"}
+    assert made_by == [(), ()]  # both are looked at by the same views
     resolved = (tmp_path / "x" / "without-nodes" / "resolved.toml").read_text()
     assert 'without = "nodes"' in resolved
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.store import Store
 from ..load import LoadedEncoder
 from ..method import Views
+from ..modalities.base import Modality
 from ..randomness import Draws, mix
 from ..stop import stop
 from .features import BATCH, extract, faithful
@@ -34,11 +35,14 @@ class Quality(NamedTuple):
     agreement: float
 
 
-def quality(encoder: LoadedEncoder, store: Store, rows: np.ndarray, seed: int = 0) -> Quality:
-    """Of the samples `rows`, of which at most 1,000 are used; `seed` draws the views."""
+def quality(
+    encoder: LoadedEncoder, store: Store, rows: np.ndarray, modality: Modality, seed: int = 0
+) -> Quality:
+    """Of the samples `rows`, of which at most 1,000 are used; `modality` makes the views that
+    `seed` draws."""
     rows = rows[:SAMPLES]
     plain = extract(encoder, store, rows)
-    first, second = _strong(encoder, store, rows, seed)
+    first, second = _strong(encoder, store, rows, modality, seed)
     return Quality(
         effective_rank(plain) / min(plain.shape), stability(first, second), agreement(first, second)
     )
@@ -57,7 +61,7 @@ def agreement(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> floa
 
 
 def _strong(
-    encoder: LoadedEncoder, store: Store, rows: np.ndarray, seed: int
+    encoder: LoadedEncoder, store: Store, rows: np.ndarray, modality: Modality, seed: int
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Vectors of two strong views of each sample."""
     fast = faithful(encoder, store, rows)
@@ -66,8 +70,7 @@ def _strong(
         stop.check()
         batch = store.batch(rows[low : low + BATCH]).to(fast.device)
         draws = Draws(mix(seed, 0x7175616C), batch.samples)
-        for vectors, x in zip(
-            found, encoder.modality.views(batch, Views(strong=2), draws, encoder.size), strict=True
-        ):
+        views = modality.views(batch, Views(strong=2), draws, encoder.size)
+        for vectors, x in zip(found, views, strict=True):
             vectors.append(fast(x).cpu())
     return torch.cat(found[0]), torch.cat(found[1])
