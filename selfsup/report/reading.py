@@ -95,6 +95,12 @@ class Folder:
         """A command for this run that can be pasted into a shell."""
         return " ".join(["selfsup", verb, quoted(self.path), *rest])
 
+    @property
+    def evaluate(self) -> str:
+        """The command that judges it, on data that can as far as the run knows of any."""
+        data = self.manifest.get("judged_by")
+        return self.command("evaluate", quoted(data) if data else "LABELLED_DATA")
+
 
 def read(path: Path) -> Folder:
     problems: list[str] = []

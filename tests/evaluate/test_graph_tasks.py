@@ -222,6 +222,7 @@ def test_nodes(town, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = selfsup.pretrain(town, steps=4, out="run", quiet=True)
     assert tasks.suggested("network", town, None) == tasks.CLASSIFY
+    assert run.read_json("data/manifest.json")["judged_by"] == str(town)
     result = nodes.evaluate_task(run.path, town, probes=4)
     rows = {row["of"]: row["values"] for row in result.to_json()["scores"]}
     assert set(rows) == {"pretrained", "untrained", "raw node features"}
