@@ -44,7 +44,6 @@ class Metrics:
     curves: dict[str, Curve] = field(default_factory=dict)
     rows: int = 0
     broken: int = 0
-    first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
 
 
@@ -261,7 +260,6 @@ def _metrics(path: Path) -> Metrics:
             if not there.any():
                 continue
             x, y = steps[there], values[there]
-            found.first.setdefault(name, float(y[0]))
             found.last[name] = float(y[-1])
             if name == "step":
                 continue
