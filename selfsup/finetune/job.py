@@ -200,7 +200,7 @@ class Job:
         else:
             name = encoder.modality.baseline_name
             self.tell(name)("")
-            self.outcomes[name] = of_features(task, self.plain, train.targets, test, self.seed)
+            self.outcomes[name] = of_features(task, self.plain, train, test, self.seed)
 
     # ---- numbers -----------------------------------------------------------------------------
 
