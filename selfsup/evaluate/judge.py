@@ -342,6 +342,7 @@ class Judge:
                 choice = finetune.choose(
                     encoder, store, train[picks], y[picks], self.classes, effort=effort,
                     pretrained=False, seed=own, rare=self.measure.rare,
+                    whole=self.split.groups[picks],
                 )  # fmt: skip
             network = finetune.fresh(encoder, self.classes, pretrained=False, seed=own)
             finetune.train(
@@ -390,6 +391,7 @@ class Judge:
             choice = finetune.choose(
                 encoder, store, rows, labels, self.classes, effort=effort, pretrained=pretrained,
                 seed=self.seed, head=head if pretrained else None, rare=self.measure.rare,
+                whole=self.split.groups[picks],
             )  # fmt: skip
             network = finetune.fresh(
                 encoder, self.classes, pretrained=pretrained, seed=mix(self.seed, 0)

@@ -23,6 +23,7 @@ class Split:
 
     train: np.ndarray  # (n,) int64
     test: np.ndarray
+    groups: np.ndarray  # (n,) int64, equal for copies and for clips of one recording
     kind: str  # "given" by folders or a table, or "made" here
     statement: str
     duplicates: dict[str, int] = field(default_factory=dict)
@@ -68,6 +69,7 @@ def split(
     usable = usable[known]
     groups = groups_of(prints)
     own = source.groups()
+    whole = together(groups, own, usable)
     if own is not None:
         count = len(np.unique(own[usable]))
         notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
@@ -78,7 +80,6 @@ def split(
         notes += extra
         kind = "given"
     else:
-        whole = together(groups, own, usable)
         train, test = _made(usable, labels[usable], whole, seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
@@ -113,7 +114,8 @@ def split(
         train = train[~leaks]
         notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
     _enough(labels[train], labels[test], source, least)
-    return Split(train, test, kind, statement, duplicates, tuple(notes))
+    kept = whole[np.searchsorted(usable, train)]
+    return Split(train, test, kept, kind, statement, duplicates, tuple(notes))
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:

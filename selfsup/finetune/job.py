@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -77,7 +78,8 @@ class Job:
             size = size_for(self.encoder, max(seconds.values()))
             self.task = Transcribe(sorted({c for i in train for c in values[i]}), size)
         whole = Part(self.store, np.arange(len(asked.known)), values)
-        self.train, self.test = whole.take(train), whole.take(test)
+        self.train = replace(whole.take(train), whole=self.split.groups)
+        self.test = whole.take(test)
         if isinstance(self.task, Transcribe):
             fitting(self.task, self.encoder, self.store, self.train)
 
@@ -108,7 +110,8 @@ class Job:
 
         self.train, self.test = part(0), part(2)
         statement = f"stretches of the first {100 * source.bounds[0][0] // len(source.series[0])} %"
-        self.split = Split(self.train.rows, self.test.rows, "made", f"{statement} teach")
+        rows = self.train.rows
+        self.split = Split(rows, self.test.rows, rows, "made", f"{statement} teach")
         self.notes.append(
             f"{len(self.train)} {statement} teach, {len(self.test)} of the last part test; "
             f"{judge.context} steps before are known. Errors are on scaled values."
