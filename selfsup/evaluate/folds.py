@@ -202,7 +202,7 @@ def _folds(
         drawn = drawn[np.argsort(-sizes[drawn], kind="stable")]  # folds of nearly the same size
         fold[drawn] = np.arange(len(drawn)) % FOLDS
     kind = f"drawn with seed {seed}, equal samples stay together"
-    kind += "" if own is None else ", and those of one recording"
+    kind += "" if own is None else ", and those of one recording or group"
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 

@@ -72,7 +72,8 @@ def split(
     whole = together(groups, own, usable)
     if own is not None:
         count = len(np.unique(own[usable]))
-        notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
+        told = f"{len(usable)} samples are of {count} recordings or groups"
+        notes.append(f"{told}; intervals are over samples")
     given = given or source.splits()
     parts = None if given is None else by_name(usable, *given)
     if parts is not None:
@@ -85,10 +86,10 @@ def split(
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
         statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
-        statement += "" if own is None else ", and those of one recording"
+        statement += "" if own is None else ", and those of one recording or group"
         missing = len(np.setdiff1d(labels[train], labels[test]))
         if least > 1 and missing:
-            count, single = len(np.unique(labels[train])), "sample" if own is None else "recording"
+            count, single = len(np.unique(labels[train])), "sample" if own is None else "group"
             notes.append(
                 f"not tested: {missing} of {count} classes, which have a single {single} each"
             )
