@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from ..evaluate.tasks import LABELLED
 from .page import clean, quoted
 from .plots import POINTS, thin
 
@@ -98,7 +99,7 @@ class Folder:
     def evaluate(self) -> str:
         """The command that judges it, on data that can as far as the run knows of any."""
         data = self.manifest.get("judged_by")
-        return self.command("evaluate", quoted(data) if data else "LABELLED_DATA")
+        return self.command("evaluate", quoted(data or LABELLED))
 
 
 def read(path: Path) -> Folder:
