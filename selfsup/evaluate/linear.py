@@ -235,8 +235,8 @@ def held_out(
     """
     if groups is not None:
         _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-        held = [rows.numpy() for _, rows in held_out(y[first], seed)]
-        inside = [torch.from_numpy(np.isin(group, some)) for some in held]
+        own = torch.from_numpy(group).to(y.device)
+        inside = [torch.isin(own, chosen) for _, chosen in held_out(y[first], seed)]
         return [((~m).nonzero()[:, 0], m.nonzero()[:, 0]) for m in inside]
     counts = torch.bincount(y)
     present = counts[counts > 0]
