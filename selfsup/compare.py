@@ -48,6 +48,7 @@ from .report.compared import compared
 from .run import Run
 from .settings import Given, Settings
 from .stop import Stopped, stop
+from .transfer.tasks import Part
 
 FORMAT = 2
 WHOLE = "all-views"
@@ -311,6 +312,7 @@ def _probe(
         held = fifth(together(equal, source.groups(), teaching), y)
         train, test = teaching[~held], teaching[held]
         target, asked = torch.from_numpy(y[~held]), torch.from_numpy(y[held])
+        own = Part(store, train, target).groups()
         pairs = {
             controls.PRETRAINED: (extract(encoder, store, train), extract(encoder, store, test)),
             controls.UNTRAINED: controls.untrained(
@@ -323,7 +325,7 @@ def _probe(
         outcomes = {}
         for of, (a, b) in pairs.items():
             scale = linear.scale_of(a, common=of == encoder.modality.baseline_name)
-            plane, _ = linear.probe(a, target, len(names), scale=scale, seed=seed)
+            plane, _ = linear.probe(a, target, len(names), scale=scale, seed=seed, groups=own)
             outcomes[of] = measure(plane(scale(b)), asked)
             found[of] = over_samples(outcomes[of])._asdict()
     return found, outcomes[controls.PRETRAINED]

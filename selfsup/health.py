@@ -130,6 +130,7 @@ class Monitor:
         self.best_std: float = memory.get("best_std", 0.0)
         self.first_rank: float | None = memory.get("first_rank")
         self.losses: list[float] = list(memory.get("losses", []))
+        self.guessing: dict[str, float] = dict(memory.get("guessing", {}))
 
     def save(self) -> dict[str, Any]:
         return {
@@ -139,6 +140,7 @@ class Monitor:
             "best_std": self.best_std,
             "first_rank": self.first_rank,
             "losses": self.losses,
+            "guessing": self.guessing,  # what terms cost by it, for the report
         }
 
     def spike(self, step: int, loss: float, events: Events) -> None:
@@ -162,6 +164,8 @@ class Monitor:
 
         `alike`: the samples that the views were made of are all the same.
         """
+        constant = {name: float(cost) for name, cost in self.method.constant.items()}
+        self.guessing = self.method.chance | constant
         embedding = self.method.watch["embedding"].float()
         numbers = {"monitor/std": spread(embedding), "monitor/rank": effective_rank(embedding)}
         for tower in self._towers():  # the worst of them is what the verdict is about

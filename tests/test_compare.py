@@ -1,7 +1,6 @@
 """compare: paused runs are exact, losers stop early, and the leaderboard is arithmetic."""
 
 import json
-
 import sys
 
 import numpy as np

@@ -109,6 +109,7 @@ def test_a_linear_layer_is_that_of_an_evaluation(home, tmp_path, curves):
     found = teach(home / "vit", data, tmp_path / "m", shots=(3, 9), seeds=3, seed=5)
     (curve,) = curves
     job = curve.job
+    assert np.array_equal(job.train.whole, job.split.groups)
     rows = np.concatenate([job.train.rows, job.test.rows])
     both = extract(job.encoder, job.store, rows)
     n = len(job.train)

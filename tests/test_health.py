@@ -9,13 +9,15 @@ import torch
 from sklearn.datasets import load_digits
 from tiny import Local, Samples
 
-from selfsup import health, methods
+from selfsup import checkpoint, health, methods
 from selfsup.encoder import Encoder, resnet
 from selfsup.health import Monitor
 from selfsup.logs import Events
 from selfsup.method import Method, Views
 from selfsup.methods import dino, simclr
 from selfsup.optim import Optim
+from selfsup.report import reading
+from selfsup.report.curves import curves
 from selfsup.run import Run
 from selfsup.stems import Patches
 from selfsup.train import train
@@ -117,6 +119,17 @@ def test_identical_samples_are_a_fault_of_the_data(name):
     assert alarms[0]["step"] <= 2 * health.WINDOW
     assert "look the same" in alarms[0]["message"] and "the data" in alarms[0]["cause"]
     assert outcome.verdict == "collapsed" and outcome.exit_code == 3
+
+
+@pytest.mark.parametrize(("name", "term"), [("SimCLR", "nt_xent"), ("MAE", "reconstruction")])
+def test_the_report_draws_what_guessing_costs(name, term, tmp_path):
+    method, run = make(name), Run(tmp_path)
+    train(method, Digits(method.views.count), batch=BATCH, steps=2, every=2, optim=OPTIM, run=run)
+    kept = checkpoint.read_state(run.checkpoint)["monitor"]
+    level = method.constant[term] if name == "MAE" else math.log(2 * BATCH - 1)
+    assert kept["guessing"] == {term: pytest.approx(float(level))}
+    assert Monitor(method, kept).save() == kept
+    assert "nothing learned" in curves(reading.read(tmp_path))
 
 
 @pytest.mark.parametrize("name", NAMES)

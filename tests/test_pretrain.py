@@ -23,6 +23,7 @@ from selfsup.data.store import Store
 from selfsup.errors import SelfsupError
 from selfsup.pretrain import job as job_module
 from selfsup.pretrain.job import local_size
+from selfsup.report import reading
 from selfsup.run import Run
 
 TINY = {
@@ -352,6 +353,18 @@ def test_numpy_array(tmp_path):
     run = selfsup.pretrain(pictures, out=tmp_path / "n", **TINY)
     assert run.done["step"] == 6
     assert settings.load(run.path / "resolved.toml")["data.path"] is None
+    assert run.read_json("data/manifest.json")["judged_by"] == "LABELLED_DATA"
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_last_lines_name_what_can_judge(labelled, photos, tmp_path, capsys):
+    folder = tmp_path / "my photos"
+    shutil.copytree(photos if labelled else photos / "a", folder)
+    assert cli.main(["pretrain", str(folder), "--out", str(tmp_path / "r"), *WORDS]) == 0
+    data = f"'{folder}'" if labelled else "LABELLED_DATA"
+    command = f"selfsup evaluate {tmp_path / 'r'} {data}"
+    assert f"next:\n  {command}\n" in capsys.readouterr().out
+    assert reading.read(tmp_path / "r").evaluate == command
 
 
 # ---- small and bad data

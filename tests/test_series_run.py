@@ -54,6 +54,7 @@ def test_a_recording_through_all_verbs(method, readings, tmp_path, monkeypatch):
     assert np.isfinite(vectors).all()
     if method == "ts2vec":
         manifest = json.loads((run.path / "data" / "manifest.json").read_text())
+        assert manifest["judged_by"] == str(readings)
         assert manifest["samples"] == len(selfsup.data.open_source(str(readings)).for_training())
         page = run.report().read_text()
         assert "data:image" in page

@@ -1,6 +1,7 @@
 """Samples that a table names or labels."""
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class CsvSource(ListedFiles):
         self._labels = encode(rows[name].label for name in self.names)
         self._splits = encode(rows[name].split for name in self.names)
         self._folds = encode(rows[name].fold for name in self.names)
+        self._groups = grouped(encode(rows[name].group for name in self.names))
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         return self._labels or folder_labels(self.names)
@@ -51,6 +53,9 @@ class CsvSource(ListedFiles):
 
     def folds(self) -> list[np.ndarray]:
         return tested(self._folds)
+
+    def groups(self) -> np.ndarray | None:
+        return self._groups
 
 
 class Labelled(Source):
@@ -112,6 +117,13 @@ class Labelled(Source):
     def folds(self) -> list[np.ndarray]:
         return tested(self._column(3)) or getattr(self.source, "folds", list)()
 
+    def groups(self) -> np.ndarray | None:
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> np.ndarray | None:
+        return grouped(self._column(4))
+
     def _column(self, column: int) -> tuple[np.ndarray, list[str]] | None:
         table = Table(self.table, self.column)
         if column == 1 and table.label_column is None:
@@ -152,3 +164,11 @@ def tested(folds: Classes | None) -> list[np.ndarray]:
     if folds is None or len(folds[1]) < 2:
         return []
     return [np.flatnonzero(folds[0] == k) for k in range(len(folds[1]))]
+
+
+def grouped(groups: Classes | None) -> np.ndarray | None:
+    """A number for each sample, equal in a group; samples of no group are alone."""
+    if groups is None:
+        return None
+    codes, names = groups
+    return np.where(codes < 0, len(names) + np.arange(len(codes)), codes)

@@ -121,7 +121,8 @@ class Clips(Source):
         return [np.flatnonzero(np.isin(self._file, fold)) for fold in folds]
 
     def groups(self) -> np.ndarray:
-        return self._file
+        own = self.files.groups()
+        return self._file if own is None else own[self._file]
 
     def _of(self, found: Any) -> Any:
         return None if found is None else (found[0][self._file], found[1])

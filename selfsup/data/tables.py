@@ -22,6 +22,7 @@ LABEL_COLUMNS = ("label", "class", "category", "target", "label_name", "class_na
 NAME_COLUMNS = ("label_name", "class_name")  # what the numbers in another column mean
 SPLIT_COLUMNS = ("split", "part", "subset", "set")
 FOLD_COLUMNS = ("fold", "folds")
+GROUP_COLUMNS = ("groups", "group_id", "source_group")  # that must not teach and test both
 NUMBER_COLUMNS = ("value", "score", "fitness", "y", "activity", "affinity", "stability")
 HELD_COLUMNS = ("validation",)  # true where a sample of the training part is held out
 
@@ -38,6 +39,7 @@ class Row(NamedTuple):
     label: str | None
     split: str | None
     fold: str | None
+    group: str | None
 
 
 class Table:
@@ -64,6 +66,8 @@ class Table:
         if label is not None:
             self.label_column = column([label.strip().lower()])
         self.split_column, self.fold_column = column(SPLIT_COLUMNS), column(FOLD_COLUMNS)
+        groups = column(GROUP_COLUMNS)
+        self.group_column = None if groups == self.label_column else groups
 
     def _open(self):
         return io.TextIOWrapper(
@@ -89,6 +93,7 @@ class Table:
                             cell(row, self.label_column),
                             cell(row, self.split_column),
                             cell(row, self.fold_column),
+                            cell(row, self.group_column),
                         )
         except csv.Error as error:
             raise self._broken(error) from None

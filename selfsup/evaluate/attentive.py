@@ -107,10 +107,22 @@ def predict(heads: Heads, x: Float[Tensor, "n m d"]) -> Int64[Tensor, "g n"]:
         return torch.cat([heads(part).argmax(-1) for part in x.split(BATCH)], 1)
 
 
-def probe(x: Float[Tensor, "n m d"], y: Int64[Tensor, " n"], classes: int, seed: int = 0) -> Heads:
-    """The strength is chosen on held-out training labels; then all of them teach."""
-    rows = torch.from_numpy(order(seed, EPOCHS, len(y)))
-    held, taught = rows[::HELD_OUT], rows[torch.arange(len(rows)) % HELD_OUT != 0]
+def probe(
+    x: Float[Tensor, "n m d"],
+    y: Int64[Tensor, " n"],
+    classes: int,
+    seed: int = 0,
+    groups: Int64[np.ndarray, " n"] | None = None,
+) -> Heads:
+    """The strength is chosen on held-out training labels; then all of them teach.
+
+    Of `groups`, numbered from 0 on, each stays whole.
+    """
+    groups = np.arange(len(y)) if groups is None else groups
+    turn = np.argsort(order(seed, EPOCHS, int(groups.max()) + 1))[groups]
+    rows = torch.from_numpy(np.argsort(turn, kind="stable"))
+    away = torch.from_numpy(turn)[rows] % HELD_OUT == 0
+    held, taught = rows[away], rows[~away]
     strength = STRENGTHS[0]
     if len(held) and len(taught):
         heads = train(x[taught], y[taught], classes, STRENGTHS, seed)

@@ -109,11 +109,13 @@ def choose(
     *,
     head: Callable[[np.ndarray], tuple[Plane, Scale]] | None = None,
     rare: bool = False,
+    whole: Int64[np.ndarray, " n"] | None = None,
     **settings: Any,
 ) -> Choice:
     """The candidate that does best on a fifth of the labels, trained on the rest.
 
     By accuracy; where a class is `rare`, of which accuracy tells nothing, by the likelihood.
+    `whole` are groups that the division keeps whole.
     """
 
     def start(network: Network, places: np.ndarray) -> None:
@@ -121,5 +123,5 @@ def choose(
         network.start_head(*plain_head(*head(places)))
 
     task = (Likely if rare else Classify)([str(i) for i in range(classes)])
-    part = Part(store, rows, labels)
+    part = Part(store, rows, labels, whole)
     return tasks.choose(task, encoder, part, start=start if head else None, **settings)

@@ -24,6 +24,7 @@ from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
 from ..stop import stop
+from ..transfer.tasks import Part
 from . import adapted, controls, linear, shots
 from .controls import BEFORE, PRETRAINED, UNTRAINED
 from .features import extract, readable
@@ -81,6 +82,7 @@ def evaluate_task(
             usable = usable[known]
             groups = groups_of([p for p, k in zip(prints, known, strict=True) if k])
             y = torch.from_numpy(classes[0][usable])
+            own = Part(store, usable, None).groups()
             folds, kind, notes = _folds(source, usable, y.numpy(), groups, seed)
             forgot: dict[str, Any] | None = None
             if start is not None and old is not None:  # first: what is wrong there is told soon
@@ -106,14 +108,14 @@ def evaluate_task(
                 for x in several:
                     console.progress(f"evaluate: linear probes, {of}")
                     found.setdefault(of, []).append([
-                        _accuracies((x[~test], x[test]), y, test, counts, seed, k)
+                        _accuracies((x[~test], x[test]), y, test, counts, seed, k, own)
                         for k, test in enumerate(tests)
                     ])  # fmt: skip
             name, values = encoder.modality.baseline_name, []
             for k, test in enumerate(tests):
                 console.progress(f"evaluate: linear probes, {name}, fold {k + 1}")
                 both = controls.classical(encoder, store, usable[~test], usable[test])
-                values.append(_accuracies(both, y, test, counts, seed, k, common=True))
+                values.append(_accuracies(both, y, test, counts, seed, k, own, common=True))
             found[name] = [values]
     tested = sum(int(test.sum()) for test in tests)
     teach = len(y) - tested / len(tests)
@@ -200,7 +202,7 @@ def _folds(
         drawn = drawn[np.argsort(-sizes[drawn], kind="stable")]  # folds of nearly the same size
         fold[drawn] = np.arange(len(drawn)) % FOLDS
     kind = f"drawn with seed {seed}, equal samples stay together"
-    kind += "" if own is None else ", and those of one recording"
+    kind += "" if own is None else ", and those of one recording or group"
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 
@@ -217,24 +219,27 @@ def _accuracies(
     counts: list[int],
     seed: int,
     fold: int,
+    own: np.ndarray,
     *,
     common: bool = False,
 ) -> list[float]:
     """Of probes with all labels and with `counts` per class; `common` is for components.
 
     What is drawn depends on the fold alone, so that encoder and controls have the same labels.
+    `own` are groups of all samples, which stay whole where strengths are chosen.
     """
     stop.check()
     teach, asked = both
     classes = int(y.max()) + 1
     scale = linear.scale_of(teach, common=common)
-    plane, scale = linear.probe(teach, y[~test], classes, scale=scale, seed=seed)
-    found = [float((plane(scale(asked)).argmax(1) == y[test]).double().mean())]
+    labels, truth, own = y[~test], y[test], own[~test]
+    plane, scale = linear.probe(teach, labels, classes, scale=scale, seed=seed, groups=own)
+    found = [float((plane(scale(asked)).argmax(1) == truth).double().mean())]
     for count in counts:
         stop.check()
         drawn = [
             shots.few_labels(
-                teach, y[~test], asked, y[test], classes, count, mix(seed, fold, i), scale
+                teach, labels, asked, truth, classes, count, mix(seed, fold, i), scale, groups=own
             ).mean()
             for i in range(DRAWS)
         ]

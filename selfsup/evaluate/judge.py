@@ -18,6 +18,7 @@ from ..data.store import Store
 from ..load import LoadedEncoder
 from ..randomness import mix
 from ..stop import stop
+from ..transfer.tasks import Part
 from . import (
     adapted,
     attentive,
@@ -84,6 +85,7 @@ class Judge:
             seed=self.seed,
         )
         self.notes += self.split.notes
+        self.groups = Part(self.store, self.split.train, None).groups()
         # Classes are those that teach; a test sample of another class can only be wrong
         known = np.unique(self.all_labels[self.split.train])
         place = np.full(len(self.class_names) + 1, -1)
@@ -161,7 +163,7 @@ class Judge:
         for train, test in pairs:
             self._tell("linear probe")(of)
             scale = linear.scale_of(train, common=of == self.baseline)
-            plane, _ = self._probe(train, self.y, scale)
+            plane, _ = self._probe(train, scale)
             self.planes[of].append((plane, scale))
             logits = plane(scale(test))
             outcomes.append(self._right(logits.argmax(1)))
@@ -194,15 +196,19 @@ class Judge:
                 one = encoder if of == PRETRAINED else controls.fresh(encoder, mix(self.seed, i))
                 tell = self._tell(f"attentive probe, {of} {i + 1} of {count},")
                 x = attentive.places(one, self.store, rows, tell)
-                heads = attentive.probe(x[:n], self.y, self.classes, self.seed)
+                heads = attentive.probe(x[:n], self.y, self.classes, self.seed, self.groups)
                 outcomes.append(self._right(attentive.predict(heads, x[n:])[0]))
             self.board.add("attentive", of, np.stack(outcomes))
         self.board.stand_in("attentive", self.baseline, "linear")
         self.board.compare("attentive")
         self.took("attentive probe")
 
-    def _probe(self, x: Tensor, y: Tensor, scale: linear.Scale) -> Probe:
-        return linear.probe(x, y, self.classes, scale=scale, seed=self.seed)
+    def _probe(self, x: Tensor, scale: linear.Scale, rows: Any = slice(None)) -> Probe:
+        """Taught by some rows of the training part, or by all."""
+        return linear.probe(
+            x[rows], self.y[rows], self.classes, scale=scale, seed=self.seed,
+            groups=self.groups[rows],
+        )  # fmt: skip
 
     def _right(self, found: Tensor) -> np.ndarray:
         """1 for each test sample of which the class was found, else 0."""
@@ -280,7 +286,7 @@ class Judge:
                     outcomes.append(
                         shots.few_labels(
                             train, self.y, test, self.y_test, self.classes, count,
-                            mix(self.seed, i), scale, self.measure,
+                            mix(self.seed, i), scale, self.measure, self.groups,
                         )
                     )  # fmt: skip
                 self.board.add_point(count, labels, of, self.linear, np.stack(outcomes))
@@ -336,6 +342,7 @@ class Judge:
                 choice = finetune.choose(
                     encoder, store, train[picks], y[picks], self.classes, effort=effort,
                     pretrained=False, seed=own, rare=self.measure.rare,
+                    whole=self.split.groups[picks],
                 )  # fmt: skip
             network = finetune.fresh(encoder, self.classes, pretrained=False, seed=own)
             finetune.train(
@@ -372,8 +379,7 @@ class Judge:
 
         def head(part: np.ndarray) -> Probe:
             x, scale = self.vectors[PRETRAINED][0][0], self.planes[PRETRAINED][0][1]
-            keep = torch.from_numpy(picks[part])
-            return self._probe(x[keep], self.y[keep], scale)
+            return self._probe(x, scale, picks[part])
 
         self.notes.append(
             "fine-tuning, and from scratch beside it, is one training: its luck is in no interval"
@@ -385,6 +391,7 @@ class Judge:
             choice = finetune.choose(
                 encoder, store, rows, labels, self.classes, effort=effort, pretrained=pretrained,
                 seed=self.seed, head=head if pretrained else None, rare=self.measure.rare,
+                whole=self.split.groups[picks],
             )  # fmt: skip
             network = finetune.fresh(
                 encoder, self.classes, pretrained=pretrained, seed=mix(self.seed, 0)
@@ -401,11 +408,10 @@ class Judge:
             self.board.add(tuned, of, outcome, settings=settings, labels=n)
         # A network from scratch that is behind plain pixels is no control to boast of: the frozen
         # controls stand beside it, with the same labels
-        keep = torch.from_numpy(picks)
         for of in (UNTRAINED, self.baseline):
             outcomes = []
             for (x, test), (_, scale) in zip(self.vectors[of], self.planes[of], strict=True):
-                plane, _ = self._probe(x[keep], self.y[keep], scale)
+                plane, _ = self._probe(x, scale, picks)
                 outcomes.append(self.measure(plane(scale(test)), self.y_test))
             frozen = f"finetune_frozen{self.measure.suffix}"
             self.board.add(frozen, of, np.stack(outcomes), labels=n)

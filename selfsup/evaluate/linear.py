@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -225,13 +226,18 @@ def choose(
 
 
 def held_out(
-    y: Int64[Tensor, " n"], seed: int = 0
+    y: Int64[Tensor, " n"], seed: int = 0, groups: Int64[np.ndarray, " n"] | None = None
 ) -> list[tuple[Int64[Tensor, " a"], Int64[Tensor, " b"]]]:
     """How to choose with these labels alone: none to spare, three folds, or one part in ten.
 
     Stratified and deterministic. Few labels are used several times because one part of them would
-    say little.
+    say little. Of `groups` each stays whole, in the class of its first sample, and is counted once.
     """
+    if groups is not None:
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        own = torch.from_numpy(group).to(y.device)
+        inside = [torch.isin(own, chosen) for _, chosen in held_out(y[first], seed)]
+        return [((~m).nonzero()[:, 0], m.nonzero()[:, 0]) for m in inside]
     counts = torch.bincount(y)
     present = counts[counts > 0]
     fewest = int(present.min())
@@ -260,14 +266,15 @@ def probe(
     scale: Scale | None = None,
     parts: list[tuple[Int64[Tensor, " a"], Int64[Tensor, " b"]]] | None = None,
     seed: int = 0,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> tuple[Plane, Scale]:
     """Choose the strength on held-out training labels, then fit on all of them.
 
     `scale` is taken from `x` unless given (unlabelled training samples may know it better);
-    `parts` from `held_out`.
+    `parts` from `held_out`, which keeps `groups` whole.
     """
     scale = scale or scale_of(x)
     x = scale(x)
-    parts = held_out(y, seed) if parts is None else parts
+    parts = held_out(y, seed, groups) if parts is None else parts
     strength = choose(x, y, classes, parts)[0] if parts else ONE_LABEL
     return fit(x, y, classes, strength), scale

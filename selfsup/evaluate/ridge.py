@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ..randomness import mix
@@ -35,11 +35,13 @@ def ridge(
     scale: Scale | None = None,
     seed: int = 0,
     shuffled: bool = True,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
     """Weight and bias on plain features.
 
     The strength is the one with the smallest error on three folds, each held out in turn; without
-    `shuffled`, folds are thirds in the order given. `scale` is taken from `x` unless given.
+    `shuffled`, folds are thirds in the order given; `groups`, numbered from 0 on, stay whole.
+    `scale` is taken from `x` unless given.
     """
     scale = scale or scale_of(x)
     z, y, n = scale(x).double(), y.double(), len(x)
@@ -50,10 +52,12 @@ def ridge(
             yield weight, middle - mean @ weight
 
     best = 1.0
-    if n >= 2 * FOLDS:
+    groups = np.arange(n) if groups is None else groups
+    count = int(groups.max(initial=-1)) + 1
+    if count >= 2 * FOLDS:
         generator = np.random.default_rng(mix(seed, 3))
-        places = generator.permutation(n) if shuffled else np.arange(n)
-        fold = torch.from_numpy(places * FOLDS // n)
+        places = generator.permutation(count) if shuffled else np.arange(count)
+        fold = torch.from_numpy((places * FOLDS // count)[groups])
         off = np.zeros(len(STRENGTHS))
         for held in range(FOLDS):
             stop.check()

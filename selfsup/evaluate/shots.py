@@ -1,7 +1,6 @@
 """How few labels are enough: the score over the number of labelled samples per class."""
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -46,11 +45,14 @@ def few_labels(
     seed: int,
     scale: Scale,
     measure: Measure = ACCURACY,
+    groups: Int64[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, " m"]:
     """What `measure` says of each test sample by a linear probe with few labels.
 
     `scale` comes from all training samples: that needs no label, and few samples know it badly.
+    `groups` of the training samples stay whole where the strength is chosen.
     """
-    rows = torch.from_numpy(draw(labels.numpy(), shots, seed))
-    plane, _ = probe(train[rows], labels[rows], classes, scale=scale, seed=seed)
+    rows = draw(labels.numpy(), shots, seed)
+    own = None if groups is None else groups[rows]
+    plane, _ = probe(train[rows], labels[rows], classes, scale=scale, seed=seed, groups=own)
     return measure(plane(scale(test)), test_labels)

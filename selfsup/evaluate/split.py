@@ -23,6 +23,7 @@ class Split:
 
     train: np.ndarray  # (n,) int64
     test: np.ndarray
+    groups: np.ndarray  # (n,) int64, equal for copies and for clips of one recording
     kind: str  # "given" by folders or a table, or "made" here
     statement: str
     duplicates: dict[str, int] = field(default_factory=dict)
@@ -68,9 +69,11 @@ def split(
     usable = usable[known]
     groups = groups_of(prints)
     own = source.groups()
+    whole = together(groups, own, usable)
     if own is not None:
         count = len(np.unique(own[usable]))
-        notes.append(f"{len(usable)} clips are of {count} recordings; intervals are over clips")
+        told = f"{len(usable)} samples are of {count} recordings or groups"
+        notes.append(f"{told}; intervals are over samples")
     given = given or source.splits()
     parts = None if given is None else by_name(usable, *given)
     if parts is not None:
@@ -78,16 +81,15 @@ def split(
         notes += extra
         kind = "given"
     else:
-        whole = together(groups, own, usable)
         train, test = _made(usable, labels[usable], whole, seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
         statement = f"{percent} % of {of} test, drawn with seed {seed}; equal samples stay together"
-        statement += "" if own is None else ", and those of one recording"
+        statement += "" if own is None else ", and those of one recording or group"
         missing = len(np.setdiff1d(labels[train], labels[test]))
         if least > 1 and missing:
-            count, single = len(np.unique(labels[train])), "sample" if own is None else "recording"
+            count, single = len(np.unique(labels[train])), "sample" if own is None else "group"
             notes.append(
                 f"not tested: {missing} of {count} classes, which have a single {single} each"
             )
@@ -113,7 +115,8 @@ def split(
         train = train[~leaks]
         notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
     _enough(labels[train], labels[test], source, least)
-    return Split(train, test, kind, statement, duplicates, tuple(notes))
+    kept = whole[np.searchsorted(usable, train)]
+    return Split(train, test, kept, kind, statement, duplicates, tuple(notes))
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:

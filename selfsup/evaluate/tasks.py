@@ -8,12 +8,16 @@ data are made for.
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from ..console import did_you_mean
-from ..data import open_source
+from ..data import Source, open_source
 from ..errors import SelfsupError
 from ..load import LoadedEncoder
 
 CLASSIFY = "classify"
+LABELLED = "LABELLED_DATA"
+UNSEEN = ("perplexity", "documents")  # say little of text that was trained on
 # name -> file
 TASKS = {
     "anomaly": "anomaly",  # before forecast: marked steps say more than none
@@ -52,6 +56,16 @@ def chosen(
     name = suggested(encoder.modality.name, data, labels, follow_links)
     foretold = name != "perplexity" or find(name).foretells(run, encoder)
     return name if foretold else "documents"
+
+
+def wanted(run: Any, encoder: LoadedEncoder, source: Source, place: str) -> str:
+    """What to judge an encoder of these data by: `place`, where they lie, or what they lack."""
+    task = chosen(run, encoder, source, None)
+    if task in UNSEEN:
+        return "NEW_TEXT"
+    found = source.labels() if task == CLASSIFY else None
+    tested = found is not None and (np.bincount(found[0][found[0] >= 0]) > 1).sum() > 1
+    return place if task != CLASSIFY or tested else LABELLED
 
 
 def suggested(modality: str, data: Any, labels: Any, follow_links: bool = False) -> str:

@@ -32,14 +32,14 @@ def of_values(
 
 
 def of_features(
-    task: Task, both: Pair, targets: np.ndarray, test: Part, seed: int, scale: Scale | None = None
+    task: Task, both: Pair, train: Part, test: Part, seed: int, scale: Scale | None = None
 ) -> np.ndarray:
     """Outcomes of a linear layer on the modality's own features, of what teaches and what tests.
 
     `scale` is that of all training samples where `both` has a part of them; one for all numbers.
     """
     x, other = both
-    weight, bias = fit(task, x, targets, seed, scale or scale_of(x, common=True))
+    weight, bias = fit(task, x, train, seed, scale or scale_of(x, common=True))
     out = other.double() @ weight.double() + bias.double()
     return task.outcome(out, task.targets(test, np.arange(len(test)), out.device))
 

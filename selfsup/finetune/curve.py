@@ -139,9 +139,8 @@ class Curve:
             }
         x, other = job.plain
         scale = scale_of(x, common=True)
-        found = of_features(
-            task, (x[torch.from_numpy(places)], other), part.targets, job.test, seed, scale
-        )
+        mine = x[torch.from_numpy(places)], other
+        found = of_features(task, mine, part, job.test, seed, scale)
         return {job.encoder.modality.baseline_name: found}
 
     # ---- numbers -----------------------------------------------------------------------------

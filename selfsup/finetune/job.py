@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -81,7 +82,8 @@ class Job:
             size = size_for(self.encoder, max(seconds.values()))
             self.task = Transcribe(sorted({c for i in train for c in values[i]}), size)
         whole = Part(self.store, np.arange(len(asked.known)), values)
-        self.train, self.test = whole.take(train), whole.take(test)
+        self.train = replace(whole.take(train), whole=self.split.groups)
+        self.test = whole.take(test)
         if isinstance(self.task, Transcribe):
             fitting(self.task, self.encoder, self.store, self.train)
 
@@ -108,7 +110,8 @@ class Job:
             return Part(stretches, np.arange(len(origins)), targets.astype(np.float32))
 
         self.train, self.test = part(0), part(2)
-        self.split = Split(self.train.rows, self.test.rows, "made", judge.statement)
+        rows = self.train.rows
+        self.split = Split(rows, self.test.rows, rows, "made", judge.statement)
         told = (
             f"{len(self.train)} {judge.samples} teach, {len(self.test)} test: {judge.statement}. "
             f"{judge.context} steps are known before the {horizon} that are foretold. Errors are "
@@ -203,7 +206,7 @@ class Job:
         else:
             name = encoder.modality.baseline_name
             self.tell(name)("")
-            self.outcomes[name] = of_features(task, self.plain, train.targets, test, self.seed)
+            self.outcomes[name] = of_features(task, self.plain, train, test, self.seed)
 
     # ---- numbers -----------------------------------------------------------------------------
 

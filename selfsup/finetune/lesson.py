@@ -143,7 +143,7 @@ class Lesson:
         part = self.part.take(places)
         if isinstance(self.task, EXACT):
             x = self.vectors[torch.from_numpy(places)]
-            network.start_head(*fit(self.task, x, part.targets, self.seed, self.scale))
+            network.start_head(*fit(self.task, x, part, self.seed, self.scale))
         else:
             network.head.load_state_dict(self._trained_head(part).head.state_dict())
 
@@ -170,17 +170,19 @@ def told_by(part: Part, task: Task) -> Task:
 
 
 def fit(
-    task: Task, x: Float[Tensor, "n d"], targets: np.ndarray, seed: int, scale: Scale | None = None
+    task: Task, x: Float[Tensor, "n d"], part: Part, seed: int, scale: Scale | None = None
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]:
-    """The linear layer on features that answers best: its weight and bias."""
+    """The linear layer on features of a part that answers best: its weight and bias."""
+    targets = torch.from_numpy(part.targets)
     if isinstance(task, Classify):
-        y = torch.from_numpy(targets)
-        return plain_head(*linear.probe(x, y, task.outputs, scale=scale, seed=seed))
+        groups = part.groups()
+        probe = linear.probe(x, targets, task.outputs, scale=scale, seed=seed, groups=groups)
+        return plain_head(*probe)
     if isinstance(task, Forecast):
-        future, level, spread = task.parts(torch.from_numpy(targets))
+        future, level, spread = task.parts(targets)
         y = ((future - level) / spread).flatten(1)
         whole = y.isfinite().all(1)
         return ridge(x[whole], y[whole], scale=scale, shuffled=False)
     assert isinstance(task, Regress)
-    y = torch.from_numpy((targets - task.mean) / task.deviation)
-    return ridge(x, y[:, None], scale=scale, seed=seed)
+    y = (targets - task.mean) / task.deviation
+    return ridge(x, y[:, None], scale=scale, seed=seed, groups=part.groups())

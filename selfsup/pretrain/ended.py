@@ -1,10 +1,13 @@
 """How a run ended: every sample accounted for, the prediction beside the time, what to do next."""
 
+import shlex
 from collections import Counter
 from typing import Any, NamedTuple
 
 from .. import distributed
 from ..console import duration
+from ..errors import SelfsupError
+from ..load import CARD, Card, LoadedEncoder
 from ..run import Run
 from ..settings import Settings
 from ..train import Outcome
@@ -44,12 +47,13 @@ def account(
     assert counts["found"] == counts["used"] + counts["skipped"], counts
     asked = max(job.asked, outcome.step * job.batch)
     counts["unseen"] = max(0, len(job.store) - asked)
-    if distributed.rank() == 0:
-        run.write_counts({**counts, "reasons": reasons})
     epochs = outcome.step * job.batch / len(job.store)
     status = "finished" if outcome.finished else "stopped"
     if outcome.exit_code in (3, 4):
         status = outcome.verdict
+    judged_by = _judged_by(run, settings, job) if status == "finished" else ""
+    if distributed.rank() == 0:
+        run.write_counts({**counts, "reasons": reasons, "judged_by": judged_by})
     lines = [f"found {counts['found']} = used {counts['used']} + skipped {counts['skipped']}"]
     if reasons:
         listed = ", ".join(f"{count} {code}" for code, count in reasons.items())
@@ -66,7 +70,7 @@ def account(
     lines.append(f"{outcome.verdict}: {outcome.message}" if said else outcome.verdict)
     lines.append(f"{status} at step {outcome.step} of {outcome.steps} ({epochs:.3g} epochs)")
     if status == "finished":
-        lines += ["", "next:", f"  selfsup evaluate {run.path} LABELLED_DATA"]
+        lines += ["", "next:", f"  selfsup evaluate {run.path} {shlex.quote(judged_by)}"]
         lines += [f"  selfsup report {run.path}"]
     elif status == "stopped":
         lines += ["", f"saved; to continue: selfsup pretrain --out {run.path}"]
@@ -89,3 +93,17 @@ def account(
         "settings": settings.plain(),
     }
     return Done(result, "\n".join(lines), outcome.exit_code, run)
+
+
+def _judged_by(run: Run, settings: Settings, job: Job) -> str:
+    """What `selfsup evaluate` is to be given next."""
+    from ..evaluate.tasks import LABELLED, wanted
+
+    place = settings["data.path"]
+    if settings["data.labels"] or place is None:  # or an object in memory
+        return settings["data.labels"] or LABELLED
+    encoder = LoadedEncoder(job.method.kept, Card.read(run.path / CARD), job.modality)
+    try:
+        return wanted(run, encoder, job.store.source, place)
+    except (SelfsupError, OSError):  # the data are not there any more
+        return LABELLED

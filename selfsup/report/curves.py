@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from . import plots
+from . import plots, scores
+from .helped import object_of
 from .page import Markup, clean, missing, quoted, section, tag
 from .plots import Series, number
 from .reading import Folder
@@ -122,14 +123,13 @@ def curve(folder: Folder, name: str, title: str, note: str | None, *, smoothed: 
             Series("each step", found.x, found.y, colour=0, faint=True),
             Series(name, found.x, mean, colour=0),
         ]
-    chance = folder.state.get("chance")
-    level = chance.get(name.removeprefix("train/")) if isinstance(chance, dict) else None
-    reference = (float(level), "nothing learned") if isinstance(level, int | float) else None
+    guessing = object_of(object_of(folder.state.get("monitor")).get("guessing"))
+    level = scores.number(guessing.get(name.removeprefix("train/")))
     return plots.lines(
         title,
         series,
         note=note,
-        reference=reference,
+        reference=None if level is None else (level, "nothing learned"),
         stops=found.bad,
         percent=percent,
         from_zero=name.startswith(("monitor/", "speed/")),

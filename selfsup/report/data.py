@@ -4,7 +4,8 @@ from ..data.base import REASONS
 from .page import Markup, clean, facts, join, missing, section, table, tag
 from .reading import Folder
 
-COUNTS = ("samples", "format", "found", "used", "skipped", "unseen")  # told in the equation
+# told elsewhere
+TOLD = ("samples", "format", "found", "used", "skipped", "unseen", "judged_by")
 
 
 def data(folder: Folder) -> Markup:
@@ -48,7 +49,7 @@ def data(folder: Folder) -> Markup:
             f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else clean(v, 160),
         )
         for k, v in folder.manifest.items()
-        if isinstance(v, str | int | float) and k not in COUNTS
+        if isinstance(v, str | int | float) and k not in TOLD
     ]
     return section(
         "data",

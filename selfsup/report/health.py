@@ -7,11 +7,7 @@ from .page import Markup, clean, section, tag
 from .reading import Folder
 
 MARKS = {"good": "✓ ", "warn": "! ", "bad": "✕ ", "open": "… "}
-TONES = {
-    "healthy": "good", "ok": "good", "info": "open", "note": "open",
-    "warning": "warn", "warn": "warn",
-    "collapsed": "bad", "diverged": "bad", "error": "bad", "failed": "bad",
-}  # fmt: skip
+TONES = {"healthy": "good", "warning": "warn", "collapsed": "bad", "diverged": "bad"}
 
 
 def health(folder: Folder) -> tuple[str, str, dict[str, Any]]:

@@ -28,10 +28,8 @@ def evaluation(folder: Folder) -> Markup:
         why = "Labels are used for this alone, never for training."
         if folder.evaluation:
             why = "evaluation.json is there, but holds no scores that this version reads."
-        what = "scores on labelled data, each beside its controls."
-        return section(
-            "evaluation", title, missing(what, folder.command("evaluate", "LABELLED_DATA"), why)
-        )
+        what = "scores, each beside its controls."
+        return section("evaluation", title, missing(what, folder.evaluate, why))
     pictures = []
     compared = [s for p in COMPARED for s in whole if s.protocol == p]
     if compared:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..console import duration, size
 from ..energy import Energy, estimate
+from . import scores
 from .page import Markup, clean, facts, missing, section, table, tag
 from .plots import number
 from .reading import Folder
@@ -65,11 +66,7 @@ def machine(folder: Folder, version: str) -> Markup:
 def trained_seconds(folder: Folder) -> float | None:
     """Seconds of training, from the last row's own clock."""
     value = folder.metrics.last.get("time")
-    if value is None or not np.isfinite(value):
-        return None
-    if value > 1e9:  # seconds since 1970
-        return max(0.0, value - folder.metrics.first.get("time", value))
-    return float(value)
+    return None if value is None or not np.isfinite(value) else float(value)
 
 
 def energy(folder: Folder) -> Energy | None:
@@ -88,20 +85,12 @@ def energy(folder: Folder) -> Energy | None:
     seconds = trained_seconds(folder)
     if seconds is None:
         return None
-    env = flat(folder.env)
-    cores = (
-        _integer(env, ("cores", "cpu_count", "cpus", "threads", "machine.cores", "cpu.cores")) or 1
-    )
-    memory = env.get("memory_gb", env.get("machine.memory_gb", 0))
-    gpus = _integer(env, ("gpus", "gpu_count", "cuda_devices")) or (
-        1 if "cuda" in str(env.get("device", "")) else 0
-    )
-    return estimate(seconds, cores, float(memory) if isinstance(memory, int | float) else 0.0, gpus)
+    cores, gpus = (_count(folder.env.get(name)) for name in ("cores", "gpus"))
+    return estimate(seconds, cores or 1, scores.number(folder.env.get("memory_gb")) or 0.0, gpus)
 
 
-def _integer(env: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    found = next((env[n] for n in names if isinstance(env.get(n), int)), None)
-    return found if found and 0 < found < 10_000 else None
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 < value < 10_000 else 0
 
 
 def flat(tree: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from ..evaluate.tasks import LABELLED
 from .page import clean, quoted
 from .plots import POINTS, thin
 
@@ -44,7 +45,6 @@ class Metrics:
     curves: dict[str, Curve] = field(default_factory=dict)
     rows: int = 0
     broken: int = 0
-    first: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
 
 
@@ -94,6 +94,12 @@ class Folder:
     def command(self, verb: str, *rest: str) -> str:
         """A command for this run that can be pasted into a shell."""
         return " ".join(["selfsup", verb, quoted(self.path), *rest])
+
+    @property
+    def evaluate(self) -> str:
+        """The command that judges it, on data that can as far as the run knows of any."""
+        data = self.manifest.get("judged_by")
+        return self.command("evaluate", quoted(data or LABELLED))
 
 
 def read(path: Path) -> Folder:
@@ -259,7 +265,6 @@ def _metrics(path: Path) -> Metrics:
             if not there.any():
                 continue
             x, y = steps[there], values[there]
-            found.first.setdefault(name, float(y[0]))
             found.last[name] = float(y[-1])
             if name == "step":
                 continue

@@ -50,8 +50,8 @@ def verdict(folder: Folder) -> Markup:
     if not folder.evaluation and not folder.tasks:
         more.append(
             missing(
-                "a comparison with the untrained encoder and with raw pixels, on labelled data.",
-                folder.command("evaluate", "LABELLED_DATA"),
+                "a comparison with the untrained encoder and with classical features.",
+                folder.evaluate,
             )
         )
     if folder.done is None and folder.failed is None and (path := folder.setting("data.path")):

@@ -46,11 +46,16 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Samples with what is to be said of them: `targets[i]` belongs to `rows[i]` of the store."""
+    """Samples with what is to be said of them: `targets[i]` belongs to `rows[i]` of the store.
+
+    `whole` is equal for samples of which none may teach what others choose: copies, and clips of
+    one recording. Without it no copies are known.
+    """
 
     store: Any
     rows: np.ndarray
     targets: Any
+    whole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,13 +67,20 @@ class Part:
             return np.arange(len(self))
         return np.unique(own[self.rows], return_inverse=True)[1]
 
+    def apart(self) -> np.ndarray:
+        """A number for each sample, from 0 on, equal for those that only choose together."""
+        if self.whole is None:
+            return self.groups()
+        return np.unique(self.whole, return_inverse=True)[1]
+
     def take(self, places: np.ndarray) -> "Part":
         places = np.flatnonzero(places) if places.dtype == bool else places
         targets = self.targets
         chosen = (
             targets[places] if isinstance(targets, np.ndarray) else [targets[i] for i in places]
         )
-        return replace(self, rows=self.rows[places], targets=chosen)
+        whole = None if self.whole is None else self.whole[places]
+        return replace(self, rows=self.rows[places], targets=chosen, whole=whole)
 
 
 class Network(nn.Module):
@@ -179,9 +191,9 @@ class Task(ABC):
     def held(self, part: Part, seed: int) -> np.ndarray | None:
         """The fifth of a part that chooses between rates; None where nothing can be spared.
 
-        Of clips whole recordings, of which there must be as many as of samples else.
+        Of clips whole recordings, of which there must be as many as of samples else; so of copies.
         """
-        groups = part.groups()
+        groups = part.apart()
         count = int(groups.max(initial=-1)) + 1
         if count < 10:
             return None
@@ -359,9 +371,10 @@ class Classify(Task):
     def held(self, part: Part, seed: int) -> np.ndarray | None:
         """A fifth of each class; with fewer than five labels of a class none is spared.
 
-        Of clips whole recordings, each of the class of its first; five of them in each class.
+        Of clips whole recordings, each of the class of its first; five of them in each class; so
+        of copies.
         """
-        groups = part.groups()
+        groups = part.apart()
         labels = part.targets[np.unique(groups, return_index=True)[1]]  # of each group
         counts = np.bincount(labels, minlength=part.targets.max() + 1)
         if counts[np.unique(part.targets)].min() < 5:

@@ -89,9 +89,26 @@ def test_the_class_of_a_file_is_that_of_its_clips_and_they_stay_together(folder,
     tested = set(groups[found.test].tolist())
     assert not tested & set(groups[found.train].tolist()) and (0 in tested) == (1 in tested)
     assert found.duplicates["in both"] == 0
-    assert found.notes[-1] == "40 clips are of 10 recordings; intervals are over clips"
+    assert (
+        found.notes[-1] == "40 samples are of 10 recordings or groups; intervals are over samples"
+    )
     found = split(source, np.minimum(groups, 1), np.arange(40), prints[:1] + prints[:39])
-    assert found.notes[-1] == "not tested: 1 of 2 classes, which have a single recording each"
+    assert found.notes[-1] == "not tested: 1 of 2 classes, which have a single group each"
+
+
+def test_a_table_tells_which_files_belong_together(folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,source_group\na/long.wav,x,g\nb/some.flac,y,g\n")
+    files = open_source(folder, labels=table)
+    first, alone, last = files.groups()
+    assert first == last != alone
+    clips = seen_as(files, audio)
+    assert clips.groups().tolist() == [*[first] * 4, alone, *[last] * 2]
+    assert open_source(folder, labels=f"{table}:source_group").groups() is None
+    listed = folder / "all.csv"
+    listed.write_text("path,label,groups\na/long.wav,x,1\nb/some.flac,y,2\na/short.wav,x,1\n")
+    groups = open_source(listed).groups()
+    assert groups[0] == groups[2] != groups[1]
 
 
 def test_copies_of_clips_are_found_by_their_files(folder):

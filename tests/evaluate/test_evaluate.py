@@ -20,7 +20,7 @@ from selfsup.evaluate import (
     linear,
 )
 from selfsup.load import Card, LoadedEncoder, load, modality_of, rebuild
-from selfsup.transfer import core
+from selfsup.transfer import core, tasks
 
 
 def moved(pictures):
@@ -197,7 +197,15 @@ def test_scratch_and_fine_tuning_have_rows_of_their_own(taught, digits, monkeypa
     monkeypatch.setattr(core, "MOST_SAMPLES", 2000)
     monkeypatch.setattr(judge, "NETWORKS", 2)
     few = {key: value[:150] for key, value in digits.items()}
+    parts, choose = [], tasks.choose
+
+    def note(task, encoder, part, **settings):
+        parts.append(part)
+        return choose(task, encoder, part, **settings)
+
+    monkeypatch.setattr(tasks, "choose", note)
     found = evaluate(taught, few, shots=(2,), seeds=2, finetune=True, minutes=60)
+    assert len(parts) == 3 and all(len(part.whole) == len(part) for part in parts)
     scratch = found.score("scratch", "from scratch", shots=2)
     assert len(scratch["values"]) == 2 and scratch["settings"]["steps"] >= 20
     tuned = found.score("finetune")

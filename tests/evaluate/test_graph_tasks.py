@@ -101,7 +101,7 @@ def test_few_labels_of_a_fold_are_drawn_anew_and_read_by_another_hand():
     teach, asked = x[~test], x[test]
     to = folds.torch.from_numpy
     both = to(teach).float(), to(asked).float()
-    found = folds._accuracies(both, to(y), to(test), [1], seed=7, fold=2)
+    found = folds._accuracies(both, to(y), to(test), [1], 7, 2, np.arange(60))
     mean, deviation, right = teach.mean(0), teach.std(0), []
     for i in range(3):
         rows = shots.draw(y[~test], 1, folds.mix(7, 2, i))
@@ -110,7 +110,7 @@ def test_few_labels_of_a_fold_are_drawn_anew_and_read_by_another_hand():
         right.append((probe.predict((asked - mean) / deviation) == y[test]).mean())
     assert found[1] == pytest.approx(np.mean(right)) and len(set(right)) > 1
     assert found[0] >= found[1]
-    assert folds._accuracies(both, to(y), to(test), [1], seed=7, fold=3)[1] != found[1]
+    assert folds._accuracies(both, to(y), to(test), [1], 7, 3, np.arange(60))[1] != found[1]
 
 
 def test_few_labels_speak_where_all_of_them_say_nothing():
@@ -222,6 +222,7 @@ def test_nodes(town, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = selfsup.pretrain(town, steps=4, out="run", quiet=True)
     assert tasks.suggested("network", town, None) == tasks.CLASSIFY
+    assert run.read_json("data/manifest.json")["judged_by"] == str(town)
     result = nodes.evaluate_task(run.path, town, probes=4)
     rows = {row["of"]: row["values"] for row in result.to_json()["scores"]}
     assert set(rows) == {"pretrained", "untrained", "raw node features"}

@@ -135,3 +135,33 @@ def test_classes_of_one_sample_each_leave_none_to_spare():
     assert len(more) == 1 and len(fit) == len(held) == 1000  # two folds
     ((fit, held),) = linear.held_out(torch.arange(200).repeat(10))
     assert len(held) == 200 and len(fit) == 1800
+
+
+@pytest.mark.parametrize("n", [120, 2400])  # three folds, and one part in ten
+def test_groups_stay_whole_where_the_strength_is_chosen(n):
+    """Features that know the recording are of no use for another one."""
+    groups = torch.randperm(n, generator=torch.manual_seed(0)).numpy() % (n // 6)
+    y = torch.from_numpy(groups % 2)
+    alone = [(None, False), (np.arange(n), False), (groups, True)]
+    found = [linear.held_out(y, 1, own) for own, _ in alone]
+    for parts, (_, whole) in zip(found, alone, strict=True):
+        for rows, held in parts:
+            assert sorted([*rows.tolist(), *held.tolist()]) == list(range(n))
+            assert whole == (not set(groups[rows]) & set(groups[held]))
+            assert len(y[held].unique()) == 2
+    for mine, same in zip(*found[:2], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, same, strict=True))
+
+
+def test_the_strength_is_that_for_recordings_which_did_not_teach():
+    random = np.random.default_rng(0)
+    groups = np.arange(120) // 6
+    own = random.normal(size=(20, 40))[groups] + 0.01 * random.normal(size=(120, 40))
+    x = torch.from_numpy(own).float()
+    y = torch.from_numpy(groups % 2)  # of which the features say nothing but by the recording
+    strong, _ = linear.probe(x, y, 2, groups=groups)
+    weak, _ = linear.probe(x, y, 2)
+    assert strong.strength != weak.strength
+    scale = linear.scale_of(x)
+    assert linear.choose(scale(x), y, 2, linear.held_out(y))[1] == 1
+    assert linear.choose(scale(x), y, 2, linear.held_out(y, 0, groups))[1] < 0.8

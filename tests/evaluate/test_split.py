@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from selfsup.data.copies import content_print
 from selfsup.errors import SelfsupError
 from selfsup.evaluate.split import fifth, split, together
+from selfsup.transfer.tasks import Classify, Part, Regress
 
 
 class Labelled:
@@ -49,6 +52,18 @@ def test_equal_samples_stay_on_one_side():
     found = split(Labelled(), labels, np.arange(200), prints(200, equal))
     assert {i % 100 for i in found.test}.isdisjoint({i % 100 for i in found.train})
     assert found.duplicates["in both"] == 0 and found.duplicates["test"] > 0
+
+
+@pytest.mark.parametrize("task", [Regress(0.0, 1.0), Classify(["a", "b"])])
+def test_no_copy_of_a_sample_that_chooses_teaches(task):
+    labels = np.arange(200) % 2
+    equal = [(i, i + 100) for i in range(0, 100)]
+    found = split(Labelled(), labels, np.arange(200), prints(200, equal))
+    store = SimpleNamespace(source=Labelled())
+    part = Part(store, found.train, labels[found.train], found.groups).take(np.arange(10, 160))
+    held = task.held(part, 0)
+    assert 20 <= held.sum() <= 40
+    assert {i % 100 for i in part.rows[held]}.isdisjoint({i % 100 for i in part.rows[~held]})
 
 
 def test_parts_of_the_data_are_taken_and_the_test_part_is_preferred():

@@ -169,6 +169,7 @@ def test_perplexity_and_generation(tmp_path):
         out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert suggested("text", tmp_path / "new.txt", None) == "perplexity"
+    assert run.read_json("data/manifest.json")["judged_by"] == "NEW_TEXT"
     found = evaluate_task(run.path, tmp_path / "new.txt")
     rows = {row["of"]: row for row in found.to_json()["scores"]}
     assert rows["pretrained"]["bits_per_byte"] < rows["untrained"]["bits_per_byte"] - 0.3
