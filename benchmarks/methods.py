@@ -330,7 +330,7 @@ def judged(
         right: dict[str, list[np.ndarray]] = {"linear": [], "knn": []}
         for x, test in pairs:
             scale = linear.scale_of(x, common=of not in (PRETRAINED, UNTRAINED))
-            plane, _ = linear.probe(x, y, len(classes), scale=scale, seed=seed)
+            plane, _ = linear.probe(x, y, len(classes), scale=scale, seed=seed, groups=parts.groups)
             by_plane = plane(scale(test)).argmax(1)
             by_neighbours = knn.predict(test, x, y, len(classes))
             right["linear"].append((by_plane == y_test).double().numpy())
