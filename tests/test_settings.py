@@ -73,7 +73,7 @@ def test_missing_file_has_its_own_exit_code(tmp_path):
         ("[train]\nsteps = true", ["train.steps", "found true", "expected an integer"]),
         ("[train]\nbatch = 8.0", ["train.batch", "found 8.0", "expected an integer"]),
         ('[train]\nbatch = "8"', ["train.batch", "found '8'", "expected an integer"]),
-        ("[train]\nbatch = 0", ["train.batch", "found 0", "greater than or equal to 1"]),
+        ("[train]\nbatch = 0", ["train.batch", "found 0", "greater than or equal to 2"]),
         ("[optim]\nlr = nan", ["optim.lr", "found nan", "finite number"]),
         ("[optim]\nlr = inf", ["optim.lr", "found inf", "finite number"]),
         ("[optim]\nlr = -1.0", ["optim.lr", "found -1.0", "greater than 0"]),
@@ -141,7 +141,7 @@ def test_no_setting_names_a_python_object(tmp_path, monkeypatch, text):
 
 def test_priority(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text("[train]\nbatch = 1\nseed = 1\nworkers_ = 1\n".replace("workers_ = 1\n", ""))
+    path.write_text("[train]\nbatch = 2\nseed = 1\n")
     environment = {"SELFSUP_TRAIN_BATCH": "2", "SELFSUP_TRAIN_SEED": "2", "SELFSUP_CACHE": "/c"}
     given = gather(file=path, environment=environment, options={"train.batch": Given(3, "--batch")})
     resolved = resolve(given, CHOSEN)
@@ -151,8 +151,8 @@ def test_priority(tmp_path):
     assert resolved["data.cache"] == "/c"
     assert resolved.values["data.resolution"] == (32, "plan", "the pictures are 32 px")
     assert resolved.values["checkpoint.keep"].source == "default"
-    assert gather(file=path, environment={})["train.batch"].value == 1  # over the plan's 256
-    assert resolve(gather(file=path, environment={}), CHOSEN)["train.batch"] == 1
+    assert gather(file=path, environment={})["train.batch"].value == 2  # over the plan's 256
+    assert resolve(gather(file=path, environment={}), CHOSEN)["train.batch"] == 2
 
 
 def test_set_over_environment_and_words_need_no_quotes():
