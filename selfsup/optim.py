@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -139,6 +140,7 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             if not group["decays"]:
                 continue
+            alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # many small products in one
             for w in group["params"]:
                 if w.grad is None:
                     continue
@@ -148,25 +150,30 @@ class Muon(torch.optim.AdamW):
                 velocity = state["momentum_buffer"]
                 velocity.mul_(MUON_MOMENTUM).add_(w.grad)
                 step = w.grad.add(velocity, alpha=MUON_MOMENTUM).flatten(1)  # Nesterov's
-                scale = 0.2 * max(step.shape) ** 0.5  # entries as large as AdamW's
-                w.mul_(1 - group["lr"] * group["weight_decay"])
-                w.add_(orthogonal(step).view(w.shape), alpha=-group["lr"] * scale)
+                alike.setdefault(step.shape, []).append((w, step))
                 w.grad = None  # nothing is left for AdamW
+            for shape, found in alike.items():
+                scale = 0.2 * max(shape) ** 0.5  # entries as large as AdamW's
+                turned = orthogonal(torch.stack([step for _, step in found]))
+                for (w, _), direction in zip(found, turned, strict=True):
+                    w.mul_(1 - group["lr"] * group["weight_decay"])
+                    w.add_(direction.view(w.shape), alpha=-group["lr"] * scale)
         super().step()
 
 
-def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:
-    """U V' of x = U S V' (m, n), nearly: singular values come out between 0.7 and 1.2.
+def orthogonal(x: Float[Tensor, "k m n"], rounds: int = 5) -> Float[Tensor, "k m n"]:
+    """U V' of each x = U S V', nearly: singular values come out between 0.7 and 1.2.
 
     Newton-Schulz with the coefficients of Jordan's post, in bfloat16 on the shorter side.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    wide = x.T if len(x) > x.shape[1] else x
-    z = (wide / wide.norm().clamp(min=1e-7)).bfloat16().contiguous()
+    tall = x.shape[1] > x.shape[2]
+    wide = x.mT if tall else x
+    z = (wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)).bfloat16().contiguous()
     for _ in range(rounds):
-        gram = z @ z.T
-        z = torch.addmm(z, torch.addmm(gram, gram, gram, beta=b, alpha=c), z, beta=a)
-    return (z.T if len(x) > x.shape[1] else z).to(x)
+        gram = z @ z.mT
+        z = torch.baddbmm(z, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), z, beta=a)
+    return (z.mT if tall else z).to(x)
 
 
 def state_tensors(method: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

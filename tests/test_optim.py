@@ -109,33 +109,41 @@ def test_lars_moves_a_weight_that_is_zero():
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (16, 16)])
 def test_orthogonal_keeps_directions_and_evens_out_their_sizes(shape):
     torch.manual_seed(0)
-    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-    sizes = torch.logspace(0, -1, min(shape))
-    found = optim.orthogonal(u * sizes @ v)
-    inner = u.T @ found @ v.T
-    assert inner.diagonal().min() > 0.6 and inner.diagonal().max() < 1.3
-    assert (inner - inner.diagonal().diag()).abs().max() < 0.05  # bfloat16
+    matrices = []
+    for length in (1, 300):  # one's size does not count for another
+        u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        matrices.append((u, length * torch.logspace(0, -1, min(shape)), v))
+    both = optim.orthogonal(torch.stack([u * sizes @ v for u, sizes, v in matrices]))
+    for (u, _, v), found in zip(matrices, both, strict=True):
+        inner = u.T @ found @ v.T
+        assert inner.diagonal().min() > 0.6 and inner.diagonal().max() < 1.3
+        assert (inner - inner.diagonal().diag()).abs().max() < 0.05  # bfloat16
 
 
 def test_muon_against_a_slow_reading():
     torch.manual_seed(0)
-    model = nn.Linear(6, 4)
-    w = model.weight.detach().clone()
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3), nn.Linear(6, 4))  # two are alike
+    layers = [layer for layer in model if isinstance(layer, nn.Linear)]
+    weights = [layer.weight.detach().clone() for layer in layers]
     recipe = Optim("muon", lr=0.1, per=1, weight_decay=0.5, warmup=0.0)
     optimizer = optim.build(model, recipe, 1)
-    velocity = torch.zeros_like(w)
+    velocities = [torch.zeros_like(w) for w in weights]
     for step in range(3):
         lr = optim.set_progress(optimizer, recipe, 1, step / 4)
-        g = torch.randn(4, 6)
-        model.weight.grad, model.bias.grad = g.clone(), torch.ones(4)
-        bias = model.bias.detach().clone()
+        for layer in layers:
+            layer.weight.grad = torch.randn_like(layer.weight)
+            layer.bias.grad = torch.ones_like(layer.bias)
+        gradients = [layer.weight.grad.clone() for layer in layers]
+        biases = [layer.bias.detach().clone() for layer in layers]
         optimizer.step()
-        velocity = 0.95 * velocity + g
-        direction = optim.orthogonal(g + 0.95 * velocity)
-        w = w * (1 - lr * 0.5) - lr * 0.2 * 6**0.5 * direction  # arXiv 2502.16982, equation 4
-        torch.testing.assert_close(model.weight.detach(), w)
-        # the bias is AdamW's, whose first steps are as long as the rate
-        torch.testing.assert_close(model.bias.detach(), bias - lr, atol=1e-4, rtol=1e-3)
+        for i, (layer, g) in enumerate(zip(layers, gradients, strict=True)):
+            velocities[i] = 0.95 * velocities[i] + g
+            (direction,) = optim.orthogonal((g + 0.95 * velocities[i])[None])
+            length = lr * 0.2 * max(g.shape) ** 0.5  # arXiv 2502.16982, equation 4
+            weights[i] = weights[i] * (1 - lr * 0.5) - length * direction
+            torch.testing.assert_close(layer.weight.detach(), weights[i])
+            # biases are AdamW's, whose first steps are as long as the rate
+            torch.testing.assert_close(layer.bias.detach(), biases[i] - lr, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "lars"])
