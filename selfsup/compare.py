@@ -279,7 +279,9 @@ def _judge(path: Path, labels: Any, seed: int, console: Console, views: Path) ->
         some = order(seed, 0, len(store))[:1000]
         some = store.batch(some).indices.numpy()  # those that can be read
         console.progress("quality without labels ...")
-        told = quality(encoder, store, some, load(views).modality, seed)
+        modality = load(views).modality
+        modality.meet(source)
+        told = quality(encoder, store, some, modality, seed)
         found: dict[str, Any] = {"quality": told._asdict()}
     if labels is not None:
         console.progress("linear probe ...")

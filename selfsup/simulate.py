@@ -1,6 +1,7 @@
 """`selfsup simulate`: data of any size from a world of our own, one .npz file an episode."""
 
 import os
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Simulated:
 
     def __str__(self) -> str:
         told = f"{self.episodes} episodes of {self.steps} steps in {self.path}"
-        return f"{told}\n\nnext:\n  selfsup pretrain {self.path}"
+        return f"{told}\n\nnext:\n  selfsup pretrain {shlex.quote(self.path)}"
 
 
 def simulate(

@@ -178,6 +178,19 @@ def test_views_of_graphs_are_taken_apart_where_the_method_has_some(tmp_path, mon
     assert 'without = "nodes"' in resolved
 
 
+def test_views_of_a_network(tmp_path):
+    """Those of GRACE are light: they lose edges and columns, and nothing else."""
+    (tmp_path / "net").mkdir()
+    edges = [f"{i},{(i + step) % 30}" for i in range(30) for step in (1, 7)]
+    (tmp_path / "net" / "edges.csv").write_text("\n".join(edges))
+    given = {"data.cache": str(tmp_path / "cache"), "encoder.dim": 8, "encoder.depth": 1}
+    words = {"vary": "views", "steps": 1, "settings": given, "console": QUIET}
+    found = compare(tmp_path / "net", methods=("grace",), out=tmp_path / "x", **words)
+    rows = found.to_json()["scores"]
+    assert {row["name"] for row in rows} == {"all-views", "without-edges", "without-columns"}
+    assert all(0 <= row["quality"]["stability"] <= 1 for row in rows)
+
+
 def test_views_of_pairs_are_those_of_their_parts_beside_what_was_left_out_already(tmp_path):
     """CLIP's are light: fewer edges and columns, and parts of texts longer than a view."""
     rows = ["smiles,said", *(f"{'C' * (3 + i)},{'a word or two ' * (9 if i % 5 else 99)}{i}"

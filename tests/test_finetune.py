@@ -103,7 +103,8 @@ def test_a_model_answers_the_same_in_a_clean_process(home, tmp_path):
 
 
 def test_scores_stand_beside_their_controls(home, tmp_path, unproved):
-    found = selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="full", minutes=0.01)
+    out = tmp_path / "my model"
+    found = selfsup.finetune(home / "vit", classes(), out, train="full", minutes=0.01)
     told = found.to_json()
     assert [row["of"] for row in told["scores"]] == [
         TUNED, PROBE, "from scratch", "pixels + PCA"
@@ -112,7 +113,7 @@ def test_scores_stand_beside_their_controls(home, tmp_path, unproved):
     for row in told["scores"]:
         assert row["low"] <= row["value"] <= row["high"] and row["of"] in str(found)
     assert found.score() == told["scores"][0]["value"] and "full" in found.verdict
-    assert str(found).endswith(f"selfsup predict {found.path} DATA")
+    assert str(found).endswith(f"selfsup predict '{out}' DATA")
     assert told["settings"][TUNED]["layer_decay"] == core.LAYER_DECAY
     alone = selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="head", controls=False)
     assert [row["of"] for row in alone.to_json()["scores"]] == [PROBE]

@@ -360,11 +360,13 @@ def test_numpy_array(tmp_path):
 def test_the_last_lines_name_what_can_judge(labelled, photos, tmp_path, capsys):
     folder = tmp_path / "my photos"
     shutil.copytree(photos if labelled else photos / "a", folder)
-    assert cli.main(["pretrain", str(folder), "--out", str(tmp_path / "r"), *WORDS]) == 0
+    out = tmp_path / "my run"
+    assert cli.main(["pretrain", str(folder), "--out", str(out), *WORDS]) == 0
     data = f"'{folder}'" if labelled else "LABELLED_DATA"
-    command = f"selfsup evaluate {tmp_path / 'r'} {data}"
-    assert f"next:\n  {command}\n" in capsys.readouterr().out
-    assert reading.read(tmp_path / "r").evaluate == command
+    command = f"selfsup evaluate '{out}' {data}"
+    told = capsys.readouterr().out
+    assert f"next:\n  {command}\n  selfsup report '{out}'\n" in told
+    assert reading.read(out).evaluate == command
 
 
 # ---- small and bad data

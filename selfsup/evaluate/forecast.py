@@ -154,8 +154,9 @@ class Judge:
         self.inputs = inputs(self.encoder, source)
         for values, teaching in zip(source.series, self.teaching(), strict=True):
             self.series += scaled([values], *scale_of([teaching]))
-        self.horizons = tuple(h for h in horizons if len(self.origins(2, h)) >= BLOCKS)
-        self.horizons = tuple(h for h in self.horizons if len(self.origins(0, h)) >= 50)
+        self.horizons = horizons
+        for part, least in enumerate((50, 1, BLOCKS)):
+            self.horizons = tuple(h for h in self.horizons if len(self.origins(part, h)) >= least)
         if not self.horizons:
             raise SelfsupError(
                 "E503",

@@ -56,7 +56,7 @@ class Short(Judge):
                 "E503", f"the series of {source.place} are too few or too short for a forecast",
                 where=source.place, why=f"{counts[0]} of {self.context} known steps and "
                 f"{self.ahead} more teach, {counts[1]} choose, {counts[2]} test",
-                do="give more series, or longer ones, or a smaller horizon",
+                do="give more series, or longer ones" + ", or a smaller horizon" * bool(horizons),
             )  # fmt: skip
         self.left_out = len(lengths) - sum(counts)
         self.series = scaled(source.series, *scale_of(self.teaching()))

@@ -63,9 +63,14 @@ def wanted(run: Any, encoder: LoadedEncoder, source: Source, place: str) -> str:
     task = chosen(run, encoder, source, None)
     if task in UNSEEN:
         return "NEW_TEXT"
-    found = source.labels() if task == CLASSIFY else None
-    tested = found is not None and (np.bincount(found[0][found[0] >= 0]) > 1).sum() > 1
-    return place if task != CLASSIFY or tested else LABELLED
+    if task != CLASSIFY:
+        return place
+    found, own = source.labels(), source.groups()
+    codes = np.empty(0, np.int64) if found is None else found[0]
+    if own is not None and len(codes):  # clips of a recording count once
+        codes = np.unique(np.stack([codes, own]), axis=1)[0]
+    several = np.bincount(codes[codes >= 0]) > 1
+    return place if several.sum() > 1 else LABELLED
 
 
 def suggested(modality: str, data: Any, labels: Any, follow_links: bool = False) -> str:

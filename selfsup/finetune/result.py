@@ -1,5 +1,6 @@
 """What a fine-tuning found: the model, its number beside the controls, a sentence."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Finetuned(Told):
         few = [self._few(), ""] if self.curve else []
         return "\n".join([self.verdict, "", columns(rows), "", *parts, *few, *self._told["notes"],
                           "", f"model: {self.path}", "",
-                          f"next:\n  selfsup predict {self.path} DATA"])  # fmt: skip
+                          f"next:\n  selfsup predict {shlex.quote(str(self.path))} DATA"])  # fmt: skip
 
     def _classes(self) -> str:
         """What the metric is the mean of; a class that some never said may be missing there."""

@@ -69,11 +69,12 @@ def account(
     said = outcome.message not in ("", outcome.verdict)
     lines.append(f"{outcome.verdict}: {outcome.message}" if said else outcome.verdict)
     lines.append(f"{status} at step {outcome.step} of {outcome.steps} ({epochs:.3g} epochs)")
+    folder = shlex.quote(str(run.path))
     if status == "finished":
-        lines += ["", "next:", f"  selfsup evaluate {run.path} {shlex.quote(judged_by)}"]
-        lines += [f"  selfsup report {run.path}"]
+        lines += ["", "next:", f"  selfsup evaluate {folder} {shlex.quote(judged_by)}"]
+        lines += [f"  selfsup report {folder}"]
     elif status == "stopped":
-        lines += ["", f"saved; to continue: selfsup pretrain --out {run.path}"]
+        lines += ["", f"saved; to continue: selfsup pretrain --out {folder}"]
     result = {
         "run": str(run.path),
         "status": status,

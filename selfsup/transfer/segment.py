@@ -138,23 +138,21 @@ def masks(
 ) -> tuple[UInt8[np.ndarray, "n s s"], np.ndarray, list[str]]:
     """The mask of each picture, whether it has one, and notes on masks that cannot be read.
 
-    A mask is a PNG in `folder` with the picture's own name (or its path there) before the ending;
+    A mask is a PNG in `folder` with the picture's path there before the ending, or else its name;
     the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour.
     """
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.png")):
-        relative = os.fspath(path.relative_to(folder).with_suffix(""))
-        paths[relative] = path
-        paths.setdefault(path.stem, path)
+    stems = [os.path.splitext(source.name(i))[0] for i in range(len(source))]
+    files = sorted(folder.rglob("*.png"))
+    paths = {os.fspath(path.relative_to(folder).with_suffix("")): path for path in files}
+    named: dict[str, Path] = {}  # masks that are no picture's by their path
+    for place in sorted(paths.keys() - set(stems)):
+        named.setdefault(paths[place].stem, paths[place])
     found = np.zeros((len(source), size, size), np.uint8)
     known, broken = np.zeros(len(source), bool), 0
-    for i in range(len(source)):
-        stem = os.path.splitext(source.name(i))[0]
-        if stem not in paths:
-            stem = stem.rpartition("/")[2]
-        if stem not in paths:
+    for i, stem in enumerate(stems):
+        path = paths.get(stem) or named.get(stem.rpartition("/")[2])
+        if path is None:
             continue
-        path = paths[stem]
         try:
             with Pillow.open(path) as picture:
                 mode = picture.mode

@@ -12,6 +12,7 @@ from selfsup.data.copies import without_copies
 from selfsup.data.joined import Joined
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
+from selfsup.evaluate import tasks
 from selfsup.evaluate.split import split
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities import find
@@ -246,6 +247,17 @@ def encoder():
                 options=options)  # fmt: skip
     modality = Audio(**options)
     return LoadedEncoder(rebuild(card, modality, 0), card, modality)
+
+
+def test_one_recording_of_each_class_can_judge_nothing(encoder, tmp_path):
+    """Its clips may not both teach and test."""
+    for several in (False, True):
+        for name in "ab":
+            (tmp_path / name).mkdir(exist_ok=True)
+            soundfile.write(tmp_path / name / f"{several}.wav", steps(7), RATE)
+        source = seen_as(open_source(tmp_path), audio)
+        judged_by = tasks.wanted(None, encoder, source, str(tmp_path))
+        assert judged_by == (str(tmp_path) if several else tasks.LABELLED)
 
 
 def test_files_that_are_named_are_a_row_each_and_a_query_is_one(folder, encoder):

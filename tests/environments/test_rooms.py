@@ -1,3 +1,5 @@
+import shlex
+
 import numpy as np
 import pytest
 
@@ -79,13 +81,14 @@ def test_random_pushes_are_held_and_reach_both_rooms():
 
 
 def test_simulate_writes_the_same_files_again_and_touches_no_other(tmp_path):
-    for name in ("a", "b"):
+    for name in ("b c", "a"):
         told = simulate("rooms", tmp_path / name, episodes=3, steps=10, seed=5, size=16)
+        assert shlex.split(str(told))[-3:] == ["selfsup", "pretrain", str(tmp_path / name)]
     assert told.episodes == 3 and told.bytes > 0
     files = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert files == [f"episode_{i:06d}.npz" for i in range(3)]
     for name in files:
-        with np.load(tmp_path / "a" / name) as a, np.load(tmp_path / "b" / name) as b:
+        with np.load(tmp_path / "a" / name) as a, np.load(tmp_path / "b c" / name) as b:
             assert a["observation"].shape == (10, 16, 16, 3) and a["action"].shape == (10, 2)
             assert a["state"].shape == (10, 3)
             assert all((a[k] == b[k]).all() for k in a.files)

@@ -205,6 +205,14 @@ def test_the_task_is_suggested_by_the_data_and_short_ones_are_refused(waves, tmp
         forecast.evaluate_task(encoder(waves), str(short))
 
 
+def test_horizons_that_choose_nothing_are_left_out(waves):
+    """The middle part is half as long as the one that tests."""
+    source, given = open_source(waves), (24, 168)
+    judge = forecast.Judge(encoder(waves), source, given, 0, Console(quiet=True))
+    assert [len(judge.origins(2, h)) > forecast.BLOCKS for h in given] == [True, True]
+    assert judge.horizons == (24,) and judge.origins(1, 24)
+
+
 def test_calendar_channels_are_seen_and_never_foretold(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast, "TEACH", 60)
     monkeypatch.setattr(forecast, "TEST", 30)

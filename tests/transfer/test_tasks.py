@@ -114,6 +114,20 @@ def test_masks_are_found_by_name_and_cut_as_pictures_are(tmp_path):
         masks(source, tmp_path / "masks", 10)
 
 
+def test_a_mask_with_the_path_of_a_picture_is_of_no_other(tmp_path):
+    names = ("test/1", "train/1", "train/2")
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / f"{name}.jpg")
+    (tmp_path / "masks" / "test").mkdir(parents=True)
+    for name in ("test/1", "2"):
+        Image.new("L", (8, 8)).save(tmp_path / "masks" / f"{name}.png")
+    source = open_source(tmp_path / "in")
+    found, known, _ = masks(source, tmp_path / "masks", 8)
+    has = [source.name(i) for i in range(3) if known[i]]
+    assert has == ["test/1.jpg", "train/2.jpg"] and not found.any()
+
+
 def test_the_middle_and_its_nearest_pixels():
     mask = np.arange(24, dtype=np.uint8).reshape(4, 6)
     assert np.array_equal(middle(mask, 4), mask[:, 1:5])
