@@ -1,12 +1,14 @@
-"""Emoji on photographs, MAE: minutes on pictures alone, then what each pixel is from few masks.
+"""Emoji on photographs, MAE: minutes on pictures alone, then what each pixel is: some gain.
 
     SELFSUP_DATA=... python -m recipes.emoji_masks
 
 On each Imagenette photograph, at 64 pixels, two Noto emoji (faces, animals, food) of any size at
 any place; a pixel is of the emoji whose alpha is above a half there, else background. 4,200
 pictures are pretrained on, 1,000 of them have masks; 400 test, made of other photographs and of the
-drawings that the data set holds back. A linear layer on frozen patches of 8 pixels, with all masks,
-50 and 10. Not measured yet.
+drawings that the data set holds back. A linear layer on frozen patches of 8 pixels.
+Two cores of an AMD EPYC with AVX512-BF16, seed 0, 8 minutes in all, mean IoU: 39.9 % (38.6 to
+41.1), untrained 38.1, colour of the pixel 38.0; from scratch, all weights trained on the 1,000
+masks, 46.0. With few masks it was not measured: networks from scratch take minutes for each point.
 """
 
 import csv
@@ -85,7 +87,6 @@ if __name__ == "__main__":
             out.with_name(f"{out.name}-model"),
             labels=home / "masks",
             train="head",
-            shots=(10, 50),
             minutes=2.5,
             seed=seed,
         )
