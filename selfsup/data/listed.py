@@ -122,7 +122,8 @@ class Labelled(Source):
 
     @cached_property
     def _groups(self) -> np.ndarray | None:
-        return grouped(self._column(4))
+        own = grouped(self._column(4))
+        return self.source.groups() if own is None else own
 
     def _column(self, column: int) -> tuple[np.ndarray, list[str]] | None:
         table = Table(self.table, self.column)

@@ -108,8 +108,11 @@ def test_a_table_tells_which_files_belong_together(folder, tmp_path):
     assert open_source(folder, labels=f"{table}:source_group").groups() is None
     listed = folder / "all.csv"
     listed.write_text("path,label,groups\na/long.wav,x,1\nb/some.flac,y,2\na/short.wav,x,1\n")
-    groups = open_source(listed).groups()
-    assert groups[0] == groups[2] != groups[1]
+    classes = tmp_path / "classes.csv"
+    classes.write_text("path,label\na/long.wav,x\nb/some.flac,y\na/short.wav,x\n")
+    for labels in (None, classes):  # which may say nothing of groups
+        groups = open_source(listed, labels=labels).groups()
+        assert groups[0] == groups[2] != groups[1]
 
 
 def test_copies_of_clips_are_found_by_their_files(folder):
