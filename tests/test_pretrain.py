@@ -359,10 +359,15 @@ def test_numpy_array(tmp_path):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_last_lines_name_what_can_judge(labelled, photos, tmp_path, capsys):
     folder = tmp_path / "my photos"
-    shutil.copytree(photos if labelled else photos / "a", folder)
-    out = tmp_path / "my run"
-    assert cli.main(["pretrain", str(folder), "--out", str(out), *WORDS]) == 0
-    data = f"'{folder}'" if labelled else "LABELLED_DATA"
+    if labelled:
+        folder.mkdir()
+        for place in photos.iterdir():
+            (folder / place.name).symlink_to(place)
+    else:
+        shutil.copytree(photos / "a", folder)
+    out, links = tmp_path / "my run", ["--follow-links"] * labelled
+    assert cli.main(["pretrain", str(folder), "--out", str(out), *WORDS, *links]) == 0
+    data = f"'{folder}' --follow-links" if labelled else "LABELLED_DATA"
     command = f"selfsup evaluate '{out}' {data}"
     told = capsys.readouterr().out
     assert f"next:\n  {command}\n  selfsup report '{out}'\n" in told

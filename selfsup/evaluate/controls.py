@@ -96,7 +96,7 @@ def data_of(run: Any, modality: Any = None) -> Source | None:
         found = settings_of(run)
         if found is None:
             return None
-        source = open_source(found["data.path"])
+        source = open_source(found["data.path"], follow_links=found["data.follow_links"])
         return source if modality is None else seen_as(source, modality)
     except SelfsupError:
         return None

@@ -46,9 +46,9 @@ class Finetuned(Told):
             rows.append((row["of"], value, f"{low} to {high}"))
         parts = [self._classes(), ""] if "classes" in self._told["scores"][0] else []
         few = [self._few(), ""] if self.curve else []
-        ahead = f"next:\n  selfsup predict {shlex.quote(str(self.path))} DATA"
+        command = f"selfsup predict {shlex.quote(str(self.path))} DATA"
         return "\n".join([self.verdict, "", columns(rows), "", *parts, *few, *self._told["notes"],
-                          "", f"model: {self.path}", "", ahead])  # fmt: skip
+                          "", f"model: {self.path}", "", f"next:\n  {command}"])  # fmt: skip
 
     def _classes(self) -> str:
         """What the metric is the mean of; a class that some never said may be missing there."""

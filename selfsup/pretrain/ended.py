@@ -71,7 +71,8 @@ def account(
     lines.append(f"{status} at step {outcome.step} of {outcome.steps} ({epochs:.3g} epochs)")
     folder = shlex.quote(str(run.path))
     if status == "finished":
-        lines += ["", "next:", f"  selfsup evaluate {folder} {shlex.quote(judged_by)}"]
+        links = " --follow-links" * settings["data.follow_links"]
+        lines += ["", "next:", f"  selfsup evaluate {folder} {shlex.quote(judged_by)}{links}"]
         lines += [f"  selfsup report {folder}"]
     elif status == "stopped":
         lines += ["", f"saved; to continue: selfsup pretrain --out {folder}"]

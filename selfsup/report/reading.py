@@ -98,8 +98,9 @@ class Folder:
     @property
     def evaluate(self) -> str:
         """The command that judges it, on data that can as far as the run knows of any."""
-        data = self.manifest.get("judged_by")
-        return self.command("evaluate", quoted(data or LABELLED))
+        data = quoted(self.manifest.get("judged_by") or LABELLED)
+        links = ["--follow-links"] * (self.setting("data.follow_links") == "True")
+        return self.command("evaluate", data, *links)
 
 
 def read(path: Path) -> Folder:

@@ -105,8 +105,8 @@ def save(
 ) -> float:
     """Write a model and prove it; the largest difference to what a fresh process computes.
 
-    Adapters are merged into the weights they stand beside; `shown` are files for people. Raises
-    SelfsupError E604 where the copy computes something else.
+    Adapters are merged into the weights they stand beside; `shown` are files for people, which
+    a model does not need. Raises SelfsupError E604 where the copy computes something else.
     """
     core.merge(network.encoder)
     told = {"format": FORMAT, "task": network.task.name, "answers": network.task.to_json()} | told
@@ -120,7 +120,7 @@ def save(
             replace(folder / name, (json.dumps(value, indent=1) + "\n").encode())
         for name, content in shown.items():
             replace(folder / name, content)
-        manifest(folder, (WEIGHTS, CARD, HEAD, MODEL, *shown))
+        manifest(folder, (WEIGHTS, CARD, HEAD, MODEL))
         error, _ = compare(outputs(model), "selfsup.transfer.model", folder)
         return error
 
