@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,9 @@ def _tensors(x: Any) -> list[Tensor]:
     """All that views hold, whatever they are made of."""
     if isinstance(x, Tensor):
         return [x]
-    parts = x.values() if isinstance(x, Mapping) else vars(x).values() if is_dataclass(x) else x
+    if is_dataclass(x):  # not what it keeps of what it worked out
+        x = [getattr(x, field.name) for field in fields(x)]
+    parts = x.values() if isinstance(x, Mapping) else x
     return [t for part in parts if not isinstance(part, int | None) for t in _tensors(part)]
 
 
