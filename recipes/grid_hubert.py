@@ -5,9 +5,10 @@
 Eight minutes of pretraining on all 49.6 minutes of speech without their text, also that of the 100
 sentences that test; then CTC on 1 and 5 transcribed minutes, beside the same network from scratch
 with as many steps and its own choice of the learning rate: about 20 minutes a seed in all.
-Two cores of an AMD EPYC with AVX512-BF16, seed 0, characters wrong (words):
-    5 minutes: 28.0 % (58.8), from scratch 33.3 % (75.5): 5.3 points fewer (2.9 to 7.5);
-    1 minute: 56.1 % (92.8), from scratch 60.0 % (98.5).
+Two cores of an AMD EPYC with AVX512-BF16, characters wrong (words), seeds 0 and 1:
+    5 minutes: 28.0 and 27.4 % (58.8, 61.5), from scratch 33.3 and 35.0 (75.5, 75.5):
+    5.3 and 7.6 points fewer (2.9 to 7.5, 5.6 to 9.6);
+    1 minute: 56.1 and 59.3 % (92.8, 93.0), from scratch 60.0 and 59.1 (98.5, 95.3).
 Three minutes of wav2vec 2.0 had gained nothing (docs/LOG.md). Neither network has converged.
 """
 
