@@ -30,6 +30,7 @@ from .errors import SelfsupError
 from .logs import Lines, Row, replace
 
 HEARTBEAT = 10.0  # seconds
+LABELLED = "LABELLED_DATA"  # what an encoder is judged by, where its own data cannot
 SILENT = 90.0  # seconds without a heartbeat after which an owner on another host counts as dead
 
 

@@ -34,6 +34,12 @@ def test_help_loads_nothing_heavy():
     assert python(code).splitlines()[-1] == "loaded []"
 
 
+def test_a_report_needs_no_torch():
+    """What it shows lies in the run's folder."""
+    code = "import sys, selfsup.report.reading; print('torch' in sys.modules)"
+    assert python(code) == "False"
+
+
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system does not count so")
 def test_help_is_instant():
     """Within 0.4 s of processor time, which other work on the machine disturbs little."""

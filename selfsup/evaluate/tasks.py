@@ -14,9 +14,9 @@ from ..console import did_you_mean
 from ..data import Source, open_source
 from ..errors import SelfsupError
 from ..load import LoadedEncoder
+from ..run import LABELLED
 
 CLASSIFY = "classify"
-LABELLED = "LABELLED_DATA"
 UNSEEN = ("perplexity", "documents")  # say little of text that was trained on
 # name -> file
 TASKS = {

@@ -8,7 +8,7 @@ from .. import distributed
 from ..console import duration
 from ..errors import SelfsupError
 from ..load import CARD, Card, LoadedEncoder
-from ..run import Run
+from ..run import LABELLED, Run
 from ..settings import Settings
 from ..train import Outcome
 from .job import Job
@@ -99,7 +99,7 @@ def account(
 
 def _judged_by(run: Run, settings: Settings, job: Job) -> str:
     """What `selfsup evaluate` is to be given next."""
-    from ..evaluate.tasks import LABELLED, wanted
+    from ..evaluate.tasks import wanted
 
     place = settings["data.path"]
     if settings["data.labels"] or place is None:  # or an object in memory

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from ..evaluate.tasks import LABELLED
+from ..run import LABELLED
 from .page import clean, quoted
 from .plots import POINTS, thin
 
