@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from .. import needs
 from ..distributed import gather_ragged
+from ..errors import SelfsupError
 from ..heads import mlp
 from ..method import Method, Views
 from ..optim import Optim
@@ -40,6 +41,8 @@ class GRACE(Method):
     ):
         super().__init__(encoder)
         needs.nodes("GRACE", encoder)
+        if temperature < 0.02:  # exp(1 / temperature) must stay finite
+            raise SelfsupError("E201", "method.temperature: GRACE's is at least 0.02", do="try 0.4")
         self.projector = mlp(encoder.dim, hidden, dim, norm=False, act=nn.ELU)
         self.temperature, self.most = temperature, most
 
@@ -65,34 +68,37 @@ def contrast(u: Float[Tensor, "n d"], v: Float[Tensor, "n d"], temperature: floa
 class _Contrast(torch.autograd.Function):
     """-log p(partner | the other 2n - 1), its gradient found in the same pass.
 
-    Written out, the similarities of 2,708 nodes take 117 MB, and autograd goes over them ten times.
+    Similarities are the same both ways: blocks of rows hold the columns from their diagonal on, and
+    the gradient of row i is sum over j of (p_ij + p_ji - 2 [j is i's partner]) z_j. For 2,708 nodes
+    they take 29 MB in half precision, where autograd goes ten times over 117.
     Under autocast they are of half precision, unlike other methods' contrasts: float32 takes twice
-    as long. For 2,708 nodes at temperature 0.4 the loss is off by at most 2e-4 of itself; the
-    gradient by 1.4 % where all nodes are alike, at a cosine of 0.9999, and by 0.4 % where not.
+    as long. For 2,708 nodes at temperature 0.4 the loss is off by at most 1e-4 of itself, the
+    gradient by 0.1 %; by 12 % where all nodes are alike, at a cosine of 0.9999.
     """
 
     @staticmethod
     def forward(ctx, z, temperature):
         device = z.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
-        n = len(z)
-        partner = torch.arange(n, device=z.device).roll(n // 2)
+        n, blocks, totals = len(z), [], torch.zeros_like(z[:, 0])
+        partners = z.roll(n // 2, 0)
         narrow, scaled = z.to(half), (z / temperature).to(half)
-        gradient, total = torch.zeros_like(z), z.new_zeros(())
         with torch.autocast(device, enabled=False):
             for low in range(0, n, ROWS):
-                rows = torch.arange(low, min(low + ROWS, n), device=z.device)
-                here, others = rows - low, partner[rows]
-                s = (scaled[rows] @ narrow.T).float()  # (r, 2n)
-                s[here, rows] = -torch.inf  # never its own candidate
-                p = s.softmax(1)
-                total -= p[here, others].clamp(min=1e-38).log().sum()
-                p[here, others] -= 1
-                p = p.to(half)
-                gradient[rows] += (p @ scaled).float()
-                gradient += (p.T @ scaled[rows]).float()
+                near = (scaled[low : low + ROWS] @ narrow[low:].T).exp_()  # (r, 2n - low)
+                near.diagonal().zero_()  # never its own candidate
+                high = low + len(near)
+                totals[low:high] += near.sum(1, dtype=z.dtype)
+                totals[high:] += near[:, len(near) :].sum(0, dtype=z.dtype)
+                blocks.append((low, high, near))
+            loss = totals.log().mean() - (z * partners).sum(1).mean() / temperature
+            gradient, one_of = -2 / temperature * partners, (n / totals).to(half)
+            for low, high, near in blocks:
+                p = near.mul_(one_of[low:high, None] + one_of[low:])  # both ways, times n
+                gradient[low:high] += (p @ scaled[low:]).to(z.dtype) / n
+                gradient[high:] += (p[:, len(p) :].T @ scaled[low:high]).to(z.dtype) / n
         ctx.save_for_backward(gradient / n)
-        return total / n
+        return loss
 
     @staticmethod
     def backward(ctx, dy):

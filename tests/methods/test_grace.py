@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from fixed import ONE, OTHER
 from test_graph import WIDTH, graphs
 from torch.nn.functional import cosine_similarity
 
+from selfsup.errors import SelfsupError
 from selfsup.graph import network
 from selfsup.methods import GRACE
 from selfsup.methods.grace import contrast
@@ -54,6 +56,19 @@ def test_parts_of_the_similarities_give_the_same(monkeypatch):
     whole = contrast(u, v, 0.4)
     monkeypatch.setattr("selfsup.methods.grace.ROWS", 7)
     torch.testing.assert_close(contrast(u, v, 0.4), whole)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.4, 3.0])
+def test_exponentials_stay_finite(temperature):
+    u = torch.randn(40, 8)
+    for v in (u, -u, torch.randn(40, 8)):  # from alike to opposite
+        u.requires_grad_().grad = None
+        loss = contrast(u, v, temperature)
+        loss.backward()
+        torch.testing.assert_close(loss, slow(u, v, temperature), atol=1e-5, rtol=1e-5)
+        assert u.grad.isfinite().all()
+    with pytest.raises(SelfsupError, match="at least"):
+        GRACE(network("gcn", WIDTH, dim=8), temperature=0.01)
 
 
 def test_large_batches_are_thinned_and_chance_is_told():
