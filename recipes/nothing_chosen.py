@@ -83,7 +83,15 @@ def hiv() -> Given:
     return Given("graph", table, table, drop_leaks=True)
 
 
-SETS = {f.__name__: f for f in (esc50, spoken_digits, fights, basicmotions, cora, citeseer, hiv)}
+def ohsumed() -> Given:
+    table = as_given("text/ohsumed23.parquet")
+    return Given("text", table, table)
+
+
+SETS = {
+    f.__name__: f
+    for f in (esc50, spoken_digits, fights, basicmotions, cora, citeseer, hiv, ohsumed)
+}
 
 
 def main() -> None:
