@@ -1,6 +1,6 @@
 import pytest
 import torch
-from fixed import waves
+from fixed import fill, waves
 from test_contract import build, run
 
 from selfsup import masks, methods
@@ -64,21 +64,14 @@ def test_two_masks_count_alike_by_the_l1_error_after_one_pass_of_the_teacher():
     assert passes == [8]
 
 
-@torch.no_grad()
-def filled(module, phase):
-    """All that it holds by its size alone, so whatever its name and its order."""
-    for value in (*module.parameters(), *module.buffers()):
-        value.copy_(0.3 * waves(phase + value.numel(), *value.shape))
-
-
 def test_a_whole_step_against_the_authors_code():
     """ijepa at 52c1ae9, src/train.py and src/models/vision_transformer.py, the same numbers put
     into both networks: encoder, teacher and predictor of one block."""
     torch.manual_seed(0)
     encoder = Encoder(Patches((16, 16), (4, 4), 3, 24), dim=24, depth=2, heads=2)
     method = methods.JEPA(encoder, predictor_dim=12, predictor_depth=1, predictor_heads=2)
-    filled(method, 0.0)
-    filled(method.teacher, 1.0)
+    fill(method, 0.0)
+    fill(method.teacher, 1.0)
     seen, foretold = torch.zeros(2, 2, 16, dtype=torch.bool)
     for b, places in enumerate(([0, 1, 4, 5, 8], [2, 3, 7, 11, 15])):
         seen[b, places] = True
