@@ -147,8 +147,9 @@ def multiblock(
     A block covers a share in `scale` of the last two axes, all along an axis before them (V-JEPA,
     arXiv 2404.08471); of a single axis it is a stretch. Blocks of a batch are of one size; one that
     would leave less than a sixteenth to see falls upon the first. What exceeds the fewest tokens of
-    a row is left out by chance. Paper: the last are left out. Blocks of more than half need a
-    `context` of everything, or what is left of it could lie behind them.
+    a row is left out by chance. Paper: the last are left out. I-JEPA's own blocks, unlike V-JEPA's,
+    never reach the last row and column. Blocks of more than half need a `context` of everything, or
+    what is left of it could lie behind them.
     """
     most = 0.7 if context[0] >= 1.0 else 0.5
     if context[0] <= scale[1]:

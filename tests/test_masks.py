@@ -1,9 +1,11 @@
+import inspect
 from math import prod
 
 import pytest
 import torch
 
 from selfsup import masks
+from selfsup.methods import HuBERT, Wav2Vec2
 
 GRIDS = [(8,), (64,), (4, 4), (14, 14), (1, 40), (4, 8, 8), (2, 2, 2)]
 
@@ -24,6 +26,25 @@ def test_blocks_are_blocks():
         hidden = mask(300, (14, 14)).view(300, 14, 14)
         right = (hidden[:, :, :-1] & hidden[:, :, 1:]).sum() / hidden[:, :, :-1].sum()
         assert low < right < high
+
+
+def test_blocks_and_spans_are_like_those_of_the_authors_samplers():
+    """Means of what these give: MaskingGenerator of unilm at 2312c6f, 78 of 14 x 14; jepa's
+    multiblock3d.py, both masks; compute_mask_indices of fairseq, 500 tokens, 0.65 and 0.8 by 10."""
+    torch.manual_seed(0)
+    hidden = masks.blocks(0.4)(200, (14, 14)).view(200, 14, 14)
+    right = (hidden[:, :, :-1] & hidden[:, :, 1:]).sum() / hidden[:, :, :-1].sum()
+    assert float(right) == pytest.approx(0.866, rel=0.06)
+    for blocks, scale, share in ((8, 0.15, 0.621), (2, 0.7, 0.807)):
+        draw = masks.multiblock(blocks, (scale, scale), (0.75, 1.5), (1.0, 1.0))
+        found = torch.stack([draw(1, (1, 14, 14))[1].float().mean() for _ in range(100)]).mean()
+        assert float(found) == pytest.approx(share, rel=0.06)
+    for method, share, run in ((Wav2Vec2, 0.488, 14.5), (HuBERT, 0.568, 16.2)):
+        ratio = inspect.signature(method).parameters["ratio"].default
+        assert ratio == pytest.approx(share, abs=0.005)
+        hidden = masks.spans(ratio, 10)(100, (500,))
+        runs = (hidden[:, 1:] & ~hidden[:, :-1]).sum() + hidden[:, 0].sum()
+        assert float(hidden.sum() / runs) == pytest.approx(run, rel=0.1)
 
 
 def test_each_token_is_hidden_now_and_then():

@@ -3,6 +3,8 @@
 A node is predicted, from one view of its graph, as a slow copy of the encoder sees it in another;
 there are no negatives. Views lose edges and some of what is known of all nodes.
 Graphs; any encoder that gives one vector per node.
+
+Departure: the copy begins as the encoder is; in the authors' code it is drawn by itself.
 """
 
 from typing import Any

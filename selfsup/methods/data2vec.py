@@ -5,6 +5,10 @@ layers. With `copies` above 1, that many masks share a teacher's pass
 (data2vec 2.0, https://arxiv.org/abs/2212.07525).
 Any modality whose encoder is a transformer on tokens: of real values, which are hidden in blocks,
 or of a vocabulary, which are hidden one by one.
+
+Departure: one recipe for all, that of images: layer norm (speech: instance norm), and a stem of the
+teacher's own (speech, text: the student's). Authors' code for images takes the ends of blocks
+instead of what their feed-forward parts add, and normalises the mean over layers once more.
 """
 
 from typing import Any

@@ -4,7 +4,8 @@ A student that sees parts of a sample, some of their tokens hidden, foretells ho
 that sees all tokens sorts the whole sample, as in DINO, and each hidden token, among prototypes.
 Any modality whose encoder is a transformer on patches.
 
-Departure: `clip` is of the gradient as a whole; the authors clip each parameter's by itself.
+Departure: `clip` is of the gradient as a whole; the authors clip each parameter's by itself. The
+centre of tokens is of hidden ones, which alone go through the head (DINOv2); the authors' of all.
 """
 
 import math

@@ -37,7 +37,8 @@ class Inpainting(Method):
         hidden = self.hide(x)
         places, painted = self.paint(x, hidden)
         self.watch = {"embedding": places.mean(1).detach()}
-        # Departure: equation 1 alone; the paper adds a small adversarial loss, for looks
+        # Departure: equation 1 alone; the paper adds a small adversarial loss, for looks, and seen
+        # pixels at the edge of the block, which count ten times
         values = x[:, : self.channels]
         error = (painted.float() - values).square()
         self.constant = {"reconstruction": unseen(values.flatten(2).mT[hidden.flatten(1)])}

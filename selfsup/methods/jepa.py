@@ -112,7 +112,8 @@ class Predictor(nn.Module):
     """A narrow transformer on what was seen and on blank tokens, each with its place.
 
     Departure: all blocks in one pass, as in V-JEPA, instead of one pass each. Blank tokens hold
-    nothing but their places, so they have little to tell each other.
+    nothing but their places, so they have little to tell each other. V-JEPA has a blank for each
+    kind of mask; here one.
     """
 
     positions: Tensor

@@ -4,6 +4,9 @@ Say where each piece of a sample belongs. Here in the form for tokens (DropPos, 
 https://arxiv.org/abs/2309.03576): most tokens are gone, most of the others have lost their places,
 and each of those names its own. Attention knows no order but places, so nothing need be shuffled.
 Any modality whose encoder is a transformer on patches, on a grid of any number of axes.
+
+Departure: a linear layer names places. DropPos has two more blocks for it, takes near places for
+partly right at first, and weighs pieces by how much they are like the whole.
 """
 
 import math

@@ -4,6 +4,8 @@ Hide most of the tokens, encode only the rest, rebuild the hidden patches with a
 Any modality whose stem gives patches of real values. With mask="tube" the same places are hidden
 all along the first axis (VideoMAE, https://arxiv.org/abs/2203.12602): where neighbours on it hold
 nearly the same, there is nothing to copy.
+
+Departure: the decoder gets no class token; the authors' does.
 """
 
 from typing import Any, Literal

@@ -31,7 +31,7 @@ class RelativePosition(Method):
         *,
         cell: float = 0.375,  # of the side of a sample
         gap: float = 0.1875,  # half a cell
-        jitter: float = 0.03,  # 7 of 96 px of a cell, on either side
+        jitter: float = 0.03,  # 7 of 96 px of a cell, on either side; paper: of both
         hidden: int = 512,
     ):
         super().__init__(encoder)

@@ -52,7 +52,8 @@ class TFC(Method):
         self.watch = {"embedding": h.detach()}
         z, r = self.projector(h.chunk(2)[0]), self.spectral_projector(s.chunk(2)[0])
         # as in the authors' code: equation 5 takes from the last term that of disturbed samples
-        # too, which it so drives apart, and weighs all terms alike
+        # too, which it so drives apart, and weighs all terms alike. Without what that code adds to
+        # each term, about one less half of what the partner is given (PolyLoss)
         pairs = {
             "time": (self.weight, *h.chunk(2)),
             "frequency": (self.weight, *s.chunk(2)),
@@ -79,7 +80,7 @@ def disturbed(
     x: Float[Tensor, "b c *size"], channels: int, share: float
 ) -> Float[Tensor, "b c *size"]:
     """A `share` of frequencies is removed, and another gets up to a tenth of the largest more
-    (section 4.2)."""
+    (section 4.2). Authors' code adds up a spectrum with less and one with more: twice as large."""
     values = x[:, :channels]
     draws = rand(len(x), 3 * values[0].numel(), x.device).view(len(x), 3, *values.shape[1:])
     removed, added, amount = draws.unbind(1)

@@ -3,6 +3,9 @@
 From the vector of the first step and the actions alone, foretell the vectors of all steps that
 follow; vectors are kept apart by their variance and covariance (or SIGReg, arXiv 2511.08544), and
 two that follow each other must tell the action between them. Data with actions.
+
+Departure: variance and covariance are of the vectors of all steps together, as rows differ in
+length; in the authors' code of first steps, over samples, and of later ones, over each row.
 """
 
 from dataclasses import replace

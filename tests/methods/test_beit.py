@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import METHODS, build
 
 from selfsup import masks
@@ -39,6 +40,17 @@ def test_naming_against_a_slow_reading():
                 count += 1
     assert count == 8 * 6
     torch.testing.assert_close(method([x], 0.0)["named"], total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_naming_against_the_authors_code():
+    """unilm at 2312c6f, beit/engine_for_pretraining.py."""
+    method, (x,) = build("BEiT", "image")
+    hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 10
+    method.mask = lambda batch, grid, device: hidden
+    method.settled.slow.codes_of = lambda patches: (torch.arange(32) * 5 % 8).view(2, 16)
+    method.name.forward = lambda final: waves(0.3, 2, 16, 8)[hidden]
+    found = method([x[:2]], 0.0)["named"]
+    torch.testing.assert_close(found, torch.tensor(2.3846502304), atol=1e-5, rtol=1e-5)
 
 
 def test_the_book_against_a_slow_reading():

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from fixed import waves
 from test_graph import WIDTH, graphs
 
 from selfsup.graph import network
@@ -28,6 +29,18 @@ def test_loss_against_a_slow_reading():
             total += 1 - q[i] @ z[i] / (q[i].norm() * z[i].norm())
     found = model([x, y], 0.0)["regression"]
     torch.testing.assert_close(found, total / 12, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_and_momentum_against_the_authors_code():
+    """bgrl at 868acd9, train_transductive.py, and scheduler.py at steps 0, 300, 500 and 1000."""
+    model, x = method(), graphs((5, 7))
+    q1, y2, q2, y1 = (waves(phase, 6, 4) for phase in (0.1, 1.3, 2.2, 0.7))
+    model.predictor.forward = lambda h: torch.cat([q1, q2])
+    model.teacher.slow.nodes = lambda x: torch.cat([y1, y2])
+    found = model([x, x], 0.0)["regression"]
+    torch.testing.assert_close(found, torch.tensor(1.5662794113), atol=1e-5, rtol=1e-5)
+    momenta = [model.momentum(p) for p in (0.0, 0.3, 0.5, 1.0)]
+    assert momenta == pytest.approx([0.99, 0.9920610737, 0.995, 1.0], abs=1e-9)
 
 
 def test_the_teacher_is_an_average_and_ends_where_it_is():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import METHODS, build
 
 from selfsup.encoder import Encoder
@@ -43,6 +44,13 @@ def test_what_comes_is_never_its_own_alternative():
     assert wrong == 6
     best = contrast(100 * torch.eye(4), torch.eye(4), 100)[0]
     assert best < 1e-6  # not bounded away from zero by itself among the wrong ones
+
+
+def test_contrast_against_another_implementation():
+    """CPC_audio at 1b5fded, cpc/criterion/criterion.py: PredictionNetwork and the criterion, with
+    all others as negatives; its weights four times W, as it takes means and not sums over 4."""
+    found, _ = contrast(waves(0.3, 6, 4) @ waves(0.7, 4, 4).T, waves(1.9, 6, 4), 100)
+    torch.testing.assert_close(found, torch.tensor(1.4213856459), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["image", "series", "video"])

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import masks
@@ -38,6 +39,20 @@ def test_loss_against_a_slow_reading():
     found = method([x], 0.0)["latents"]
     count = int(hidden.sum()) * 24
     torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_the_authors_code():
+    """data2vec_vision, beit/engine_for_cyclical.py, without post_target_layer_norm; what fairseq's
+    data2vec_audio.py gives is this by the root of the dimension, 24."""
+    method, (x,) = build("Data2Vec", "image")
+    hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 10
+    method.mask = lambda batch, grid, device: hidden
+    layers = [waves(0.2 + i, 2, 16, 24) + 0.1 * i * waves(2.2, 2, 16, 24) for i in range(3)]
+    method.teacher.slow.trunk.added = lambda tokens, last: layers[-last:]
+    method.predict.forward = lambda final: 3 * waves(1.9, 12, 24)
+    found = method([x[:2]], 0.0)["latents"]
+    torch.testing.assert_close(found, torch.tensor(0.9631344676), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found * 24**0.5, torch.tensor(4.7183756828), atol=1e-4, rtol=1e-5)
 
 
 def test_the_upper_layers_alone_make_the_target():

@@ -2,10 +2,13 @@ import math
 
 import pytest
 import torch
-from fixed import waves
+from fixed import fill, waves
 from test_contract import build
 
+from selfsup.encoder import Encoder
+from selfsup.methods import DINO
 from selfsup.methods.dino import across_views
+from selfsup.stems import Patches
 
 
 def test_across_views_against_a_slow_reading_of_equation_3():
@@ -51,6 +54,26 @@ def test_loss_against_another_implementation():
     method.centre.copy_(waves(0.7, 32))
     found = method(views, 0.15)["dino"]
     torch.testing.assert_close(found, torch.tensor(11.7355222702), atol=1e-5, rtol=1e-5)
+
+
+def test_two_whole_steps_against_the_authors_code():
+    """dino at 04c0ad9, main_dino.py and vision_transformer.py, the same numbers put into both
+    networks: then the centre and the teacher have moved. No place for the cls token."""
+    encoder = Encoder(
+        Patches((16, 16), (4, 4), 3, 24), dim=24, depth=2, heads=2, cls=True, pool="cls"
+    )
+    method = DINO(encoder, prototypes=14, hidden=20, dim=10, local_views=1, momentum=0.9)
+    for student, teacher in (
+        (method.encoder, method.teacher),
+        (method.head, method.teacher_head),
+    ):
+        fill(student, 0.0)
+        fill(teacher, 1.0)
+    views = [waves(phase, 2, 3, 16, 16) for phase in (0.3, 1.4, 2.5)]
+    for progress, expected in ((0.0, 1.2058545351), (0.15, 1.3121852875)):
+        found = method(views, progress)["dino"]
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-5)
+        method.after_step(progress)
 
 
 def test_a_view_is_not_scored_against_itself():

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from fixed import ONE, OTHER
+from fixed import ONE, OTHER, waves
 from test_contract import build
 
 from selfsup.losses import sinkhorn
@@ -45,6 +45,22 @@ def test_terms_against_a_slow_reading(centring, progress, temperature):
     for p, t in zip(parts, parts_targets, strict=True):  # per view the mean; over 16 views
         total -= (t * (p / 0.1).log_softmax(-1)).sum() / (len(parts) / 8) / 16
     torch.testing.assert_close(terms["tokens"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_terms_against_the_authors_code():
+    """dinov2, ssl_meta_arch.py, dino_clstoken_loss.py and ibot_patch_loss.py: Sinkhorn-Knopp at
+    0.055, two wide and eight small views, every other wide one hides five tokens."""
+    method, views = build("DINOv2", "image")
+    hidden = waves(0.6, 16, 16).argsort(1).argsort(1) >= 11
+    hidden[1::2] = False
+    method.hide = lambda rows, device: hidden
+    for head, phase in zip(method.heads, (1.1, 2.3), strict=True):
+        head.forward = lambda h, frozen, phase=phase: waves(phase, len(h), 32)
+    for head, phase in zip(method.teacher_heads, (0.4, 0.8), strict=True):
+        head.forward = lambda h, phase=phase: waves(phase, len(h), 32)
+    terms = method(views, 0.15)
+    for name, value in {"samples": 11.6627388000, "tokens": 5.3526983261}.items():
+        torch.testing.assert_close(terms[name], torch.tensor(value), atol=1e-5, rtol=1e-5)
 
 
 def test_koleo_against_a_slow_reading():

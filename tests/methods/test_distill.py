@@ -56,6 +56,15 @@ def test_loss_is_that_of_every_place_of_the_same_view(kind):
     assert found == pytest.approx(slow_smooth(said, target), rel=1e-5)
 
 
+def test_loss_against_the_authors_code():
+    """Feature-Distillation at becd8b3, models/feature_distillation.py: ln_tgt and loss_feat."""
+    method, views = build("Distill", "image")
+    method.teacher = lambda x, grid: 5 * waves(0.3, 2, 3, 7) + waves(1.1, 2, 3, 1)
+    method.head.forward = lambda z: 3 * waves(1.9, 2, 3, 7)
+    found = method(views, 0.0)["distillation"]
+    torch.testing.assert_close(found, torch.tensor(1.2566270828), atol=1e-5, rtol=1e-5)
+
+
 def test_the_teacher_is_frozen_and_no_part_of_the_run():
     method, views = build("Distill", "convolutional")  # with batch norm
     before = copy.deepcopy(method.teacher.network.state_dict())

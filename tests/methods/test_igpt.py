@@ -5,8 +5,10 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import GRIDS, METHODS, build
 
+from selfsup.clusters import Clusters
 from selfsup.encoder import Encoder
 from selfsup.errors import SelfsupError
 from selfsup.health import prototype_use
@@ -36,6 +38,20 @@ def test_loss_against_a_slow_reading():
             own = min(range(8), key=near.__getitem__)
             total -= torch.log(scores[own].exp() / scores.exp().sum())
     torch.testing.assert_close(found, total / (8 * 16), atol=1e-5, rtol=1e-5)
+
+
+def test_palette_and_loss_against_the_authors_code():
+    """image-gpt, src/utils.py: color_quantize, and src/model.py: gen_loss."""
+    method, (x,) = build("IGPT", "image")
+    palette = Clusters(5, 3)
+    palette.centres.copy_(waves(1.9, 5, 3))
+    own = palette(waves(0.3, 24, 3))
+    expected = [1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 0, 1, 2, 3, 4, 0, 1, 2, 3]
+    assert own.tolist() == expected
+    method.entries = lambda x: own.view(2, 12)
+    method.scores = lambda final: waves(0.7, 2, 12, 5)
+    found = method([x], 0.0)["next"]
+    torch.testing.assert_close(found, torch.tensor(1.7290259600), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", GRIDS)

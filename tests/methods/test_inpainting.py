@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup.dilated import MarkedPatches
@@ -26,6 +27,19 @@ def test_loss_against_a_slow_reading():
     torch.manual_seed(3)
     found = method([x], 0.0)["reconstruction"]
     torch.testing.assert_close(found, total / count, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_another_implementation():
+    """context_encoder_pytorch at 1df1de0, train.py: errG_l2, with no overlap."""
+    method, (x,) = build("Inpainting", "image")
+    hidden = torch.zeros(2, 1, 16, 16, dtype=torch.bool)
+    hidden[..., 4:12, 4:12] = True
+    x, painted = x[:2], torch.zeros(2, 3, 16, 16)
+    x[..., 4:12, 4:12], painted[..., 4:12, 4:12] = waves(1.9, 2, 3, 8, 8), waves(0.3, 2, 3, 8, 8)
+    method.hide = lambda x: hidden
+    method.paint = lambda x, hidden: (torch.zeros(2, 16, 24), painted)
+    found = method([x], 0.0)["reconstruction"]
+    torch.testing.assert_close(found, torch.tensor(1.0275878906), atol=1e-5, rtol=1e-5)
 
 
 def test_values_of_a_place_land_there():

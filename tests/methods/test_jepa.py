@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed import fill, waves
 from test_contract import build, run
 
 from selfsup import masks, methods
@@ -61,6 +62,40 @@ def test_two_masks_count_alike_by_the_l1_error_after_one_pass_of_the_teacher():
     loss = method([x], 0.3)["prediction"]
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
     assert passes == [8]
+
+
+def test_a_whole_step_against_the_authors_code():
+    """ijepa at 52c1ae9, src/train.py and src/models/vision_transformer.py, the same numbers put
+    into both networks: encoder, teacher and predictor of one block."""
+    torch.manual_seed(0)
+    encoder = Encoder(Patches((16, 16), (4, 4), 3, 24), dim=24, depth=2, heads=2)
+    method = methods.JEPA(encoder, predictor_dim=12, predictor_depth=1, predictor_heads=2)
+    fill(method, 0.0)
+    fill(method.teacher, 1.0)
+    seen, foretold = torch.zeros(2, 2, 16, dtype=torch.bool)
+    for b, places in enumerate(([0, 1, 4, 5, 8], [2, 3, 7, 11, 15])):
+        seen[b, places] = True
+    for b, places in enumerate(([10, 11, 14, 15], [8, 9, 12, 13])):
+        foretold[b, places] = True
+    fixed(method, (seen, foretold))
+    found = method([waves(0.3, 2, 3, 16, 16)], 0.0)["prediction"]
+    torch.testing.assert_close(found, torch.tensor(0.3567176163), atol=1e-5, rtol=1e-5)
+
+
+def test_two_masks_against_the_authors_code():
+    """jepa (V-JEPA), app/vjepa/train.py: forward_target and loss_fn, loss_exp 1."""
+    method, (x,) = build("JEPA", "video")
+    method.error = torch.nn.functional.l1_loss
+    method.teacher.slow.features = lambda x: waves(0.4, 2, 8, 24)
+    asked = torch.zeros(2, 2, 8, dtype=torch.bool)
+    for part, rows in zip(asked, ([[0, 3], [5, 6]], [[1, 2, 4, 7], [0, 1, 2, 3]]), strict=True):
+        for b, places in enumerate(rows):
+            part[b, places] = True
+    fixed(method, *((~part, part) for part in asked))
+    said = iter((waves(1.9, 2, 2, 24), waves(0.9, 2, 4, 24)))
+    method.predictor.forward = lambda *_: next(said)
+    found = method([x[:2]], 0.0)["prediction"]
+    torch.testing.assert_close(found, torch.tensor(0.8855946064), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("grid", [(2, 4, 4), (8, 8, 8), (4, 2, 2), (12,)])

@@ -1,4 +1,5 @@
 import torch
+from fixed import waves
 from test_contract import build
 
 
@@ -30,6 +31,22 @@ def test_loss_against_a_slow_reading(monkeypatch):
         for i in lost:
             total -= method.places(final[b, i]).log_softmax(0)[seen[i]] / (8 * 3)
     torch.testing.assert_close(method([x], 0.0)["places"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_against_the_authors_code(monkeypatch):
+    """DropPos at 9cbc5fe, models_DropPos_mae.py: forward_drop_pos_loss, labels not smoothed and
+    all pieces alike."""
+    method, (x,) = build("Jigsaw", "image")
+    gone = torch.ones(2, 16, dtype=torch.bool)
+    for b, places in enumerate(([1, 4, 5, 9, 10, 15], [0, 2, 3, 7, 8, 12])):
+        gone[b, places] = False
+    lost = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 1, 0, 1, 1, 0]], dtype=torch.bool)
+    method.mask, method.lost = lambda batch, grid, device: gone, 0.5
+    draws = (~lost).int().argsort(dim=1, stable=True).float()  # ranks below three where lost
+    monkeypatch.setattr("selfsup.distributed.rand", lambda b, n, device=None: draws)
+    method.places.forward = lambda final: waves(0.3, 2, 6, 16)[lost]
+    found = method([x[:2]], 0.0)["places"]
+    torch.testing.assert_close(found, torch.tensor(2.9813928604), atol=1e-5, rtol=1e-5)
 
 
 def test_the_place_of_a_piece_cannot_be_known_but_from_what_it_shows():

@@ -30,6 +30,18 @@ def test_sigreg_against_a_slow_reading_and_another_implementation():
     torch.testing.assert_close(found, torch.tensor(1.6974742413), atol=1e-5, rtol=1e-5)
 
 
+def test_two_views_against_the_authors_code(monkeypatch):
+    """lejepa at 2f2d970, MINIMAL.md: inv_loss and SIGReg, along the same directions."""
+    method, views = build("LeJEPA", "image")
+    d = waves(0.5, 4, 8)
+    monkeypatch.setattr("selfsup.methods.lejepa.directions", lambda *_: d / d.norm(dim=0))
+    method.projector.forward = lambda h: torch.cat([ONE, OTHER])
+    terms = method([x[:6] for x in views[:2]], 0.5)
+    expected = {"prediction": 0.95 * 0.0312160496, "sigreg": 0.05 * 1.6974742413}
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], torch.tensor(value), atol=1e-6, rtol=1e-5)
+
+
 def test_sigreg_is_small_for_a_gaussian_and_large_for_what_is_none():
     torch.manual_seed(0)
     d = torch.randn(8, 64)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import GRIDS, METHODS, build
 
 from selfsup.dilated import Dilated
@@ -21,6 +22,16 @@ def test_loss_against_a_slow_reading():
             total -= scores.log_softmax(0)[quarters] / 32
             upright = upright.transpose(1, 2).flip(1)  # once more against the clock
     torch.testing.assert_close(method([x], 0.0)["turns"], total, atol=1e-5, rtol=1e-5)
+
+
+def test_turns_against_the_authors_code():
+    """FeatureLearningRotNet at 8539de6, dataloader.py: rotate_img; a linear map instead of their
+    network, and its cross-entropy."""
+    method, _ = build("Rotation", "image")
+    method.encoder.forward = lambda x: x.flatten(1)
+    method.turns.forward = lambda h: h @ waves(1.9, 4, 48).T
+    found = method([waves(0.3, 2, 3, 4, 4).cumsum(3)], 0.0)["turns"]
+    torch.testing.assert_close(found, torch.tensor(1.9189189672), atol=1e-5, rtol=1e-5)
 
 
 def test_four_quarters_are_none_and_all_turns_differ():

@@ -1,8 +1,11 @@
 import torch
-from fixed import waves
+from fixed import fill, waves
 from test_contract import build
 
 from selfsup import masks
+from selfsup.encoder import Encoder
+from selfsup.methods import SimMIM
+from selfsup.stems import Patches
 
 
 def test_loss_against_a_slow_reading():
@@ -33,6 +36,18 @@ def test_loss_against_another_implementation():
     method.rebuild = lambda x, hidden: (torch.zeros(2, 16, 24), said)
     found = method([x], 0.0)["reconstruction"]
     torch.testing.assert_close(found, torch.tensor(0.9130282998), atol=1e-5, rtol=1e-5)
+
+
+def test_a_whole_step_against_the_authors_code():
+    """SimMIM at 0e71746, models/simmim.py and vision_transformer.py, the same numbers put into both
+    networks; no place for the cls token, no relative positions."""
+    encoder = Encoder(Patches((16, 16), (4, 4), 3, 24), dim=24, depth=2, heads=2, cls=True)
+    method = SimMIM(encoder)
+    fill(method, 0.0)
+    hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 6
+    method.mask = lambda batch, grid, device: hidden
+    found = method([waves(0.3, 2, 3, 16, 16) * waves(1.0, 16, 1)], 0.0)["reconstruction"]
+    torch.testing.assert_close(found, torch.tensor(0.7467582226), atol=1e-5, rtol=1e-5)
 
 
 def test_hidden_values_are_never_seen_and_alone_are_scored():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import METHODS, build
 
 from selfsup.dilated import Dilated
@@ -43,6 +44,22 @@ def test_terms_against_a_slow_reading():
     }
     assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, abs=1e-5)
     assert method.chance["consistency"] == pytest.approx(math.log(15))
+
+
+def test_terms_against_the_authors_code():
+    """TFC-pretraining at 741981c, code/TFC/loss.py: NTXentLoss, put together as in trainer.py."""
+    method, views = build("TFC", "series")
+    h, h_aug, s, s_aug, z, r = (waves(phase, 6, 4) for phase in (0.1, 1.3, 2.2, 0.7, 1.9, 2.9))
+    method.encoder.forward = lambda x: torch.cat([h, h_aug])
+    method.spectral.forward = lambda x: torch.cat([s, s_aug])
+    method.projector.forward, method.spectral_projector.forward = lambda h: z, lambda s: r
+    terms = method(views, 0.0)
+    expected = {
+        "time": 0.2 * 3.9022655487,
+        "frequency": 0.2 * 5.2604990005,
+        "consistency": 3.1211903095,
+    }
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_spectrum_against_a_slow_transform():

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from fixed import waves
 from test_contract import build
 
 from selfsup import health
@@ -9,7 +10,7 @@ from selfsup.encoder import resnet
 from selfsup.errors import SelfsupError
 from selfsup.health import Monitor
 from selfsup.logs import Events
-from selfsup.losses import sigreg
+from selfsup.losses import covariance, sigreg, variance
 from selfsup.methods import WorldModel
 from selfsup.methods.world_model import Predictor, mean
 from selfsup.steps import Observer, Steps
@@ -58,6 +59,24 @@ def test_what_keeps_vectors_apart_against_slow_readings():
     expected["sigreg"] = 0.5 * sigreg(z[None], d / d.norm(dim=0))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_terms_against_the_authors_code():
+    """pldm/objectives, as in HWM_PLDM at 73d0542: vicreg.py, prediction.py and idm.py; statistics
+    of one step, and adjust_cov, another 1 / (d - 1), taken back."""
+    method, (x,) = build("World_Model", "vectors")
+    z, said, actions = 0.9 * waves(0.3, 3, 6, 4), waves(1.9, 3, 6, 4), waves(0.5, 2, 6, 2)
+    done = torch.cat([actions, torch.zeros(1, 6, 2)]).transpose(0, 1)
+    x = Steps(x.observations[:6, :3], done, torch.ones(6, 3, dtype=torch.bool))
+    method.encoder.features = lambda x: z.transpose(0, 1)
+    method.predictor.rollout = lambda first, actions: said[1:].transpose(0, 1)
+    method.inverter.forward = lambda pairs: waves(2.5, 2, 6, 2).transpose(0, 1)
+    found = method([x], 0.0)
+    expected = {"predict": 0.9297316670, "similar": 1.6202741861, "inverse": 1.4154049158}
+    for name, value in expected.items():
+        assert found[name].item() / method.weights[name] == pytest.approx(value, abs=1e-5)
+    assert variance(z[0]).item() == pytest.approx(0.5137882233, abs=1e-5)
+    assert covariance(z[0]).item() / 3 == pytest.approx(0.0370879583, abs=1e-5)
 
 
 def test_later_observations_are_targets_and_never_inputs_of_what_is_foretold():
