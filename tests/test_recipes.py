@@ -70,6 +70,17 @@ def test_encoders_of_one_name_are_told_apart(monkeypatch):
         monkeypatch.setattr(budgets, "rows", lambda found=rows: found)
         place = f"{name} in 2 minutes with"
         assert beside("simclr", pool.modality) == {f"**{place} {one}**" for one in told}
+        rows[1:] = [rows[0] | {"linear": linear | {"pretrained": [51, 50, 52]}}]  # another seed
+        assert beside("simclr", pool.modality) == {f"{place} {told[0]}"}
+
+
+def test_what_was_measured_stands_in_the_cell_of_its_method():
+    lines, kinds = PAGE.read_text().splitlines(), list(listing.modalities())
+    for row in budgets.rows():
+        link = listing.methods()[row["method"]].link
+        cells = next(line for line in lines if link in line).split(" | ")
+        cell = cells[1 + kinds.index(budgets.SETS[row["set"]].modality)]
+        assert f"{row['set']} in {row['budget']}" in cell
 
 
 def test_encoders_that_were_asked_for_are_named_among_the_others(monkeypatch):
