@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from platformdirs import user_cache_path
 
 import selfsup
 from recipes import as_given, data, fsdd_simclr
@@ -91,6 +92,16 @@ def table(path: Path, head: str, rows: Iterable[tuple]) -> Path:
     return path
 
 
+def judging(folder: Path, sample: str, rows: list[tuple[str, str, str]]) -> tuple[Path, Path]:
+    """Tables of samples, labels and parts, where all that does not teach tests; and of what
+    teaches."""
+    head = f"{sample},label,split"
+    taught = [row for row in rows if row[2] == "train"]
+    tested = [(*row[:2], "test") for row in rows if row[2] != "train"]
+    labelled = table(folder / "labelled.csv", head, taught + tested)
+    return labelled, table(folder / "taught.csv", head, taught)
+
+
 def digits() -> tuple[Path, Path, Path]:
     heard, table = fsdd_simclr.tables(stranger="lucas")  # not the one whose figures chose the views
     return heard, table, heard
@@ -113,9 +124,14 @@ def cora() -> tuple[Path, Path, Path]:
 
 
 def molecules() -> tuple[Path, Path, Path]:
-    """Which of 2,050 get into the brain; 41,127 others to learn from."""
-    folder = as_given("molecules")
-    return folder / "hiv.csv.gz", folder / "bbbp.csv", folder / "bbbp.csv"
+    """Those that disturb mitochondria and as many that do not, and 41,127 others to learn from."""
+    with as_given("molecules/tox21.csv").open(newline="") as file:
+        rows = [(r["smiles"], r["SR-MMP"], r["split"]) for r in csv.DictReader(file)]
+    active, idle = ([row for row in rows if row[1] == found] for found in "10")
+    rows = active + idle[:: len(idle) // len(active)][: len(active)]
+    folder = user_cache_path("selfsup") / "recipes" / "tox21"
+    folder.mkdir(parents=True, exist_ok=True)
+    return (as_given("molecules/hiv.csv.gz"), *judging(folder, "smiles", rows))
 
 
 def structures() -> tuple[Path, Path, Path]:
@@ -124,7 +140,7 @@ def structures() -> tuple[Path, Path, Path]:
     files = [str(folder / f"{name}.fasta") for name in ("sequences", "sampled", "mask")]
     letters, classes, known = map(marks, files)
     source = Fasta(files[1:2], files[1])
-    codes, names = source.splits() or ([], [])
+    codes, names = source.splits()
     parts = {source.name(i): names[code] for i, code in enumerate(codes)}
     train = [name for name, part in parts.items() if part == "train"]
     rows = []
@@ -134,13 +150,8 @@ def structures() -> tuple[Path, Path, Path]:
             if "0" not in known[name][own]:
                 most = max("CEH", key=classes[name][own].count)
                 rows.append((letters[name][own], most, parts[name]))
-    return (
-        table(folder / "train.csv", "sequence", [(letters[name],) for name in train]),
-        table(folder / "pieces.csv", "sequence,label,split", rows),
-        table(
-            folder / "pieces_train.csv", "sequence,label", [r[:2] for r in rows if r[2] == "train"]
-        ),
-    )
+    learned = table(folder / "train.csv", "sequence", [(letters[name],) for name in train])
+    return (learned, *judging(folder, "sequence", rows))
 
 
 def lips() -> tuple[Path, Path, Path]:
@@ -148,10 +159,8 @@ def lips() -> tuple[Path, Path, Path]:
     folder = data("video/grid_s1_lips.tar.gz", "grid_s1_lips")
     with (folder / "labels.csv").open(newline="") as file:
         rows = [(f"video/{r['file']}", r["command"], r["split"]) for r in csv.DictReader(file)]
-    train = [row for row in rows if row[2] == "train"]
-    test = [(*row[:2], "test") for row in rows if row[2] != "train"]  # and what is for validation
-    heard = table(folder / "words_train.csv", "path,label,split", train)
-    return heard, table(folder / "words.csv", "path,label,split", [*train, *test]), heard
+    labelled, taught = judging(folder, "path", rows)
+    return taught, labelled, taught
 
 
 def emoji() -> tuple[Path, Path, Path]:
@@ -228,7 +237,7 @@ SETS = {
         ),
         {},
     ),
-    "bbbp": Set(molecules, "graph", (GIN, GIN | {"drop": 0.1}), {}),
+    "tox21": Set(molecules, "graph", (GIN, GIN | {"drop": 0.1}), {}),
     "structures": Set(
         structures,
         "protein",
