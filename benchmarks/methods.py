@@ -404,7 +404,8 @@ def judged(
     run: Path, labelled: Path | str, seed: int, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     """kNN and linear probe in percent with 95 % intervals, and the effective rank. The controls,
-    which no training changes, are those of a row `known` with the same encoder."""
+    which no training changes, are those of a row `known` with the same encoder. Twins of test
+    samples do not teach."""
     encoder = selfsup.load(run)
     source = seen_as(open_source(labelled), encoder.modality)
     encoder = encoder.seeing(source.content, shared=False)

@@ -205,9 +205,7 @@ def test_pieces_of_proteins_are_judged_without_twins(tmp_path, monkeypatch):
     learned, labelled, chosen = methods.structures()
     rows = [line.split(",") for line in labelled.read_text().splitlines()[1:]]
     assert learned.read_text().split() == ["sequence", chains["a"], chains["b"]]
-    assert [row[2] for row in rows] == ["train"] * 30 + [
-        "test"
-    ] * 29  # of a, and of t but the first
+    assert [row[2] for row in rows] == 30 * ["train"] + 29 * ["test"]  # of a; of t but the first
     assert [row[:2] for row in rows[:2]] == [[chains["a"][:16], "H"], [chains["a"][16:32], "E"]]
     assert chosen.read_text().splitlines() == labelled.read_text().splitlines()[:31]
     made = labelled.stat().st_mtime_ns
