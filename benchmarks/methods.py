@@ -17,12 +17,13 @@ and its rows are the search that benchmarks/search.json keeps.
 """
 
 import argparse
+import csv
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -30,11 +31,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from platformdirs import user_cache_path
 
 import selfsup
 from recipes import as_given, data, fsdd_simclr
 from selfsup import listing
 from selfsup.data import open_source, open_store
+from selfsup.data.proteins import Fasta, marks
 from selfsup.data.seen import seen_as
 from selfsup.evaluate import controls, knn, linear
 from selfsup.evaluate.controls import PRETRAINED, UNTRAINED
@@ -50,6 +53,7 @@ ROWS = Path(__file__).parent / "methods.json"
 SEARCH = ROWS.with_name("search.json")
 UNFIT = "E202"  # the method cannot use the encoder
 TEACHERS = {"distill": "simclr"}  # what teaches it: a run of the same seed under the same budget
+PIECE, EVERY = 16, 20  # residues of a piece of a protein; so many-th proteins teach the probe
 
 
 class Set(NamedTuple):
@@ -67,21 +71,35 @@ def pictures(archive: str, name: str, labels: int, step: int = 1) -> tuple[Path,
     """Every `step`-th training picture; tables of every so many-th picture of both parts and of the
     training part, about `labels` of the latter."""
     folder = data(archive, name)
-    found = sorted(folder.glob("*/*/*.*"))
-    every = round(sum(path.parts[-3] == "train" for path in found) / labels) or 1
-    rows = [(path, path.parts[-2], path.parts[-3]) for path in found[::every]]
-    table, chosen = folder / f"every_{every}.csv", folder / f"every_{every}_train.csv"
-    lines = [f"{path.relative_to(folder)},{label},{part}" for path, label, part in rows]
-    replace(table, "\n".join(["path,label,split", *lines, ""]).encode())
-    lines = [f"{path.relative_to(folder)},{label}" for path, label, part in rows if part == "train"]
-    replace(chosen, "\n".join(["path,label", *lines, ""]).encode())
+    found = [path.relative_to(folder) for path in sorted(folder.glob("*/*/*.*"))]
+    train = [path for path in found if path.parts[0] == "train"]
+    every = round(len(train) / labels) or 1
+    rows = [(path, path.parts[1], path.parts[0]) for path in found[::every]]
+    labelled = table(folder / f"every_{every}.csv", "path,label,split", rows)
+    taught = [row[:2] for row in rows if row[2] == "train"]
+    chosen = table(folder / f"every_{every}_train.csv", "path,label", taught)
     if step == 1:
-        return folder / "train", table, chosen
-    train = [path for path in found if path.parts[-3] == "train"]
-    some = folder / f"train_every_{step}.csv"
-    lines = [f"{path.relative_to(folder)}" for path in train[::step]]
-    replace(some, "\n".join(["path", *lines, ""]).encode())
-    return some, table, chosen
+        return folder / "train", labelled, chosen
+    some = [(path,) for path in train[::step]]
+    return table(folder / f"train_every_{step}.csv", "path", some), labelled, chosen
+
+
+def table(path: Path, head: str, rows: Iterable[tuple]) -> Path:
+    """A file that stays untouched where it says the same already: so does the store made of it."""
+    content = "\n".join([head, *(",".join(map(str, row)) for row in rows), ""]).encode()
+    if not path.is_file() or path.read_bytes() != content:
+        replace(path, content)
+    return path
+
+
+def judging(folder: Path, sample: str, rows: list[tuple[str, str, str]]) -> tuple[Path, Path]:
+    """Tables of samples, labels and parts, where all that does not teach tests; and of what
+    teaches."""
+    head = f"{sample},label,split"
+    taught = [row for row in rows if row[2] == "train"]
+    tested = [(*row[:2], "test") for row in rows if row[2] != "train"]
+    labelled = table(folder / "labelled.csv", head, taught + tested)
+    return labelled, table(folder / "taught.csv", head, taught)
 
 
 def digits() -> tuple[Path, Path, Path]:
@@ -105,6 +123,52 @@ def cora() -> tuple[Path, Path, Path]:
     return folder, folder, folder
 
 
+def molecules() -> tuple[Path, Path, Path]:
+    """Those that disturb mitochondria and as many that do not, and 41,127 others to learn from."""
+    with as_given("molecules/tox21.csv").open(newline="") as file:
+        rows = [(r["smiles"], r["SR-MMP"], r["split"]) for r in csv.DictReader(file)]
+    active, idle = ([row for row in rows if row[1] == found] for found in "10")
+    rows = active + idle[:: len(idle) // len(active)][: len(active)]
+    folder = user_cache_path("selfsup") / "recipes" / "tox21"
+    folder.mkdir(parents=True, exist_ok=True)
+    return (as_given("molecules/hiv.csv.gz"), *judging(folder, "smiles", rows))
+
+
+def structures() -> tuple[Path, Path, Path]:
+    """Proteins to learn from; pieces of them, each with the structure that most of it has."""
+    folder = data("proteins/flip_secondary_structure.tar.gz", "flip_secondary_structure")
+    files = [str(folder / f"{name}.fasta") for name in ("sequences", "sampled", "mask")]
+    letters, classes, known = map(marks, files)
+    source = Fasta(files[1:2], files[1])
+    codes, names = source.splits()
+    parts = {source.name(i): names[code] for i, code in enumerate(codes)}
+    train = [name for name, part in parts.items() if part == "train"]
+    rows = []
+    for name in [*train[::EVERY], *(name for name, part in parts.items() if part == "test")]:
+        for start in range(0, len(letters[name]) - PIECE + 1, PIECE):
+            own = slice(start, start + PIECE)
+            if "0" not in known[name][own]:
+                most = max("CEH", key=classes[name][own].count)
+                rows.append((letters[name][own], most, parts[name]))
+    learned = table(folder / "train.csv", "sequence", [(letters[name],) for name in train])
+    return (learned, *judging(folder, "sequence", rows))
+
+
+def lips() -> tuple[Path, Path, Path]:
+    """The first word of a sentence; who says it is the same in all parts."""
+    folder = data("video/grid_s1_lips.tar.gz", "grid_s1_lips")
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = [(f"video/{r['file']}", r["command"], r["split"]) for r in csv.DictReader(file)]
+    labelled, taught = judging(folder, "path", rows)
+    return taught, labelled, taught
+
+
+def emoji() -> tuple[Path, Path, Path]:
+    """Drawings with their names and keywords, by category; those that test are not learned from."""
+    made = data("imagetext/noto_emoji72.tar.gz", "noto_emoji72") / "emoji.csv"
+    return made, made, made
+
+
 CIFAR10 = Set(
     partial(pictures, "images/cifar10_jpg.tar.gz", "cifar10", 17_000),
     "image",
@@ -116,6 +180,17 @@ CIFAR10 = Set(
     ),
     {"data.resolution": 32},
 )
+BASICMOTIONS = Set(
+    partial(series, "BasicMotions"),
+    "series",
+    (
+        {"name": "dilated_small"},
+        {"name": "vit_tiny", "depth": 3},
+        {"name": "vit_tiny", "depth": 3, "causal": True},
+    ),
+    {},
+)
+GIN = {"name": "gin", "pool": "sum", "jump": True, "norm": True}
 SETS = {
     "cifar10": CIFAR10,
     "cifar10_5k": CIFAR10._replace(
@@ -151,13 +226,38 @@ SETS = {
         ),
         {},
     ),
-    "basicmotions": Set(
-        partial(series, "BasicMotions"),
-        "series",
-        ({"name": "dilated_small"}, {"name": "vit_tiny", "depth": 3}),
+    "basicmotions": BASICMOTIONS,
+    "acsf1": BASICMOTIONS._replace(ready=partial(series, "ACSF1")),
+    "cora": Set(
+        cora,
+        "network",
+        (
+            {"name": "gcn", "hidden": 512, "dim": 256},
+            {"name": "gcn", "hidden": 512, "dim": 256, "drop": 0.1},
+        ),
         {},
     ),
-    "cora": Set(cora, "network", ({"name": "gcn", "hidden": 512, "dim": 256}, {"name": "gat"}), {}),
+    "tox21": Set(molecules, "graph", (GIN, GIN | {"drop": 0.1}), {}),
+    "structures": Set(
+        structures,
+        "protein",
+        (
+            {"name": "bert_micro", "depth": 2, "rescale": True},
+            {"name": "bert_micro", "depth": 2, "rescale": True, "dropout": 0.5},
+            {"name": "gpt_micro", "depth": 2},
+        ),
+        {"data.resolution": 64},
+    ),
+    "lips": Set(
+        lips,
+        "video",
+        (
+            {"name": "vit_tiny", "depth": 4, "patch": 16, "tubelet": 4},
+            {"name": "vit_tiny", "depth": 4, "patch": 16, "tubelet": 4, "causal": True},
+        ),
+        {"data.resolution": 64},
+    ),
+    "emoji": Set(emoji, "pairs", ({"name": "towers_micro"},), {"data.resolution": 48}),
 }
 
 
@@ -304,14 +404,15 @@ def judged(
     run: Path, labelled: Path | str, seed: int, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     """kNN and linear probe in percent with 95 % intervals, and the effective rank. The controls,
-    which no training changes, are those of a row `known` with the same encoder."""
+    which no training changes, are those of a row `known` with the same encoder. Twins of test
+    samples do not teach."""
     encoder = selfsup.load(run)
     source = seen_as(open_source(labelled), encoder.modality)
     encoder = encoder.seeing(source.content, shared=False)
     labels, classes = source.labels()
     with open_store(source, encoder.modality, encoder.size) as store:
         usable, prints = readable(store, quiet)
-        parts = split(source, labels, usable, prints, seed=seed)
+        parts = split(source, labels, usable, prints, drop_leaks=True, seed=seed)
         y, y_test = (torch.from_numpy(labels[rows]) for rows in (parts.train, parts.test))
         n, rows = len(y), np.concatenate([parts.train, parts.test])
         both = extract(encoder, store, rows, tell=quiet)

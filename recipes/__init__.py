@@ -96,7 +96,7 @@ def taught(name: str, seed: int, run: selfsup.Run, found: Finetuned) -> None:
 
 
 def made(run: selfsup.Run) -> dict:
-    """Of a record: settings, steps, time."""
+    """Of a record: settings, steps, time, health."""
     with open(run.path / "resolved.toml", "rb") as file:
         settings = tomllib.load(file)
     done = run.done or {}
@@ -107,6 +107,7 @@ def made(run: selfsup.Run) -> dict:
         "steps": done["step"],
         "samples": done["samples"],
         "minutes": round(done["seconds"] / 60, 1),
+        "health": done["verdict"],
         "cores": os.cpu_count(),
         "judging": JUDGING,
     }

@@ -23,10 +23,11 @@ Written by `python -m recipes` from `recipes/results.json`, where each recipe pu
 measured. All figures are of the final step, in percent, with half the width of a 95 % interval; the
 controls are the same encoder untrained (several initialisations) and the classical features of the
 kind of data, judged by the same probe on the same split. In the table stand recipes and, as "DATA
-in BUDGET", runs of all methods under one budget (below), bold where the linear probe is ahead of
-each control by more than both half widths together (in quadrature), with every seed. "runs" says
-that the contract test trains the method on such data, and that no record is there yet; "has no ..."
-is what the method itself says of encoders of such data that it refuses.
+in BUDGET", runs of all methods under one budget (below; an encoder is named where it was asked
+for), bold where the linear probe is ahead of each control by more than both half widths together
+(in quadrature), with every seed. "runs" says that the contract test trains the method on such data,
+and that no record is there yet; "has no ..." is what the method itself says of encoders of such
+data that it refuses.
 
 """
 STARRED = (
@@ -74,11 +75,18 @@ def page() -> str:
                 cells.append(f"{value} ± {(high - low) / 2:.1f}{name}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     lines += other_tasks([row for row in rows if "scores" in row])
-    lines += ["", STARRED, ""]
+    lines += ["", STARRED, "", *verdicts(rows)]
+    return HEAD + "\n".join(lines + side_by_side() + searched()) + "\n"
+
+
+def verdicts(rows: list[dict]) -> list[str]:
+    """Of evaluations, and of the health of training where a record has it."""
+    lines = []
     for row in rows:
         star = "" if row.get("judging") == JUDGING else "*"
-        lines.append(f"- {row['recipe']}, seed {row['seed']}{star}: {row['verdict']}")
-    return HEAD + "\n".join(lines + side_by_side() + searched()) + "\n"
+        health = f" Training: {row['health']}." if "health" in row else ""
+        lines.append(f"- {row['recipe']}, seed {row['seed']}{star}: {row['verdict']}{health}")
+    return lines
 
 
 def beside(method: str, modality: str) -> set[str]:

@@ -1,6 +1,7 @@
 """The benchmark: small cases through the same workers, and the table it prints."""
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cases, drawn, throughput
+import selfsup
+from benchmarks import cases, drawn, methods, throughput
 from benchmarks.cases import Case, settings
 from selfsup import settings as schema
 from selfsup.data import open_source
+from selfsup.data.proteins import RESIDUES
 from selfsup.data.store import PROBE
 from selfsup.ragged import Ragged
 from selfsup.steps import Steps
@@ -185,3 +188,34 @@ def test_the_command_has_its_cases():
     assert json.loads(json.dumps(throughput.PEER_CASES)).keys() == {
         path.stem.removesuffix("_steps") for path in throughput.PEERS.glob("*_steps.py")
     }
+
+
+def test_pieces_of_proteins_are_judged_without_twins(tmp_path, monkeypatch):
+    draws, said = random.Random(0), {"a": "train", "b": "train", "t": "test", "v": "train"}
+    chains = {name: "".join(draws.choices(RESIDUES, k=16 * 30 + 5)) for name in said}
+    files: dict[str, list[str]] = {"sequences": [], "sampled": [], "mask": []}
+    for name, chain in chains.items():
+        heading = f">{name} SET={said[name]} VALIDATION={name == 'v'}"
+        files["sequences"] += [heading, chain]
+        files["sampled"] += [heading, ("H" * 9 + "C" * 7 + "E" * 16) * 15 + "C" * 5]
+        files["mask"] += [heading, "1" * 485 if name == "a" else "0" + "1" * 484]
+    for name, lines in files.items():
+        (tmp_path / f"{name}.fasta").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(methods, "data", lambda *_: tmp_path)
+    learned, labelled, chosen = methods.structures()
+    rows = [line.split(",") for line in labelled.read_text().splitlines()[1:]]
+    assert learned.read_text().split() == ["sequence", chains["a"], chains["b"]]
+    assert [row[2] for row in rows] == 30 * ["train"] + 29 * ["test"]  # of a; of t but the first
+    assert [row[:2] for row in rows[:2]] == [[chains["a"][:16], "H"], [chains["a"][16:32], "E"]]
+    assert chosen.read_text().splitlines() == labelled.read_text().splitlines()[:31]
+    made = labelled.stat().st_mtime_ns
+    assert methods.structures()[1].stat().st_mtime_ns == made  # else a store would be made anew
+
+    with labelled.open("a") as file:
+        file.write(f"{chains['a'][:16]},H,test\n")
+    shape = {"name": "bert_micro", "dim": 16, "depth": 1, "heads": 2}
+    run = selfsup.pretrain(
+        learned, encoder=shape, resolution=32, steps=1, batch=2, out=tmp_path / "run", quiet=True
+    )
+    found = methods.judged(run.path, labelled, 0, None)
+    assert set(found["knn"]) == {"pretrained", "untrained", "residue counts or one-hot"}

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import methods as budgets
-from recipes import RESULTS, emoji_masks
-from recipes.__main__ import PAGE, _curve_name, beside, page
+from recipes import RESULTS, emoji_masks, made
+from recipes.__main__ import PAGE, _curve_name, beside, page, side_by_side, verdicts
 from selfsup import listing, modalities, plan, suited
+from selfsup.run import Run
 
 SAMPLES = 2000
 
@@ -69,6 +70,39 @@ def test_encoders_of_one_name_are_told_apart(monkeypatch):
         monkeypatch.setattr(budgets, "rows", lambda found=rows: found)
         place = f"{name} in 2 minutes with"
         assert beside("simclr", pool.modality) == {f"**{place} {one}**" for one in told}
+        rows[1:] = [rows[0] | {"linear": linear | {"pretrained": [51, 50, 52]}}]  # another seed
+        assert beside("simclr", pool.modality) == {f"{place} {told[0]}"}
+
+
+def test_what_was_measured_stands_in_the_cell_of_its_method():
+    lines, kinds = PAGE.read_text().splitlines(), list(listing.modalities())
+    for row in budgets.rows():
+        link = listing.methods()[row["method"]].link
+        cells = next(line for line in lines if link in line).split(" | ")
+        cell = cells[1 + kinds.index(budgets.SETS[row["set"]].modality)]
+        assert f"{row['set']} in {row['budget']}" in cell
+
+
+def test_encoders_that_were_asked_for_are_named_among_the_others(monkeypatch):
+    row = next(row for row in budgets.rows() if row["set"] == "cifar10")
+    asked = row | {"encoder": budgets.CIFAR10.encoders[3], "asked": True}
+    monkeypatch.setattr(budgets, "rows", lambda: [row, asked])
+    lines = side_by_side()
+    own = [line for line in lines if line.startswith(f"| {row['method']} ")]
+    assert len(own) == 2 and sum("vit_tiny (depth 4, patch 8)" in line for line in own) == 1
+
+
+def test_a_record_tells_the_health_of_training(tmp_path):
+    run = Run(tmp_path)
+    written = [f'[{shelf}]\nname = "{name}"' for shelf, name in
+               (("method", "mae"), ("modality", "image"), ("encoder", "vit_tiny"))]  # fmt: skip
+    (run.path / "resolved.toml").write_text("\n".join(written))
+    run.finish(step=2, samples=16, seconds=3.0, verdict="collapsed")
+    row = made(run) | {"recipe": "a", "seed": 0, "verdict": "No clear gain."}
+    (told,) = verdicts([row])
+    assert told == "- a, seed 0: No clear gain. Training: collapsed."
+    row.pop("health")
+    assert verdicts([row]) == ["- a, seed 0: No clear gain."]
 
 
 @pytest.mark.skipif("SELFSUP_DATA" not in os.environ, reason="SELFSUP_DATA is not set")
