@@ -1,5 +1,6 @@
 """What the labels ask for: seen from them, or named."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,9 +47,10 @@ def ask(
     if task is None and tokens.suits(name, source, labels):
         task = "tokens"
     if task in JUDGED and task not in TASKS:
+        given = "" if labels is None else f" --labels {shlex.quote(str(labels))}"
         raise SelfsupError(
             "E201", f"no model is taught for the task {task!r}", why=f"known: {', '.join(TASKS)}",
-            do=f"selfsup evaluate RUN DATA --task {task} says what the encoder knows of it",
+            do=f"selfsup evaluate RUN DATA{given} --task {task} says what the encoder knows of it",
         )  # fmt: skip
     if task is not None:
         task_class(task)  # E201 for an unknown one
