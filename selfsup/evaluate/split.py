@@ -154,7 +154,7 @@ def shared(
 ) -> np.ndarray:
     """Which samples of a part are in another too, or belong together with one that is."""
     whole = together(groups_of(prints), source.groups(), usable)
-    return np.isin(*(whole[np.searchsorted(usable, rows)] for rows in (part, other)))
+    return np.isin(whole[np.searchsorted(usable, part)], whole[np.searchsorted(usable, other)])
 
 
 def fifth(groups: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:

@@ -149,22 +149,22 @@ def masks(
     for place in sorted(paths.keys() - set(stems)):
         named.setdefault(paths[place].stem, []).append(paths[place])
     called: dict[str, list[str]] = {}  # pictures that have none by theirs
-    for i, stem in enumerate(stems):
+    for stem in stems:
         if stem not in paths and _last(stem) in named:
-            called.setdefault(_last(stem), []).append(source.name(i))
-    for name, pictures in called.items():
-        if len(pictures) > 1 or len(named[name]) > 1:
+            called.setdefault(_last(stem), []).append(stem)
+    for name, own in called.items():
+        if len(own) > 1 or len(named[name]) > 1:
             raise SelfsupError(
                 "E105",
                 f"the name {name!r} does not say which mask is of which picture",
                 where=str(folder),
-                why=f"{', '.join(pictures[:3])} may have {', '.join(map(str, named[name][:3]))}",
-                do=f"give masks the paths of their pictures: {folder / os.path.splitext(pictures[0])[0]}.png",
+                why=f"{', '.join(own[:3])} may have {', '.join(map(str, named[name][:3]))}",
+                do=f"give masks the paths of their pictures: {folder / own[0]}.png",
             )
     found = np.zeros((len(source), size, size), np.uint8)
     known, broken = np.zeros(len(source), bool), 0
     for i, stem in enumerate(stems):
-        path = paths.get(stem) or next(iter(named.get(_last(stem), [])), None)
+        path = paths.get(stem) or named.get(_last(stem), [None])[0]
         if path is None:
             continue
         try:
