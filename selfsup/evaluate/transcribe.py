@@ -111,7 +111,7 @@ def evaluate_task(
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = open_source(data, follow_links=follow_links)
+        source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality, whole=True)  # a text is of its whole file
         texts, parts = transcripts(source, Path(labels if labels is not None else data))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
@@ -166,7 +166,7 @@ class Recogniser:
         self.encoder, self.store, self.console, self.seed = encoder, store, console, seed
         self.texts = texts
         self.notes: list[str] = []
-        usable, prints = readable(store, lambda detail: self._tell(detail))
+        usable, prints = readable(store, self._tell)
         said = np.array([bool(texts[i]) for i in usable.tolist()], bool)
         self._measure(usable[said])
         self._divide(usable[said], [p for p, k in zip(prints, said, strict=True) if k], parts)

@@ -64,6 +64,7 @@ def ask(
             raise _no_labels(source, f"no mask in {folder} has the name of a picture")
         return Asked("segment", "the labels are masks", source, drawn, known, notes=tuple(notes))
     if task == "transcribe" or (task is None and transcribe.suits(name, source, labels)):
+        source = open_source(source, labels=labels)
         texts, parts = transcribe.transcripts(source, Path(labels if labels is not None else data))
         known = np.array([bool(text) for text in texts])
         return Asked("transcribe", "the labels are texts", source, texts, known,

@@ -88,7 +88,7 @@ def test_the_verdict_needs_an_interval_above_zero():
 def melodies(tmp_path_factory):
     """Words of two letters, each letter a tone: speech that is learned in seconds."""
     folder = tmp_path_factory.mktemp("melodies")
-    random, rows = np.random.default_rng(0), ["file\ttext\tsplit"]
+    random, rows = np.random.default_rng(0), ["file\ttext\tsplit\tgroups"]
     t = np.arange(1200) / 8000
     for i in range(60):
         text = " ".join("".join(random.choice(list("ab"), 2)) for _ in range(2))
@@ -97,7 +97,7 @@ def melodies(tmp_path_factory):
         file = io.BytesIO()
         soundfile.write(file, sound, 8000, format="WAV")
         (folder / f"{i}.wav").write_bytes(file.getvalue())
-        rows.append(f"{i}.wav\t{text}\t{'test' if i % 5 == 0 else 'train'}")
+        rows.append(f"{i}.wav\t{text}\t{'test' if i % 5 == 0 else 'train'}\t{i % 30}")
     (folder / "said.tsv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -137,6 +137,7 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
         (told["curve"][3]["minutes"], "from scratch"),
     ]  # fmt: skip
     assert told["letters"] == " ab" and "12 to test" in told["statement"]
+    assert "60 samples are of 30 recordings or groups" in told["notes"][-1]
     assert "transcribed" in str(found) and found.verdict in str(found)
     assert (encoder.path / "evaluation-transcribe.json").exists()
     for row in told["curve"]:
@@ -155,6 +156,7 @@ def test_a_model_of_texts(melodies, encoder, tmp_path, monkeypatch):
     told = found.to_json()
     assert told["task"] == "transcribe" and told["settings"]["trained"] == "full"
     assert told["split"]["test"] == 12 and 0 <= found.score() <= 1.5
+    assert any("60 samples are of 30 recordings or groups" in note for note in told["notes"])
     said = found.model.predict(melodies)["text"]
     assert len(said) == 60 and set("".join(said)) <= set(" ab")
     texts, parts = transcripts(found.model.task.samples(open_source(melodies)),
