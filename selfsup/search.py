@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from .console import Console, columns
 from .data import Source, open_source
-from .data.outcome import BadSample
+from .data.outcome import BadSample, reconciled
 from .data.seen import seen_as
 from .errors import SelfsupError
 from .inference import Fast, assemble, decoded
@@ -49,10 +49,7 @@ class Hits:
 
     def __str__(self) -> str:
         rows = [(f"{hit.score:.3f}", hit.name, hit.text) for hit in self.hits]
-        counts = f"found {self.found} = used {self.used} + skipped {self.skipped}"
-        if self.reasons:
-            why = ", ".join(f"{count} {code}" for code, count in self.reasons.items())
-            counts += f" ({why}; `selfsup scan` names them)"
+        counts = reconciled(self.found, self.used, self.skipped, self.reasons)
         return f"{columns(rows, width=100)}\n{counts}"
 
 

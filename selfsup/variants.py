@@ -21,7 +21,8 @@ from torch import Tensor
 from .console import Console
 from .data.outcome import BadSample
 from .data.proteins import COLUMNS, RESIDUES, marks, sequence_columns
-from .data.tables import number_column
+from .data.tables import as_numbers, number_column
+from .embed import cell
 from .errors import SelfsupError
 from .evaluate.controls import PRETRAINED, UNTRAINED
 from .evaluate.regress import gained, ranks
@@ -259,10 +260,16 @@ def _write(path: Path, rows: list[dict[str, str]], scores: Float[np.ndarray, " n
 
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*rows[0], "variant_score"])
+    writer.writerow([*map(_spelled, rows[0]), "variant_score"])
     for row, score in zip(rows, scores, strict=True):
-        writer.writerow([*row.values(), "" if np.isnan(score) else f"{score:.6g}"])
+        said = "" if np.isnan(score) else f"{score:.6g}"
+        writer.writerow([*map(_spelled, row.values()), said])
     logs.replace(path, file.getvalue().encode())
+
+
+def _spelled(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    return cell(text, "'") if as_numbers([text]) is None else text
 
 
 # ---- scores ----------------------------------------------------------------------------------

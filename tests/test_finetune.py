@@ -76,6 +76,7 @@ def test_a_model_answers_the_same_in_a_clean_process(home, tmp_path):
     found = selfsup.finetune(home / "vit", home / "photos", tmp_path / "m", train="lora",
                              minutes=0.01)  # fmt: skip
     assert found.to_json()["max_abs_error"] < 1e-5
+    assert "found 121 = used 120 + skipped 1 (1 not_an_image; `selfsup" in str(found)
     out = tmp_path / "p.csv"
     words = [sys.executable, "-m", "selfsup", "predict", tmp_path / "m", home / "photos"]
     done = subprocess.run(
@@ -228,7 +229,9 @@ def test_what_can_only_be_judged_is_pointed_to(home, tmp_path):
     for given in ({"task": "tokens"}, {"labels": "residues.fasta"}):
         with pytest.raises(SelfsupError) as caught:
             selfsup.finetune(home / "vit", classes(), tmp_path / "m", **given)
-        assert caught.value.code == "E201" and "--task tokens" in caught.value.do
+        assert caught.value.code == "E201"
+        labels = "--labels residues.fasta " if "labels" in given else ""
+        assert f"evaluate RUN DATA {labels}--task tokens" in caught.value.do
     with pytest.raises(SelfsupError, match="no task 'token'"):
         selfsup.finetune(home / "vit", classes(), tmp_path / "m", task="token")
 

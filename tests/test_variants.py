@@ -75,8 +75,8 @@ def test_sequences_mutants_and_columns_say_the_same(run, tmp_path):
 
 
 def test_rows_that_cannot_be_scored_are_counted(run, tmp_path):
-    rows = ["V3A,0.5", "V4A,1", "V300A,2", "three,3", "V3X,4", "V3C,5"]
-    data = table(tmp_path / "a.csv", "mutant,score", rows)
+    rows = ["V3A,-0.5,=A1", "V4A,1,-", "V300A,2,-x", "three,3,@x", "V3X,4,+x", "V3C,5,x"]
+    data = table(tmp_path / "a.csv", "mutant,score,=note", rows)
     found = variants(run.path, data, wild_type=WILD, out=tmp_path / "out.csv")
     assert np.isfinite(found.scores).tolist() == [True, False, False, False, False, True]
     assert "4 rows" in str(found) or "2 rows: another residue" in str(found)
@@ -84,6 +84,8 @@ def test_rows_that_cannot_be_scored_are_counted(run, tmp_path):
         written = list(csv.DictReader(file))
     assert written[1]["variant_score"] == "" and written[1]["mutant"] == "V4A"
     assert float(written[0]["variant_score"]) == pytest.approx(found.scores[0], rel=1e-4)
+    assert [row["score"] for row in written] == ["-0.5", "1", "2", "3", "4", "5"]
+    assert [row["'=note"] for row in written] == ["'=A1", "'-", "'-x", "'@x", "'+x", "x"]
 
 
 def test_measured_values_and_controls(run, tmp_path, capsys):

@@ -61,6 +61,10 @@ class WithoutCopies(Source):
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return self._part(self._whole.splits())
 
+    def groups(self) -> np.ndarray | None:
+        own = self._whole.groups()
+        return None if own is None else own[self._keep]
+
     def _part(self, found: tuple[np.ndarray, list[str]] | None) -> Any:
         return None if found is None else (found[0][self._keep], found[1])
 

@@ -19,6 +19,7 @@ from .tables import (
     encode,
     folder_labels,
     folder_splits,
+    grouped,
     matched,
 )
 
@@ -165,11 +166,3 @@ def tested(folds: Classes | None) -> list[np.ndarray]:
     if folds is None or len(folds[1]) < 2:
         return []
     return [np.flatnonzero(folds[0] == k) for k in range(len(folds[1]))]
-
-
-def grouped(groups: Classes | None) -> np.ndarray | None:
-    """A number for each sample, equal in a group; samples of no group are alone."""
-    if groups is None:
-        return None
-    codes, names = groups
-    return np.where(codes < 0, len(names) + np.arange(len(codes)), codes)

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import SelfsupError
@@ -23,6 +23,16 @@ class BadSample(Exception):  # noqa: N818 (it is an outcome, not a mistake)
     def __init__(self, code: str, reason: str):
         super().__init__(f"{code}: {reason}")
         self.code, self.reason = code, reason
+
+
+def reconciled(found: int, used: int, skipped: int, reasons: Mapping[str, int]) -> str:
+    """
+    >>> reconciled(5, 3, 2, {"empty": 1, "not_an_image": 1})
+    'found 5 = used 3 + skipped 2 (1 empty, 1 not_an_image; `selfsup scan` names them)'
+    """
+    sums = f"found {found} = used {used} + skipped {skipped}"
+    why = ", ".join(f"{count} {code}" for code, count in reasons.items())
+    return f"{sums} ({why}; `selfsup scan` names them)" if reasons else sums
 
 
 class Ledger:

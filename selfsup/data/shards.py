@@ -13,6 +13,7 @@ import zlib
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .outcome import BadSample
 from .packed import GzipStream
 from .parquet import each_row, first_rows, one_row, open_parquet, row_group
 from .tables import (
+    GROUP_COLUMNS,
     HELD_COLUMNS,
     LABEL_COLUMNS,
     NAME_COLUMNS,
@@ -35,6 +37,7 @@ from .tables import (
     encode,
     folder_labels,
     folder_splits,
+    grouped,
     held_out,
     number_column,
 )
@@ -78,7 +81,7 @@ class TarSource(Source):
         self.members = Names()
         self.shard, self.start, self.length = array("i"), array("q"), array("q")
         self.kinds = array("B")
-        self._classes: dict[tuple[int, bytes], bytes] = {}
+        self._classes: dict[tuple[int, bytes], bytes | None] = {}  # None where they disagree
         self._stamps: list[tuple[int, int]] = []
         self._streams: dict[int, GzipStream] = {}
         self._lock = threading.Lock()
@@ -86,6 +89,10 @@ class TarSource(Source):
             self._index(number, path)
         self._keep_one_kind()
         self.sequential = bool(self._streams)
+        torn = [key for (_, key), value in self._classes.items() if value is None]
+        if torn:
+            told = f"{len(torn)} keys have .cls of different classes and count as without one"
+            self.notes.append(f"{told} (first: {text(torn[0])})")
 
     def __len__(self) -> int:
         return len(self.members)
@@ -141,7 +148,7 @@ class TarSource(Source):
         labels = []
         for number, member in zip(self.shard, self.members, strict=True):
             value = self._classes.get((number, _key(member)))
-            labels.append(text(value).strip() if value is not None else None)
+            labels.append(text(value) if value is not None else None)
         return encode(labels)
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
@@ -217,7 +224,9 @@ class TarSource(Source):
             self.problems.add(name, "archive-link")
         elif CODES.get(extension(last)) not in MEDIA:
             if extension(last) == b"cls" and member.size <= 4096:
-                self._classes[number, _key(name)] = archive.extractfile(member).read()
+                key, value = (number, _key(name)), archive.extractfile(member).read().strip()
+                if self._classes.setdefault(key, value) != value:
+                    self._classes[key] = None
             else:
                 shown = text(extension(last)) or "no extension"
                 self.ignored[shown] = self.ignored.get(shown, 0) + 1
@@ -339,6 +348,13 @@ class ParquetSource(Source):
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return held_out(self._named(SPLIT_COLUMNS), self._named(HELD_COLUMNS))
+
+    def groups(self) -> np.ndarray | None:
+        return self._grouped
+
+    @cached_property
+    def _grouped(self) -> np.ndarray | None:
+        return grouped(self._named(GROUP_COLUMNS))
 
     def targets(self) -> tuple[np.ndarray, str] | None:
         types = self._files[0].schema_arrow

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from ..errors import SelfsupError
 from .base import LARGEST, Source
 from .outcome import BadSample
 from .packed import opened, suffix
-from .tables import LABEL_COLUMNS, SPLIT_COLUMNS, encode, number_column
+from .tables import GROUP_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS, encode, grouped, number_column
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "smile")
 MOST_LETTERS, MOST_ATOMS = 10_000, 2_000
@@ -333,11 +334,10 @@ class SmilesSource(Source):
             why = str(error).splitlines()[0]
             raise SelfsupError("E105", f"{path} is not a readable CSV: {why}", where=path) from None
         self.columns = {
-            name.strip().lower(): ["" if v is None else v.strip() for v in column.to_pylist()]
+            name.strip(): ["" if v is None else v.strip() for v in column.to_pylist()]
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
-        key = next(name for name in SMILES_COLUMNS if name in self.columns)
-        self.smiles = self.columns.pop(key)
+        self.smiles = self.columns.pop(self._called(SMILES_COLUMNS)[0])
 
     def __len__(self) -> int:
         return len(self.smiles)
@@ -353,21 +353,33 @@ class SmilesSource(Source):
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         """The usual column, else the first one that holds few different values."""
-        usual = [name for name in LABEL_COLUMNS if name in self.columns]
-        others = [name for name in self.columns if name not in SPLIT_COLUMNS]
-        for name in usual or others:
+        usual = self._called(LABEL_COLUMNS)
+        for name in usual or self._others():
             values = [v or None for v in self.columns[name]]
             if usual or 1 < len({v for v in values if v}) <= 20:
                 return encode(values)
         return None
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
-        name = next((name for name in SPLIT_COLUMNS if name in self.columns), None)
-        return None if name is None else encode(v or None for v in self.columns[name])
+        return self._named(SPLIT_COLUMNS)
+
+    def groups(self) -> np.ndarray | None:
+        return grouped(self._named(GROUP_COLUMNS))
 
     def targets(self) -> tuple[np.ndarray, str] | None:
         """The first column of numbers, (n,) float64 with NaN for none, and its name."""
-        return number_column(self.columns, [n for n in self.columns if n not in SPLIT_COLUMNS])
+        return number_column(self.columns, [name.lower() for name in self._others()])
+
+    def _called(self, names: Sequence[str]) -> list[str]:
+        return [column for name in names for column in self.columns if column.lower() == name]
+
+    def _others(self) -> list[str]:
+        known = (*SPLIT_COLUMNS, *GROUP_COLUMNS)
+        return [name for name in self.columns if name.lower() not in known]
+
+    def _named(self, names: Sequence[str]) -> tuple[np.ndarray, list[str]] | None:
+        found = self._called(names)
+        return encode(v or None for v in self.columns[found[0]]) if found else None
 
 
 def is_table(path: str) -> bool:

@@ -26,7 +26,7 @@ from .listed import CsvSource, Labelled
 from .names import text
 from .packed import suffix
 from .shards import open_shards
-from .tables import SPLIT_COLUMNS, Table
+from .tables import GROUP_COLUMNS, SPLIT_COLUMNS, Table
 from .texts import file_splits, open_rows, open_texts
 
 __all__ = ["Source", "open_source"]
@@ -295,7 +295,7 @@ def _classes(table: str, key: str) -> list[str]:
         rows, found = list(islice(pairs.rows_of(table), ROWS)), []
     except csv.Error:  # it is not this table that was asked for
         return []
-    for column in (c for c in rows[0] if c.lower() not in SPLIT_COLUMNS):
+    for column in (c for c in rows[0] if c.lower() not in (*SPLIT_COLUMNS, *GROUP_COLUMNS)):
         cells = {(row.get(key), row.get(column)) for row in rows}
         values = {value for _, value in cells}
         if len({file for file, _ in cells}) == len(cells) and 1 < len(values) <= min(

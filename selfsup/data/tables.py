@@ -127,6 +127,14 @@ def encode(values: Iterable[str | None]) -> tuple[np.ndarray, list[str]] | None:
     return place[np.frombuffer(codes, np.int64)], ordered
 
 
+def grouped(groups: Classes | None) -> np.ndarray | None:
+    """A number for each sample, equal in a group; samples of no group are alone."""
+    if groups is None:
+        return None
+    codes, names = groups
+    return np.where(codes < 0, len(names) + np.arange(len(codes)), codes)
+
+
 def number_column(
     columns: Mapping[str, Sequence[str | None]], names: Sequence[str] = ()
 ) -> tuple[np.ndarray, str] | None:

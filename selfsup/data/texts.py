@@ -12,6 +12,7 @@ import zlib
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .outcome import BadSample
 from .packed import GzipStream, is_packed, opened, suffix
 from .proteins import sequence_columns
 from .tables import (
+    GROUP_COLUMNS,
     HELD_COLUMNS,
     LABEL_COLUMNS,
     LONGEST_LINE,
@@ -30,6 +32,7 @@ from .tables import (
     SPLIT_COLUMNS,
     SPLITS,
     encode,
+    grouped,
     held_out,
     lines,
     number_column,
@@ -230,6 +233,13 @@ class RowSource(Source):
         parts = held_out(self._named(SPLIT_COLUMNS), self._named(HELD_COLUMNS))
         return parts or file_splits(self.paths, self._file)
 
+    def groups(self) -> np.ndarray | None:
+        return self._groups
+
+    @cached_property
+    def _groups(self) -> np.ndarray | None:
+        return grouped(self._named(GROUP_COLUMNS))
+
     def targets(self) -> tuple[np.ndarray, str] | None:
         usual = (*LABEL_COLUMNS, *NUMBER_COLUMNS)
         names = [n for n in self._names if n.strip().lower() in usual and n not in self.columns]
@@ -368,7 +378,7 @@ def text_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for usual in TEXT_COLUMNS:
         if usual in known and _is_prose([row.get(known[usual]) for row in rows], words=1.0):
             return [known[usual]]
-    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, "id"}
+    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, *GROUP_COLUMNS, "id"}
     return [
         name
         for name in names

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..console import Console
 from ..data import open_source, open_store
-from ..data.outcome import Ledger
+from ..data.outcome import Ledger, reconciled
 from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
@@ -110,9 +110,7 @@ def evaluate(
             told = judge.conclude(home)
             counts, reasons = store.counts(), ledger.counts()
         if reasons:
-            why = ", ".join(f"{count} {code}" for code, count in reasons.items())
-            sums = "found {found} = used {used} + skipped {skipped}".format(**counts)
-            told["notes"].append(f"{sums} ({why}; `selfsup scan` names them)")
+            told["notes"].append(reconciled(**counts, reasons=reasons))
         told["data"] |= counts | {"skipped_reasons": reasons}
         told["settings"] = {
             "shots": list(shots),

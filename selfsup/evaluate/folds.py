@@ -183,12 +183,13 @@ def _folds(
     """
     published = getattr(source, "folds", None)
     given: list[np.ndarray] = published() if published is not None else []
+    own = source.groups()
+    whole = together(groups, own, usable)
     if given:
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
-        return places, "of the data", _twins(places, groups)
-    own = source.groups()
+        return places, "of the data", _twins(places, groups, whole)
     _, first, group, sizes = np.unique(
-        together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
+        whole, return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
@@ -206,10 +207,13 @@ def _folds(
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 
-def _twins(folds: list[np.ndarray], groups: np.ndarray) -> list[str]:
-    """What is to know of published folds that test samples whose equals teach."""
-    count = sum(int(np.isin(groups[f], np.delete(groups, f)).sum()) for f in folds)
-    return [f"{count} samples are tested while an equal one teaches"] if count else []
+def _twins(folds: list[np.ndarray], groups: np.ndarray, whole: np.ndarray) -> list[str]:
+    """What is to know of published folds that test samples whose equals, or kin, teach."""
+    equal, kin = (
+        sum(int(np.isin(of[f], np.delete(of, f)).sum()) for f in folds) for of in (groups, whole)
+    )
+    told = {"an equal one": equal, "another of their recording or group": kin - equal}
+    return [f"{n} samples are tested while {which} teaches" for which, n in told.items() if n]
 
 
 def _accuracies(

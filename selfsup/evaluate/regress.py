@@ -31,7 +31,7 @@ from .interval import Interval, resampled
 from .result import keep
 from .ridge import solutions
 from .scored import Scored, best_control, conclude
-from .split import groups_of, split, together
+from .split import groups_of, shared, split, together
 
 NETWORKS = 3
 COUNTS = (10, 100, 1000)  # labels of the curve
@@ -174,13 +174,12 @@ def parts_of(
         choosing = [i for i, part in enumerate(names) if part.lower() in VALIDATION]
         held = usable[np.isin(codes[usable], choosing) & known[usable]]
         held = held[~np.isin(held, found.test)]
-        print_of = dict(zip(usable.tolist(), prints, strict=True))
-        tested = {print_of[i] for i in found.test.tolist()}
-        copies = np.array([print_of[i] in tested for i in held.tolist()], bool)
-        held = held[~copies]
-        if copies.any():
+        leaks = shared(source, usable, prints, held, found.test)
+        held = held[~leaks]
+        if leaks.any():
             notes.append(
-                f"{int(copies.sum())} validation samples were dropped: they are also in test"
+                f"{int(leaks.sum())} validation samples were dropped: they, or others of their "
+                "recording or group, are in test"
             )
         unused = [p for p in names if p.lower() not in {*TRAIN, *VALIDATION, "test", "testing"}]
         notes += [f"the parts {', '.join(unused)} are not used"] * bool(unused)

@@ -59,7 +59,8 @@ def split(
     classes must teach: 1 where labels are no classes. `given` are parts in place of the source's.
 
     Raises SelfsupError: E502 when a sample is in both given parts (unless `drop_leaks`, which
-    takes it out of the training part), E503 when a part or all classes but one are empty.
+    takes it and others of its group out of the training part), E503 when a part or all classes but
+    one are empty.
     """
     known = labels[usable] >= 0
     notes = []
@@ -93,17 +94,17 @@ def split(
             notes.append(
                 f"not tested: {missing} of {count} classes, which have a single {single} each"
             )
-    place = {int(i): g for i, g in zip(usable, groups, strict=True)}
-    in_test = {place[int(i)] for i in test}
-    leaks = np.array([place[int(i)] in in_test for i in train], bool)
+    teaching, testing = (np.searchsorted(usable, part) for part in (train, test))
+    leaks = np.isin(groups[teaching], groups[testing])
+    kin = np.isin(whole[teaching], whole[testing]) & ~leaks
     duplicates = {
-        "train": len(train) - len({place[int(i)] for i in train}),
-        "test": len(test) - len(in_test),
+        "train": len(train) - len(np.unique(groups[teaching])),
+        "test": len(test) - len(np.unique(groups[testing])),
         "in both": int(leaks.sum()),
     }
     if leaks.any():
-        first = int(train[leaks][0])
-        twin = next(int(i) for i in test if place[int(i)] == place[first])
+        first, alike = int(train[leaks][0]), groups[testing] == groups[teaching][leaks][0]
+        twin = int(test[alike][0])
         if not drop_leaks:
             raise SelfsupError(
                 "E502",
@@ -112,11 +113,17 @@ def split(
                 why="a sample that was seen with its label says nothing when it is tested again",
                 do="remove them from one part, or drop them from training: --drop-leaks",
             )
-        train = train[~leaks]
         notes.append(f"{int(leaks.sum())} training samples were dropped: they are also in test")
+    if kin.any():
+        told = "were dropped" if drop_leaks else "may flatter the scores (--drop-leaks)"
+        notes.append(
+            f"{int(kin.sum())} training samples {told}: others of their recording or group are in "
+            "test"
+        )
+    if drop_leaks:
+        train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
     _enough(labels[train], labels[test], source, least)
-    kept = whole[np.searchsorted(usable, train)]
-    return Split(train, test, kept, kind, statement, duplicates, tuple(notes))
+    return Split(train, test, whole[teaching], kind, statement, duplicates, tuple(notes))
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:
@@ -140,6 +147,14 @@ def together(groups: np.ndarray, own: np.ndarray | None, usable: np.ndarray) -> 
     links = coo_array((np.ones(n), (equal, n + mine)), (2 * n, 2 * n))
     _, found = connected_components(links, directed=False)
     return np.unique(found[equal], return_inverse=True)[1]
+
+
+def shared(
+    source: Source, usable: np.ndarray, prints: list[bytes], part: np.ndarray, other: np.ndarray
+) -> np.ndarray:
+    """Which samples of a part are in another too, or belong together with one that is."""
+    whole = together(groups_of(prints), source.groups(), usable)
+    return np.isin(whole[np.searchsorted(usable, part)], whole[np.searchsorted(usable, other)])
 
 
 def fifth(groups: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:

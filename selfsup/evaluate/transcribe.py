@@ -19,7 +19,7 @@ from ..console import Console, columns
 from ..data import Source, open_source, open_store
 from ..data.seen import seen_as
 from ..data.store import Store
-from ..data.tables import LABEL_COLUMNS, Table
+from ..data.tables import LABEL_COLUMNS, Table, encode
 from ..errors import SelfsupError
 from ..load import LoadedEncoder, load
 from ..randomness import mix, order
@@ -38,8 +38,9 @@ from ..transfer.transcribe import (
     size_for,
 )
 from .controls import PRETRAINED, SCRATCH
+from .features import readable
 from .result import Told, keep
-from .split import TEST, TRAIN
+from .split import TEST, shared, split
 
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
 
@@ -102,14 +103,15 @@ def evaluate_task(
     """Character and word error rates at several amounts of transcribed speech.
 
     `labels` (or `data` itself) is a table with columns file, text and, where there is one, split.
-    `minutes` is the time for all trainings. Raises SelfsupError: E501 no transcripts, E503 too few,
-    E202 an encoder whose steps are too long for letters.
+    `minutes` is the time for all trainings. No copy of a recording that tests or chooses teaches.
+    Raises SelfsupError: E501 no transcripts, E503 too few, E202 an encoder whose steps are too long
+    for letters.
     """
     console = console or Console()
     began = time.monotonic()
     with stop.installed():
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
-        source = open_source(data, follow_links=follow_links)
+        source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality, whole=True)  # a text is of its whole file
         texts, parts = transcripts(source, Path(labels if labels is not None else data))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
@@ -164,14 +166,16 @@ class Recogniser:
         self.encoder, self.store, self.console, self.seed = encoder, store, console, seed
         self.texts = texts
         self.notes: list[str] = []
-        rows = np.array([i for i, text in enumerate(texts) if text])
-        self._divide(self._readable(rows), parts)
+        usable, prints = readable(store, self._tell)
+        said = np.array([bool(texts[i]) for i in usable.tolist()], bool)
+        self._measure(usable[said])
+        self._divide(usable[said], [p for p, k in zip(prints, said, strict=True) if k], parts)
         self.letters = sorted({c for i in self.train for c in texts[i] or ""})
         self.task = Transcribe(self.letters, self.size)
         fitting(self.task, encoder, store, self._part(self.train))
 
-    def _readable(self, rows: np.ndarray) -> np.ndarray:
-        """Samples that can be read; and how long they are."""
+    def _measure(self, rows: np.ndarray) -> None:
+        """How long recordings are, and how much is heard of them."""
         self.seconds = lengths(self.encoder, self.store, rows)
         self.size = size_for(self.encoder, max(self.seconds.values(), default=0.0))
         if self.size > self.encoder.size:
@@ -179,31 +183,32 @@ class Recogniser:
                 f"recordings are heard whole, up to {self.size} frames, though pretraining saw "
                 f"{self.encoder.size}"
             )
-        return np.array(sorted(self.seconds))
 
-    def _divide(self, rows: np.ndarray, parts: list[str]) -> None:
-        teach = np.array([i for i in rows if parts[i] in TRAIN], int)
-        tests = [name for name in TEST if any(parts[i] == name for i in rows)]
-        if len(teach) and tests:
-            self.test = np.array([i for i in rows if parts[i] == tests[0]])
-            held = [i for i in rows if parts[i] in tests[1:]]
-            self.statement = f"the parts of the table: {len(teach)} to train, "
-        else:
-            mixed = rows[order(self.seed, 0, len(rows))]
-            fifth = len(rows) // 5
-            self.test, teach, held = np.sort(mixed[:fifth]), np.sort(mixed[fifth:]), []
-            self.statement = f"a fifth tests, drawn with seed {self.seed}: {len(teach)} to train, "
+    def _divide(self, rows: np.ndarray, prints: list[bytes], parts: list[str]) -> None:
+        source, given = self.store.source, encode(part or None for part in parts)
+        known = np.zeros(len(parts), np.int64)
+        found = split(
+            source, known, rows, prints, drop_leaks=True, seed=self.seed, least=1, given=given
+        )
+        teach, self.test = found.train, found.test
+        self.notes += [note for note in found.notes if "are not used" not in note]
+        held = np.array([i for i in np.setdiff1d(rows, self.test) if parts[i] in TEST], np.int64)
+        held = held[~shared(source, rows, prints, held, np.concatenate([teach, self.test]))]
         if len(held) < 8:
-            mixed = teach[order(self.seed, 1, len(teach))]
-            tenth = max(1, len(teach) // 10)
-            held, teach = mixed[:tenth].tolist(), np.sort(mixed[tenth:])
+            kinds, group = np.unique(found.groups, return_inverse=True)
+            tenth = max(1, len(kinds) // 10)
+            chosen = np.isin(group, order(self.seed, 1, len(kinds))[:tenth])
+            held, teach = teach[chosen], teach[~chosen]
         if len(teach) < 4 or len(self.test) < 2:
             raise SelfsupError(
                 "E503", f"{len(teach)} transcribed recordings to train, {len(self.test)} to test",
                 do="give a table with more rows",
             )  # fmt: skip
-        self.train, self.held = teach, np.array(held)[:100]
-        self.statement += f"{len(self.test)} to test, {len(self.held)} to choose the learning rate"
+        self.train, self.held = teach, held[:100]
+        self.statement = (
+            f"{found.statement}: {len(teach)} to train, {len(self.test)} to test, "
+            f"{len(self.held)} to choose the learning rate"
+        )
 
     def _part(self, rows: np.ndarray) -> Part:
         return Part(self.store, rows, [self.texts[i] or "" for i in rows.tolist()])

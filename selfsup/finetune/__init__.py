@@ -12,7 +12,7 @@ from typing import Any
 
 from ..console import Console
 from ..data import open_source, open_store
-from ..data.outcome import Ledger
+from ..data.outcome import Ledger, reconciled
 from ..data.sources import keep_apart
 from ..errors import SelfsupError
 from ..export import refuse
@@ -108,6 +108,9 @@ def finetune(
                 few = Curve(job, train, seeds, controls).found(shots, job.began + 60 * minutes)
             shown = job.task.shown(network, encoder, job.test)
             told = job.told() | ({"few": few} if few else {})
-            told |= store.counts() | {"skipped_reasons": ledger.counts()}
+            counts, reasons = store.counts(), ledger.counts()
+            if reasons:
+                told["notes"].append(reconciled(**counts, reasons=reasons) + ".")
+            told |= counts | {"skipped_reasons": reasons}
     error = save(network, encoder, {"found": told}, out, shown)
     return Finetuned(told | {"model": str(out), "max_abs_error": error})

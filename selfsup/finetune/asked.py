@@ -1,5 +1,6 @@
 """What the labels ask for: seen from them, or named."""
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,9 +47,10 @@ def ask(
     if task is None and tokens.suits(name, source, labels):
         task = "tokens"
     if task in JUDGED and task not in TASKS:
+        given = "" if labels is None else f" --labels {shlex.quote(str(labels))}"
         raise SelfsupError(
             "E201", f"no model is taught for the task {task!r}", why=f"known: {', '.join(TASKS)}",
-            do=f"selfsup evaluate RUN DATA --task {task} says what the encoder knows of it",
+            do=f"selfsup evaluate RUN DATA{given} --task {task} says what the encoder knows of it",
         )  # fmt: skip
     if task is not None:
         task_class(task)  # E201 for an unknown one
@@ -62,6 +64,7 @@ def ask(
             raise _no_labels(source, f"no mask in {folder} has the name of a picture")
         return Asked("segment", "the labels are masks", source, drawn, known, notes=tuple(notes))
     if task == "transcribe" or (task is None and transcribe.suits(name, source, labels)):
+        source = open_source(source, labels=labels)
         texts, parts = transcribe.transcripts(source, Path(labels if labels is not None else data))
         known = np.array([bool(text) for text in texts])
         return Asked("transcribe", "the labels are texts", source, texts, known,

@@ -139,18 +139,32 @@ def masks(
     """The mask of each picture, whether it has one, and notes on masks that cannot be read.
 
     A mask is a PNG in `folder` with the picture's path there before the ending, or else its name;
-    the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour.
+    the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour, and where
+    a name alone does not say which mask is of which picture.
     """
     stems = [os.path.splitext(source.name(i))[0] for i in range(len(source))]
     files = sorted(folder.rglob("*.png"))
     paths = {os.fspath(path.relative_to(folder).with_suffix("")): path for path in files}
-    named: dict[str, Path] = {}  # masks that are no picture's by their path
+    named: dict[str, list[Path]] = {}  # masks that are no picture's by their path
     for place in sorted(paths.keys() - set(stems)):
-        named.setdefault(paths[place].stem, paths[place])
+        named.setdefault(paths[place].stem, []).append(paths[place])
+    called: dict[str, list[str]] = {}  # pictures that have none by theirs
+    for stem in stems:
+        if stem not in paths and _last(stem) in named:
+            called.setdefault(_last(stem), []).append(stem)
+    for name, own in called.items():
+        if len(own) > 1 or len(named[name]) > 1:
+            raise SelfsupError(
+                "E105",
+                f"the name {name!r} does not say which mask is of which picture",
+                where=str(folder),
+                why=f"{', '.join(own[:3])} may have {', '.join(map(str, named[name][:3]))}",
+                do=f"give masks the paths of their pictures: {folder / own[0]}.png",
+            )
     found = np.zeros((len(source), size, size), np.uint8)
     known, broken = np.zeros(len(source), bool), 0
     for i, stem in enumerate(stems):
-        path = paths.get(stem) or named.get(stem.rpartition("/")[2])
+        path = paths.get(stem) or named.get(_last(stem), [None])[0]
         if path is None:
             continue
         try:
@@ -169,6 +183,10 @@ def masks(
             raise SelfsupError("E105", f"{path} has a class above 255", where=str(path))
         found[i], known[i] = middle(mask.astype(np.uint8), size), True
     return found, known, [f"{broken} masks cannot be read: not used"] if broken else []
+
+
+def _last(stem: str) -> str:
+    return stem.rpartition("/")[2]
 
 
 def middle(mask: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "size size"]:

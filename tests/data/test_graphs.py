@@ -197,3 +197,8 @@ def test_a_table_of_molecules(tmp_path):
     assert source.content == "graphs" and source.read(0) == "CCO"
     assert source.labels()[0].tolist() == [1, 0, -1]
     assert source.splits()[1] == ["test", "train"]
+    rows = "".join(f"{'C' * (i + 1)},test,{i / 8}\n" for i in range(30))
+    path.write_text(f"SMILES,Set, logS\n{rows}")
+    source = open_source(path)
+    assert source.read(1) == "CC" and source.splits()[1] == ["test"] and source.labels() is None
+    assert source.targets()[1] == "logS" and source.targets()[0][8] == 1

@@ -63,6 +63,16 @@ def test_folders_in_an_archive_are_labels(tmp_path):
     assert source.labels()[1] == ["x", "y"] and source.splits()[1] == ["test", "train"]
 
 
+def test_a_sample_of_two_classes_has_none(tmp_path):
+    members = [*samples(0, 4), ("0001.cls", b"0"), ("0002.cls", b"2\n"), ("0001.cls", b"1")]
+    source = open_source(make_tar(tmp_path / "x.tar", members))
+    assert len(source) == 4 and source.labels()[0].tolist() == [0, -1, 1, 0]
+    assert source.labels()[1] == ["0", "2"]
+    assert source.notes == [
+        "1 keys have .cls of different classes and count as without one (first: 0001)"
+    ]
+
+
 def test_hostile_members_are_set_aside_and_nothing_is_written(tmp_path):
     make_tar(
         tmp_path / "x.tar",

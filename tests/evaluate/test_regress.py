@@ -132,7 +132,7 @@ def _unlabelled(tmp_path):
 def test_parts(molecules):
     source = open_source(molecules)
     values, name = regress.numbers_of(source)
-    assert name == "logs"
+    assert name == "logS"
     usable = np.arange(len(source))
     prints = [str(i).encode() for i in usable]
     train, held, test, _ = regress.parts_of(source, values, usable, prints, 0)
@@ -156,3 +156,9 @@ def test_copies_of_test_samples_neither_teach_nor_choose(molecules):
     assert fewer.tolist() == np.delete(train, 3).tolist()
     told = " ".join(notes)
     assert "1 training samples were dropped" in told and "1 validation samples were" in told
+    kin = usable.copy()
+    kin[[held[5], train[5]]] = test[2]
+    source.groups = lambda: kin
+    fewer, chosen, same, _ = regress.parts_of(source, values, usable, prints, 0)
+    assert chosen.tolist() == np.delete(held, [3, 5]).tolist() and same.tolist() == test.tolist()
+    assert fewer.tolist() == np.delete(train, [3, 5]).tolist()

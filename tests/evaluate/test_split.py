@@ -1,9 +1,15 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pyarrow import csv, parquet
 
+from selfsup.data import open_source
 from selfsup.data.copies import content_print
+from selfsup.data.pairs import Part as Side
 from selfsup.errors import SelfsupError
 from selfsup.evaluate.split import fifth, split, together
 from selfsup.transfer.tasks import Classify, Part, Regress
@@ -87,6 +93,58 @@ def test_a_leak_is_an_error_that_names_both_files_or_is_dropped():
     found = split(Labelled(parts), labels, np.arange(6), same, drop_leaks=True)
     assert found.train.tolist() == [0, 2, 3] and found.test.tolist() == [4, 5]
     assert any("1 training samples were dropped" in note for note in found.notes)
+
+
+def table(path, parts):
+    """Twelve rows, of groups of three; each group is of one class."""
+    n = range(len(parts))
+    key, cells = ("smiles", "C" * 3) if path.stem == "molecules" else ("text", "words that tell")
+    columns = {
+        key: [f"{cells}{'C' * i if key == 'smiles' else f' of {i}'}" for i in n],
+        "label": [i // 3 % 2 for i in n],
+        "Groups": [f"patient number {i // 3}" if i < 11 else None for i in n],
+        "split": parts,
+    }
+    if path.suffix == ".jsonl":
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        write = parquet.write_table if path.suffix == ".parquet" else csv.write_csv
+        write(pa.table(columns), path)
+    return open_source(path)
+
+
+TABLES = ["texts.csv", "texts.jsonl", "texts.parquet", "molecules.csv"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_groups_in_a_table_stay_whole_and_are_told_of_where_the_parts_divide_them(name, tmp_path):
+    labels = np.arange(12) // 3 % 2
+    source = table(tmp_path / name, [None] * 12)
+    assert len(source) == 12 and source.labels()[0].tolist() == labels.tolist()
+    first = np.unique(source.groups(), return_index=True)[1]
+    assert sorted(first.tolist()) == [0, 3, 6, 9, 11]  # the last row stands for itself
+    made = split(source, labels, np.arange(12), prints(12))
+    own = source.groups()
+    assert not set(own[made.train]) & set(own[made.test]) and len(made.test)
+    given = table(tmp_path / name, ["train"] * 8 + ["test"] * 4)
+    found = split(given, labels, np.arange(12), prints(12))
+    assert len(found.train) == 8 and found.duplicates["in both"] == 0
+    assert "2 training samples may flatter the scores (--drop-leaks)" in found.notes[-1]
+    without = split(given, labels, np.arange(12), prints(12), drop_leaks=True)
+    assert (
+        without.train.tolist() == [0, 1, 2, 3, 4, 5]
+        and "2 training samples were" in without.notes[-1]
+    )
+
+
+def test_a_captioned_picture_keeps_its_group(tmp_path):
+    rows = [f"{i}.png,some words that tell of {i},patient {i // 2}" for i in range(4)]
+    for i in range(4):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption,group_id", *rows]))
+    groups = Side(open_source(tmp_path / "captions.csv"), "image").groups()
+    assert groups[0] == groups[1] != groups[2] == groups[3]
 
 
 def test_unreadable_and_unlabelled_samples_are_in_neither_part():

@@ -1,6 +1,8 @@
 """Error rates, decoding and the label curve of speech recognition."""
 
 import io
+import os
+import shutil
 from functools import cache
 
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from selfsup.data import open_source
+import selfsup
+from selfsup.console import Console
+from selfsup.data import open_source, open_store
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks
-from selfsup.evaluate.transcribe import conclude, evaluate_task, rates, transcripts
+from selfsup.evaluate.transcribe import Recogniser, conclude, evaluate_task, rates, transcripts
 from selfsup.transfer.transcribe import Transcribe, collapse, distance
 
 
@@ -84,7 +88,7 @@ def test_the_verdict_needs_an_interval_above_zero():
 def melodies(tmp_path_factory):
     """Words of two letters, each letter a tone: speech that is learned in seconds."""
     folder = tmp_path_factory.mktemp("melodies")
-    random, rows = np.random.default_rng(0), ["file\ttext\tsplit"]
+    random, rows = np.random.default_rng(0), ["file\ttext\tsplit\tgroups"]
     t = np.arange(1200) / 8000
     for i in range(60):
         text = " ".join("".join(random.choice(list("ab"), 2)) for _ in range(2))
@@ -93,17 +97,13 @@ def melodies(tmp_path_factory):
         file = io.BytesIO()
         soundfile.write(file, sound, 8000, format="WAV")
         (folder / f"{i}.wav").write_bytes(file.getvalue())
-        rows.append(f"{i}.wav\t{text}\t{'test' if i % 5 == 0 else 'train'}")
+        rows.append(f"{i}.wav\t{text}\t{'test' if i % 5 == 0 else 'train'}\t{i % 30}")
     (folder / "said.tsv").write_text("\n".join(rows) + "\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def encoder(melodies, tmp_path_factory):
-    import os
-
-    import selfsup
-
     os.environ["SELFSUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
     run = selfsup.pretrain(
@@ -137,6 +137,7 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
         (told["curve"][3]["minutes"], "from scratch"),
     ]  # fmt: skip
     assert told["letters"] == " ab" and "12 to test" in told["statement"]
+    assert "60 samples are of 30 recordings or groups" in told["notes"][-1]
     assert "transcribed" in str(found) and found.verdict in str(found)
     assert (encoder.path / "evaluation-transcribe.json").exists()
     for row in told["curve"]:
@@ -147,7 +148,6 @@ def test_a_whole_evaluation(melodies, encoder, tmp_path):
 
 
 def test_a_model_of_texts(melodies, encoder, tmp_path, monkeypatch):
-    import selfsup
     from selfsup.transfer import model, transcribe
 
     monkeypatch.setattr(transcribe, "MOST_STEPS", 40)
@@ -156,6 +156,7 @@ def test_a_model_of_texts(melodies, encoder, tmp_path, monkeypatch):
     told = found.to_json()
     assert told["task"] == "transcribe" and told["settings"]["trained"] == "full"
     assert told["split"]["test"] == 12 and 0 <= found.score() <= 1.5
+    assert any("60 samples are of 30 recordings or groups" in note for note in told["notes"])
     said = found.model.predict(melodies)["text"]
     assert len(said) == 60 and set("".join(said)) <= set(" ab")
     texts, parts = transcripts(found.model.task.samples(open_source(melodies)),
@@ -197,6 +198,24 @@ def test_a_curve_of_texts(melodies, encoder, tmp_path, monkeypatch):
         assert one.task.letters == other.task.letters == sorted(set("".join(ours.targets)))
     ours, theirs = found.curve[:2]
     assert ours["gain"]["value"] == pytest.approx(theirs["value"] - ours["value"])  # of errors
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_no_copy_of_a_recording_that_tests_or_chooses_teaches(given, melodies, encoder, tmp_path):
+    """Of 20 recordings each is there three times."""
+    for i in range(60):
+        shutil.copy(melodies / f"{i % 20}.wav", tmp_path / f"{i:02}.wav")
+    texts = ["ab ab" if i % 20 else None for i in range(60)]  # of the first nothing is known
+    parts = ["train"] * 40 + ["dev"] * 10 + ["test"] * 10 if given else [""] * 60
+    loaded = selfsup.load(encoder.path)
+    with open_store(open_source(tmp_path), loaded.modality, loaded.size) as store:
+        job = Recogniser(loaded, store, texts, parts, Console(quiet=True), 0)
+    train, held, test = (
+        {i % 20 for i in rows.tolist()} for rows in (job.train, job.held, job.test)
+    )
+    assert not train & held and not train & test and not held & test and 0 not in train | test
+    assert len(job.test) >= 10 and len(job.train) >= 14
+    assert any("were dropped: they are also in test" in note for note in job.notes) == given
 
 
 def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, tmp_path):

@@ -128,6 +128,25 @@ def test_a_mask_with_the_path_of_a_picture_is_of_no_other(tmp_path):
     assert has == ["test/1.jpg", "train/2.jpg"] and not found.any()
 
 
+def test_masks_that_a_name_alone_does_not_tell_apart_are_refused(tmp_path):
+    for name in ("in/a/1.jpg", "in/b/1.jpg", "masks/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    source = open_source(tmp_path / "in")
+    with pytest.raises(SelfsupError, match="E105") as caught:
+        masks(source, tmp_path / "masks", 8)
+    assert "a/1, b/1 may have" in caught.value.why and "masks/a/1.png" in caught.value.do
+    for name in ("a", "b"):
+        (tmp_path / "masks" / name).mkdir()
+        Image.new("L", (8, 8), ord(name)).save(tmp_path / "masks" / name / "1.png")
+    found, known, _ = masks(source, tmp_path / "masks", 8)
+    assert known.all() and found[:, 0, 0].tolist() == [ord("a"), ord("b")]
+    one = open_source([tmp_path / "in" / "a" / "1.jpg"])  # two masks of its name
+    (tmp_path / "masks" / "1.png").unlink()
+    with pytest.raises(SelfsupError, match="which mask"):
+        masks(one, tmp_path / "masks", 8)
+
+
 def test_the_middle_and_its_nearest_pixels():
     mask = np.arange(24, dtype=np.uint8).reshape(4, 6)
     assert np.array_equal(middle(mask, 4), mask[:, 1:5])

@@ -90,6 +90,9 @@ class Part(Source):
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         return self.pairs._splits()
 
+    def groups(self) -> np.ndarray | None:
+        return self.pairs.groups()
+
 
 class Some(PairSource):
     """Some samples of pairs."""

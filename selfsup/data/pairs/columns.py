@@ -10,7 +10,7 @@ from ..kinds import CODES, KINDS, extension, sniff
 from ..names import encoded
 from ..proteins import are_residues
 from ..shards import MEDIA
-from ..tables import LABEL_COLUMNS, SPLIT_COLUMNS
+from ..tables import GROUP_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS
 from ..texts import _is_prose
 from .rows import beginning, tables, texts_in
 
@@ -79,7 +79,7 @@ def text_columns(rows: list[dict[str, Any]], media: Iterable[str]) -> list[str]:
     for usual in CAPTION_COLUMNS:
         if usual in known and any(texts_in(row, [known[usual]]) for row in rows):
             return [known[usual]]
-    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, "id"}
+    others = {*LABEL_COLUMNS, *SPLIT_COLUMNS, *GROUP_COLUMNS, "id"}
     return [
         name
         for name in names

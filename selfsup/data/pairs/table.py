@@ -11,7 +11,15 @@ from ..base import Pair, stamp_of
 from ..files import read_file
 from ..names import encoded
 from ..packed import suffix
-from ..tables import LABEL_COLUMNS, NUMBER_COLUMNS, SPLIT_COLUMNS, encode, number_column
+from ..tables import (
+    GROUP_COLUMNS,
+    LABEL_COLUMNS,
+    NUMBER_COLUMNS,
+    SPLIT_COLUMNS,
+    encode,
+    grouped,
+    number_column,
+)
 from .base import ORPHANS, PairSource, named
 from .columns import kind_of, root_of
 from .rows import LOOKED_AT, rows_of, texts_in
@@ -74,6 +82,7 @@ class PairTable(PairSource):
             first.append(same[0])
         self._labels = _column(first, LABEL_COLUMNS, rows)
         self._given = _column(first, SPLIT_COLUMNS, rows)
+        self._groups = grouped(_column(first, GROUP_COLUMNS, rows))
         numbers = (*NUMBER_COLUMNS, "similarity", "similarity_score")
         usual = (*LABEL_COLUMNS, *numbers)
         names = [n for n in dict.fromkeys(chain(*rows)) if n.strip().lower() in usual]
@@ -143,6 +152,9 @@ class PairTable(PairSource):
 
     def _splits(self) -> tuple[np.ndarray, list[str]] | None:
         return self._given
+
+    def groups(self) -> np.ndarray | None:
+        return self._groups
 
 
 def _column(
