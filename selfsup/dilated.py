@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, pad
 
-from . import machine
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 from .randomness import dropout
@@ -107,38 +106,12 @@ class Steps(nn.Conv1d):
         super().__init__(inputs, outputs, 3, padding=dilation, dilation=dilation)
 
     def forward(self, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
-        gap = self.dilation[0]
-        if gap >= x.shape[1]:
+        gap, t = self.dilation[0], x.shape[1]
+        if gap >= t:
             return linear(x, self.weight[:, :, 1], self.bias)
-        x, weight, bias = (part.to(machine.half(x)) for part in (x, self.weight, self.bias))
-        return _Convolution.apply(x, weight, bias, gap)
-
-
-class _Convolution(torch.autograd.Function):
-    """Backwards a convolution too, of the gradient with the kernel turned round.
-
-    So it keeps x alone, and nothing is padded and added up again.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, gap):
-        ctx.save_for_backward(x, weight)
-        ctx.gap = gap
-        return linear(taps(x, gap), weight.permute(0, 2, 1).flatten(1), bias)
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, weight = ctx.saved_tensors
-        rows = taps(dy, ctx.gap).flatten(0, 1)  # (b t, 3d)
-        dx = rows @ weight.flip(2).permute(2, 0, 1).flatten(0, 1)
-        dw = (rows.T @ x.flatten(0, 1)).unflatten(0, (3, -1))  # (3, d, c)
-        return dx.view_as(x), dw.flip(0).permute(1, 2, 0), dy.sum((0, 1)), None
-
-
-def taps(x: Float[Tensor, "b t c"], gap: int) -> Float[Tensor, "b t c3"]:
-    """What is `gap` steps before each, the step itself, and what is as far behind it."""
-    wide, t = pad(x, (0, 0, gap, gap)), x.shape[1]
-    return torch.cat([wide[:, :t], x, wide[:, 2 * gap :]], -1)
+        wide = pad(x, (0, 0, gap, gap))
+        taps = torch.cat([wide[:, :t], x, wide[:, 2 * gap :]], -1)  # (b, t, 3c)
+        return linear(taps, self.weight.permute(0, 2, 1).flatten(1), self.bias)
 
 
 class MarkedPatches(Patches):

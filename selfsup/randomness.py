@@ -111,6 +111,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     torch draws one number after the other; here eight at once, from a hash of their places.
     """
     threshold = round(256 * p)
+    if not 0 <= threshold < 256:
+        raise ValueError(f"dropout is {p}; it can be from 0 to 0.99")
     if threshold == 0 or x.is_cuda:
         return torch.nn.functional.dropout(x, p)
     seed = torch.randint(1 << 62, ())

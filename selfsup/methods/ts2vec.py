@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from .. import machine, needs
+from .. import needs
 from ..distributed import gather, rand
 from ..method import Method, Views
 from ..optim import Optim
@@ -119,23 +119,22 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z):
-        half, m = machine.half(z), z.shape[1] // 2
-        wide = z.float() if z.dtype.itemsize < 4 else z
-        with torch.autocast(z.device.type, enabled=False):
+        device, m = z.device.type, z.shape[1] // 2
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        with torch.autocast(device, enabled=False):
             p = wide @ wide.mT  # (g, 2m, 2m)
             p.diagonal(0, 1, 2).fill_(-torch.inf)  # never its own candidate
-            partners = p.diagonal(m, 1, 2).sum()
-            highest = p.amax(-1)
-            torch.softmax(p, -1, out=p)
-            loss = (highest - p.amax(-1).log()).sum() - 2 * partners
-            p.diagonal(m, 1, 2).sub_(1)
-            p.diagonal(-m, 1, 2).sub_(1)
+            partner, highest = p.diagonal(m, 1, 2).repeat(1, 2), p.amax(2)  # (g, 2m)
+            p = p.softmax(2)
+            loss = (highest - p.amax(2).log() - partner).mean()
+            for way in (m, -m):
+                p.diagonal(way, 1, 2).sub_(1)
             gradient = (p + p.mT).to(half) @ z.to(half)
         ctx.save_for_backward(gradient)
-        ctx.rows = highest.numel()
-        return loss / ctx.rows
+        return loss
 
     @staticmethod
     def backward(ctx, dy):
         (gradient,) = ctx.saved_tensors
-        return gradient * (dy / ctx.rows)
+        return gradient * (dy / gradient[..., 0].numel())
