@@ -10,6 +10,7 @@ from torch.nn.functional import gelu, linear, pad
 
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
+from .randomness import dropout
 from .stems import Patches
 
 
@@ -36,7 +37,7 @@ class Dilated(Chunked):
         self.stem = nn.Linear(channels * (2 if marked else 1), hidden)
         blocks = [DilatedBlock(hidden, hidden, 2**i) for i in range(depth)]
         self.trunk = nn.Sequential(*blocks, DilatedBlock(hidden, dim, 2**depth))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     @property
     def entrance(self) -> Tensor:
@@ -69,7 +70,8 @@ class Dilated(Chunked):
         self, x: Float[Tensor, "b c t"], hidden: Bool[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d"]:
         """One vector for each step."""
-        return self.dropout(self.trunk(self.tokens(x, hidden)))
+        h = self.trunk(self.tokens(x, hidden))
+        return dropout(h, self.dropout) if self.training else h
 
     @in_chunks
     def forward(self, x: Float[Tensor, "b c t"]) -> Float[Tensor, "b d"]:

@@ -247,7 +247,7 @@ def _same(x: Tensor) -> Tensor:
 class Dropout(NamedTuple):
     """Numbers drawn by the token they belong to, wherever it was laid out and on whatever rank.
 
-    Eight at once from a hash, as in `graph.dropout`; `share` is rounded to 1/256.
+    Eight at once from a hash, as in `randomness.dropout`; `share` is rounded to 1/256.
     """
 
     tokens: Int64[Tensor, "r w"]  # a number for each token of the batch of all ranks

@@ -1,10 +1,10 @@
-"""Patches that know what is missing, whole and in the two steps that methods take."""
+"""Encoders of series: convolutions as products, patches that know what is missing."""
 
 import pytest
 import torch
 from torch.nn.functional import conv1d
 
-from selfsup.dilated import MarkedPatches
+from selfsup.dilated import MarkedPatches, Steps
 from selfsup.encoder import Encoder
 from selfsup.methods import HuBERT, Wav2Vec2
 
@@ -12,6 +12,14 @@ METHODS = {
     "wav2vec2": lambda e: Wav2Vec2(e, span=2, codes=8, dim=16),
     "hubert": lambda e: HuBERT(e, span=2, clusters=8, dim=16),
 }
+
+
+@pytest.mark.parametrize("gap", [1, 3, 6, 7])
+def test_steps_are_a_dilated_convolution(gap):
+    torch.manual_seed(0)
+    layer, x = Steps(3, 5, gap).double(), torch.randn(2, 7, 3, dtype=torch.double)
+    expected = conv1d(x.mT, layer.weight, layer.bias, padding=gap, dilation=gap).mT
+    torch.testing.assert_close(layer(x), expected)
 
 
 def marked(dim=16):

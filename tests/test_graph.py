@@ -7,7 +7,7 @@ from torch.nn.functional import cosine_similarity, leaky_relu, relu
 
 from selfsup.data.graphs import canonical
 from selfsup.errors import SelfsupError
-from selfsup.graph import GAT, GCN, GIN, Rows, dropout, network
+from selfsup.graph import GAT, GCN, GIN, Rows, network
 from selfsup.sparse import Graphs, listen, pool
 
 WIDTH = 6
@@ -160,18 +160,6 @@ def test_pooling_graphs_without_nodes():
     assert pool(h, graph, 3, "sum").flatten().tolist() == [4, 0, -5]
     assert pool(h, graph, 3, "mean").flatten().tolist() == [2, 0, -5]
     assert pool(h, graph, 3, "max").flatten().tolist() == [3, 0, -5]
-
-
-def test_dropout_drops_as_many_and_repeats():
-    torch.manual_seed(3)
-    x = torch.ones(1000, 77)
-    y = dropout(x, 0.2)
-    kept = (y != 0).float().mean().item()
-    assert abs(kept - 0.8) < 0.005 and abs(y.mean().item() - 1) < 0.01
-    torch.manual_seed(3)
-    assert torch.equal(dropout(x, 0.2), y)
-    by_byte = (y.flatten()[: 8 * 9600].view(-1, 8) != 0).float().mean(0)
-    assert (by_byte - 0.8).abs().max() < 0.02  # every byte of a hash is as good
 
 
 def test_a_hub_of_a_million_neighbours_takes_memory_for_its_edges_alone():

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
 from selfsup import randomness
-from selfsup.randomness import Draws, _hash, _signed, mix, order
+from selfsup.randomness import Draws, _hash, _signed, dropout, mix, order
 
 
 def test_hash_is_splitmix64():
@@ -68,3 +69,18 @@ def test_some_rows_get_what_they_get_among_all():
     whole.uniform()
     some.uniform()
     assert torch.equal(whole.uniform(n=3)[rows], some.of_rows(rows).uniform(n=3))
+
+
+def test_dropout_drops_as_many_and_repeats():
+    torch.manual_seed(3)
+    x = torch.ones(1000, 77)
+    y = dropout(x, 0.2)
+    assert dropout(x.bfloat16(), 0.2).dtype == torch.bfloat16
+    kept = (y != 0).float().mean().item()
+    assert abs(kept - 0.8) < 0.005 and abs(y.mean().item() - 1) < 0.01
+    torch.manual_seed(3)
+    assert torch.equal(dropout(x, 0.2), y)
+    by_byte = (y.flatten()[: 8 * 9600].view(-1, 8) != 0).float().mean(0)
+    assert (by_byte - 0.8).abs().max() < 0.02  # every byte of a hash is as good
+    with pytest.raises(ValueError, match="dropout is 1.0"):
+        dropout(x, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import cross_entropy, max_pool1d
+from torch.nn.functional import max_pool1d
 
 from .. import needs
 from ..distributed import gather, rand
@@ -107,10 +107,34 @@ def contrast(z1: Float[Tensor, "g m d"], z2: Float[Tensor, "g m d"]) -> Tensor:
 
     Dot products without temperature. With m = 1 there is nothing to pick, and the loss is 0.
     """
-    z = torch.cat([z1, z2], 1).float()  # (g, 2m, d)
-    with torch.autocast(z.device.type, enabled=False):  # large, for want of a temperature
-        similarity = z @ z.transpose(1, 2)
-    itself = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
-    similarity = similarity.masked_fill(itself, -torch.inf)
-    partner = torch.arange(z.shape[1], device=z.device).roll(z1.shape[1])
-    return cross_entropy(similarity.flatten(0, 1), partner.repeat(len(z)))
+    return _Contrast.apply(torch.cat([z1, z2], 1))
+
+
+class _Contrast(torch.autograd.Function):
+    """-log p(partner | the other 2m - 1), its gradient found in the same pass.
+
+    Similarities are symmetric, so one product gives the gradient of both their sides. It may be of
+    half precision; they may not, being large for want of a temperature.
+    """
+
+    @staticmethod
+    def forward(ctx, z):
+        device, m = z.device.type, z.shape[1] // 2
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
+        wide = z.to(torch.promote_types(z.dtype, torch.float32))
+        with torch.autocast(device, enabled=False):
+            p = wide @ wide.mT  # (g, 2m, 2m)
+            p.diagonal(0, 1, 2).fill_(-torch.inf)  # never its own candidate
+            partner, highest = p.diagonal(m, 1, 2).repeat(1, 2), p.amax(2)  # (g, 2m)
+            p = p.softmax(2)
+            loss = (highest - p.amax(2).log() - partner).mean()
+            for way in (m, -m):
+                p.diagonal(way, 1, 2).sub_(1)
+            gradient = (p + p.mT).to(half) @ z.to(half)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx, dy):
+        (gradient,) = ctx.saved_tensors
+        return gradient * (dy / gradient[..., 0].numel())

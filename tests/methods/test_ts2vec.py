@@ -64,6 +64,29 @@ def test_loss_against_another_implementation(monkeypatch):
     torch.testing.assert_close(found, torch.tensor(1.8676685095), atol=1e-5, rtol=1e-5)
 
 
+def test_the_gradient_is_that_of_the_loss():
+    z = torch.randn(3, 8, 5, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(ts2vec._Contrast.apply, z)
+    similarity = (z @ z.mT).masked_fill(torch.eye(8, dtype=torch.bool), -torch.inf)
+    partner = torch.arange(8).roll(4).repeat(3)
+    expected = torch.nn.functional.cross_entropy(similarity.flatten(0, 1), partner)
+    torch.testing.assert_close(ts2vec._Contrast.apply(z), expected)
+
+
+def test_half_precision_is_for_the_gradient_alone():
+    """Similarities of hundreds, whose last digits tell who is nearest, are beyond bfloat16."""
+    torch.manual_seed(0)
+    z = (3 * torch.randn(4, 16, 64)).bfloat16().float().requires_grad_()
+    halves = z.detach().clone().requires_grad_()
+    whole = ts2vec.contrast(*z.chunk(2, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ts2vec.contrast(*halves.chunk(2, 1))
+    assert torch.equal(half, whole) and whole > 100
+    whole.backward(), half.backward()
+    torch.testing.assert_close(halves.grad, z.grad, atol=1e-3, rtol=1e-2)
+    assert not torch.equal(halves.grad, z.grad)
+
+
 def test_untrained_losses_are_at_chance(monkeypatch):
     method = TS2Vec(Dilated(16, 1, dim=4, hidden=4, depth=1))
     monkeypatch.setattr(TS2Vec, "see", lambda self, x, unit: torch.zeros(5, x.shape[2] // unit, 4))
