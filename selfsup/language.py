@@ -18,7 +18,7 @@ from . import distributed
 from .attention import attend
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
-from .ragged import Ragged, mean
+from .ragged import Ragged, mean, those
 from .randomness import _hash
 from .stems import MASK, Vocabulary
 
@@ -100,10 +100,10 @@ class Language(Chunked):
     def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
         """The vectors of some tokens that are there, in reading order."""
         layout = Layout.of(x)
-        states = self._states(x, layout).flatten(0, 1)
+        states = self._states(x, layout)
         if layout is None:
-            return states if bool(where.all()) else states[where.flatten()]
-        return states[layout.place[where[x.valid]]]
+            return those(states, where)
+        return states.flatten(0, 1)[layout.place[where[x.valid]]]
 
     def forward(self, x: Ragged) -> Float[Tensor, "b d"]:
         return mean(self.features(x), x.valid)
