@@ -47,10 +47,11 @@ class _Products(torch.autograd.Function):
     def forward(ctx, q, k, v, bias=None):
         shape = q.shape
         # (b * h, m, d) and twice (b * h, n, d)
-        q, k, v = (x.flatten(0, 1).contiguous() for x in (q * shape[-1] ** -0.5, k, v))
-        p = q @ k.transpose(1, 2)  # (b * h, m, n)
+        q, k, v = (x.flatten(0, 1).contiguous() for x in (q, k, v))
+        p = q.new_empty(*q.shape[:2], k.shape[1])  # (b * h, m, n)
         if bias is not None:
-            p.view(*shape[:2], *p.shape[1:]).add_(bias.to(p.dtype))
+            p.view(*shape[:3], -1).copy_(bias)
+        p.baddbmm_(q, k.transpose(1, 2), beta=bias is not None, alpha=shape[-1] ** -0.5)
         torch.softmax(p, -1, out=p)
         ctx.save_for_backward(q, k, v, p)
         return (p @ v).view(shape)
@@ -60,10 +61,11 @@ class _Products(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, p = ctx.saved_tensors
         shape, long = grad.shape, (*grad.shape[:2], *k.shape[1:])
+        scaled = {"beta": 0, "alpha": shape[-1] ** -0.5}
         grad = grad.reshape(q.shape)
         dv = p.transpose(1, 2) @ grad
         ds = grad @ v.transpose(1, 2)
         torch.ops.aten._softmax_backward_data.out(ds, p, -1, p.dtype, grad_input=ds)
-        dq = (ds @ k).mul_(shape[-1] ** -0.5)
-        dk = ds.transpose(1, 2) @ q  # q is scaled already
+        dq = torch.baddbmm(q, ds, k, **scaled)
+        dk = torch.baddbmm(k, ds.transpose(1, 2), q, **scaled)
         return dq.view(shape), dk.view(long), dv.view(long), None

@@ -161,12 +161,12 @@ def sync(model: nn.Module, last: bool) -> AbstractContextManager:
 
 def clip(method: nn.Module, limit: float | None) -> Tensor:
     """The norm of all gradients, over all shards; scaled down to `limit` where it is larger."""
-    gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    if not gradients:
+    parameters = [p for p in method.parameters() if p.grad is not None]
+    if not parameters:
         return torch.zeros(())
-    norm = whole(torch.nn.utils.get_total_norm(gradients))
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
     if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(method.parameters(), limit, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
 
 

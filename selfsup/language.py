@@ -18,7 +18,7 @@ from . import distributed
 from .attention import attend
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
-from .ragged import Ragged, mean
+from .ragged import Ragged, mean, those
 from .randomness import _hash
 from .stems import MASK, Vocabulary
 
@@ -100,10 +100,10 @@ class Language(Chunked):
     def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
         """The vectors of some tokens that are there, in reading order."""
         layout = Layout.of(x)
-        states = self._states(x, layout).flatten(0, 1)
+        states = self._states(x, layout)
         if layout is None:
-            return states if bool(where.all()) else states[where.flatten()]
-        return states[layout.place[where[x.valid]]]
+            return those(states, where)
+        return states.flatten(0, 1)[layout.place[where[x.valid]]]
 
     def forward(self, x: Ragged) -> Float[Tensor, "b d"]:
         return mean(self.features(x), x.valid)
@@ -286,28 +286,35 @@ class Turned(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, turns):
         ctx.save_for_backward(turns)
-        both = _turn(qkv[:, :, :2], turns).permute(2, 0, 3, 1, 4)  # (2, b, h, n, d)
-        q, k = both.to(qkv.dtype, memory_format=torch.contiguous_format).unbind(0)
-        return q, k, qkv[:, :, 2].transpose(1, 2).contiguous()
+        # (3, b, h, n, d)
+        parts = qkv.permute(2, 0, 3, 1, 4).clone(memory_format=torch.contiguous_format)
+        both = parts[:2]
+        both.copy_(_turn(both, turns, copy=False))
+        return parts.unbind(0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dq, dk, dv):
         (turns,) = ctx.saved_tensors
         b, h, n, d = dq.shape
-        grad = dq.new_empty(b, n, 3, h, d)
-        for place, part in enumerate((dq, dk)):
-            grad[:, :, place] = _turn(part.transpose(1, 2), turns.conj())
-        grad[:, :, 2] = dv.transpose(1, 2)
+        grad, back = dq.new_empty(b, n, 3, h, d), turns.conj()
+        dq, dk = (_turn(part, back, copy=True) for part in (dq, dk))
+        for place, part in enumerate((dq, dk, dv)):
+            grad[:, :, place] = part.transpose(1, 2)
         return grad, None
 
 
-def _turn(x: Float[Tensor, "b n *h d"], turns: Complex[Tensor, "n f"]) -> Float[Tensor, "..."]:
-    """Neighbours in the last axis as the parts of a complex number, which is multiplied."""
-    wide = x.dtype if x.dtype == torch.float64 else torch.float32
-    pairs = x.to(wide, memory_format=torch.contiguous_format).unflatten(-1, (-1, 2))
-    turns = turns.view(1, len(turns), *([1] * (x.ndim - 3)), -1)
-    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2)
+def _turn(
+    x: Float[Tensor, "*b n d"], turns: Complex[Tensor, "n f"], *, copy: bool
+) -> Float[Tensor, "*b n d"]:
+    """Neighbours in the last axis as the parts of a complex number, which is multiplied.
+
+    In place, which is faster; without `copy` that may be the memory of x.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(wide, copy=copy, memory_format=torch.contiguous_format)
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
+    return x
 
 
 # ---- documents of different lengths ----------------------------------------------------------

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -64,6 +64,11 @@ class Ragged:
 
     def is_floating_point(self) -> bool:
         return self.values.is_floating_point()
+
+
+def those(x: Shaped[Tensor, "b n *d"], where: Bool[Tensor, "b n"]) -> Shaped[Tensor, "k *d"]:
+    """Values of some tokens in reading order; of all of them at no cost, which indices have."""
+    return x.flatten(0, 1) if bool(where.all()) else x[where]
 
 
 def mean(x: Float[Tensor, "b n d"], valid: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:

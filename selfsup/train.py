@@ -22,7 +22,7 @@ from .errors import COLLAPSED, DIVERGED, SelfsupError
 from .logs import Events, Row
 from .method import Method
 from .optim import Optim
-from .randomness import mix
+from .randomness import mix, start
 from .run import Run
 from .state import Folder, State
 from .stop import Stop
@@ -253,7 +253,7 @@ def _gradients(model, batches, state, seed, convolutional, clock):
             if convolutional:
                 views = [_channels_last(x) for x in views]
         # the same on all ranks: `distributed.rand` gives each its own rows of the numbers
-        torch.manual_seed(mix(seed, state.batch, part))
+        start(mix(seed, state.batch, part), device)
         with distributed.sync(model, part == parts - 1):
             with half:
                 terms = model(views, state.progress)

@@ -85,6 +85,18 @@ def test_inputs_stay_as_they_were():
     assert all(torch.equal(x, y) for x, y in zip(inputs, before))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_was_in_memory_before_does_not_matter(dtype):
+    """Scaled products go into fresh memory, here full of what is not a number."""
+    inputs = draw(2, 2, 16, 32, dtype, strided=True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = outcome(attention._Products.apply, inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert error(found, exact(inputs)) < 2e-2
+
+
 def test_many_tokens_keep_no_probabilities(monkeypatch):
     monkeypatch.setattr(attention, "LONGEST", 8)
     inputs = draw(1, 1, 9, 32, torch.bfloat16, strided=True)

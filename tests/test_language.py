@@ -138,6 +138,18 @@ def test_turning_keeps_length_depends_on_distance_and_turns_back():
     assert torch.autograd.gradcheck(lambda x: Turned.apply(x, turns[:5, :2]), inputs, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("b", "n"), [(1, 1), (2, 5)])
+def test_turning_leaves_what_it_is_given(b, n, dtype):
+    inputs = torch.randn(b, n, 3, 2, 4, dtype=dtype, requires_grad=True)
+    directions = torch.randn(3, b, 2, n, 4, dtype=dtype)
+    before = inputs.detach().clone(), directions.clone()
+    torch.autograd.backward(
+        Turned.apply(inputs, rotations(7, n, 4, inputs.device)), list(directions)
+    )
+    assert torch.equal(inputs, before[0]) and torch.equal(directions, before[1])
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_with_a_bias_in_bfloat16_is_that_in_float32(causal):
     torch.manual_seed(0)

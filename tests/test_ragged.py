@@ -7,7 +7,7 @@ import torch
 from selfsup.data.batch import Batch
 from selfsup.data.fields import pack, unpack
 from selfsup.inference import assemble
-from selfsup.ragged import Ragged, mean
+from selfsup.ragged import Ragged, mean, those
 
 
 def test_rows_of_different_lengths():
@@ -27,6 +27,14 @@ def test_mean_leaves_padding_out():
     found = mean(x, valid)
     torch.testing.assert_close(found[0], x[0, :2].mean(0))
     torch.testing.assert_close(found[1], x[1].mean(0))
+
+
+def test_those_of_all_tokens_are_not_copied():
+    x = torch.randn(2, 4, 3)
+    some = torch.tensor([[True, False, True, False], [True] * 4])
+    assert torch.equal(those(x, some), x[some])
+    found = those(x, torch.ones_like(some))
+    assert torch.equal(found, x.view(8, 3)) and found.data_ptr() == x.data_ptr()
 
 
 def test_other_functions_of_tensors_are_refused():

@@ -1,9 +1,11 @@
+import traceback
+
 import numpy as np
 import pytest
 import torch
 
 from selfsup import randomness
-from selfsup.randomness import Draws, _hash, _signed, dropout, mix, order
+from selfsup.randomness import Draws, _hash, _signed, dropout, mix, order, start
 
 
 def test_hash_is_splitmix64():
@@ -20,6 +22,14 @@ def test_order_is_a_permutation_that_changes_with_seed_and_epoch():
     assert np.array_equal(np.sort(one), np.arange(1000))
     assert np.array_equal(one, order(0, 0, 1000))
     assert (one == other).mean() < 0.01 and (one == order(1, 0, 1000)).mean() < 0.01
+
+
+def test_start_seeds_as_pytorch_does_without_the_stack(monkeypatch):
+    torch.manual_seed(mix(1, 2))
+    expected = torch.rand(3)
+    monkeypatch.setattr(traceback, "format_stack", None)  # nobody may call it
+    start(mix(1, 2), "cpu")
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_sample_draws_the_same_numbers_in_any_batch():

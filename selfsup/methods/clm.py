@@ -36,10 +36,11 @@ class CLM(Method):
         followed = x.valid[:, 1:]  # the last token of a document has nothing to name
         seen = Ragged(x.values[:, :-1], followed)
         states = self.encoder.features(seen)
-        logits = self.encoder.logits(states[followed])
+        logits = self.encoder.logits(ragged.those(states, followed))
         self.watch = {"embedding": ragged.mean(states.detach(), followed)}
         self.chance = {"next": math.log(self.encoder.stem.count)}
-        total = cross_entropy(logits.float(), x.values[:, 1:][followed], reduction="sum")
+        wanted = ragged.those(x.values[:, 1:], followed)
+        total = cross_entropy(logits.float(), wanted, reduction="sum")
         # by the mean over ranks, whose documents have other lengths: every token counts the same
         return {"next": total / distributed.mean(followed.sum().float()).clamp(min=1)}
 
