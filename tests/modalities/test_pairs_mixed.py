@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from html import unescape
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +151,21 @@ def test_molecules_and_proteins_with_texts(home, tmp_path):
     assert torch.isfinite(torch.from_numpy(found.embed(home / "t.tsv"))).all()
     assert found.tower("graphs").embed(home / "t.tsv").shape == (40, 16)
     assert zeroshot._classical(run, found, ("graphs", "text"), 0, None) is not None
+    told = pairing.evaluate_task(run, home / "t.tsv", seeds=2)
+    page, scores = selfsup.report(run).read_text(), told.to_json()["scores"]
+    pairs = {" and ".join(pair["parts"]): pair for pair in told.to_json()["pairs"]}
+    assert list(pairs) == ["graphs and proteins", "graphs and text", "proteins and text"]
+    for both, pair in pairs.items():
+        first, then = pair["parts"]
+        searches = (f"{first} to {then}", f"{then} to {first}")
+        assert f"{both}: {pair['sentence']}" in str(told) and pair["sentence"] in unescape(page)
+        assert all(f"<h3>{search}</h3>" in page for search in searches)
+        means = {}
+        for of in ("pretrained", pair["control"]):
+            rows = [r for r in scores if r["of"] == of and r["direction"] in searches]
+            recalls = [np.mean([r[f"recall_{k}"]["value"] for k in (1, 5, 10)]) for r in rows]
+            means[of] = np.average(recalls, weights=[r["queries"] for r in rows])
+        assert pair["value"] == pytest.approx(means["pretrained"] - means[pair["control"]])
 
 
 def test_files_of_two_kinds_need_no_text(tmp_path):
