@@ -1,6 +1,6 @@
 """Sound, lips and words of the same sentences (GRID, one speaker), CLIP over three towers.
 
-    SELFSUP_DATA=... python -m recipes.grid_three
+SELFSUP_DATA=... python -m recipes.grid_three
 """
 
 import csv

@@ -194,6 +194,21 @@ def test_files_of_two_kinds_need_no_text(tmp_path):
     assert open_source(tmp_path / "other.tar").content in ("image", "audio")
 
 
+def test_each_column_of_files_may_have_a_folder_of_its_own(tmp_path):
+    for folder in ("photos", "sounds"):
+        (tmp_path / folder).mkdir()
+    for i, (_, _, png) in enumerate(things(6)):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(png)
+        (tmp_path / "sounds" / f"{i}.wav").write_bytes(sound(i))
+    (tmp_path / "photos" / "more.png").write_bytes(png)
+    rows = [f"{i}.wav,{i}.png,something to see and hear {i}" for i in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join(["sound,photo,caption", *rows]))
+    source = open_source(tmp_path / "t.csv")
+    assert source.parts == {"audio": "audio", "image": "image", "text": "text"}
+    assert source.read(2)["audio"] == [sound(2)] and source.read(5)["image"] == [png]
+    assert source.ignored == {"files without a text": 1}
+
+
 def test_lists_in_memory(tmp_path):
     samples = [
         Pair(image=np.full((20, 20, 3), 9 * i, np.uint8), words=[f"level {i} of grey", "a level"])
@@ -212,6 +227,16 @@ def test_lists_in_memory(tmp_path):
         batch=8, steps=2, out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert run.done
+
+
+def test_clips_with_words_have_small_towers_and_are_not_mirrored():
+    samples = [Pair(video=np.zeros((8, 24, 24, 3), np.uint8), text=f"left {i}") for i in range(3)]
+    modality = Pairs()
+    modality.learn(open_source(samples))
+    assert not modality.sides["video"].modality.mirror
+    shapes = [modality.chosen("video", name, {}) for name in modality.encoders]
+    assert shapes[0] == ("vit_tiny", {"depth": 4})
+    assert [name for name, _ in shapes[1:]] == ["vit_tiny", "vit_small", "vit_base"]
 
 
 def test_what_a_part_holds_is_told_by_the_first_sample_that_has_it(tmp_path):
