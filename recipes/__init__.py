@@ -76,8 +76,10 @@ def judged(name: str, seed: int, run: selfsup.Run, told: Told) -> None:
             numbers = [found[key] for key in ("value", "low", "high") if key in found]
             measure = " ".join(filter(None, (*where, measure)))
             scores.setdefault(measure, {})[row["of"]] = [round(number, 3) for number in numbers]
+    each = (f"{' and '.join(p['parts'])}: {p['sentence']}" for p in answer.get("pairs", ()))
+    verdict = " ".join([told.verdict, *each])
     print(told)
-    keep({"recipe": name, "seed": seed, **made(run), "verdict": told.verdict, "scores": scores})
+    keep({"recipe": name, "seed": seed, **made(run), "verdict": verdict, "scores": scores})
 
 
 def taught(name: str, seed: int, run: selfsup.Run, found: Finetuned) -> None:

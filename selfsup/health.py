@@ -113,6 +113,13 @@ NOTHING = Verdict(
     NOT_YET.cause,
     "change optim.lr by a factor of 3; see `selfsup scan` for duplicates",
 )
+STRANGERS = Verdict(
+    "warning",
+    "some parts of samples do not find each other: their term of the loss is where guessing "
+    "would put it",
+    "they share nothing, or their towers see or learn too little of it yet",
+    "if it stays: train longer, or let these towers see more (modality.options, encoder.parts)",
+)
 SEVERITY = {"healthy": 0, "warning": 1, "collapsed": 2, "diverged": 3}
 
 
@@ -210,11 +217,12 @@ class Monitor:
             signs.append(FROZEN)  # (schedules end at zero: nothing moves there)
         self.weight = now
 
-        at_chance = any(
+        guessed = [
             abs(terms[name] - chance) <= AT_CHANCE * abs(chance)
             for name, chance in self.method.chance.items()
             if name in terms
-        )
+        ]
+        at_chance = any(guessed)
         # a regression may also be worse than one answer for all, and is for a while as it starts
         blind = progress > LATE and any(
             terms[name] >= (1 - AT_CHANCE) * float(constant)
@@ -239,7 +247,9 @@ class Monitor:
         began = self.first_rank or 0.0
         if joint and progress > SETTLED and rank < min(FLAT_RANK, 0.5 * began):
             signs.append(FLAT)
-        if (at_chance or blind) and progress > SETTLED:
+        if at_chance and not all(guessed) and self._towers() and progress > SETTLED:
+            signs.append(STRANGERS)
+        elif (at_chance or blind) and progress > SETTLED:
             signs.append(NOTHING if progress > LATE else NOT_YET)
         return max(signs, key=lambda sign: SEVERITY[sign.kind])  # the first of the worst
 

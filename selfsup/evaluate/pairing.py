@@ -70,7 +70,10 @@ class Pairing(Told):
                 half = 50 * (found["high"] - found["low"])
                 cells.append(f"{100 * found['value']:.1f}" + (f" ± {half:.1f}" if half else ""))
             rows.append((row["direction"], row["of"], *cells))
-        return "\n".join([self.verdict, "", columns(rows, width=100), "", *self._told["notes"]])
+        pairs = self._told.get("pairs", ())
+        each = [f"{' and '.join(pair['parts'])}: {pair['sentence']}" for pair in pairs]
+        told = [self.verdict, *each, "", columns(rows, width=100), "", *self._told["notes"]]
+        return "\n".join(told)
 
     def recall(self, direction: str, depth: int, of: str = PRETRAINED) -> float:
         """One figure, as recall("image to text", 5)."""
@@ -123,22 +126,23 @@ def evaluate_task(
                 found[UNTRAINED].append(towers(fresh(encoder, mix(seed, i)), store, test))
             console.progress("retrieval: classical features and canonical correlation")
             scores: list[dict[str, Any]] = []
-            outcomes: dict[str, list[np.ndarray]] = {}
-            owners: list[int] = []  # of every query, both ways
+            outcomes: dict[str, dict[str, np.ndarray]] = {}  # of each search
+            owners: dict[str, list[int]] = {}  # of its queries
             cases: dict[str, Any] = {}
-            for a, b in combinations(encoder.modality.sides, 2):  # type: ignore[attr-defined]
+            pairs = list(combinations(encoder.modality.sides, 2))  # type: ignore[attr-defined]
+            for a, b in pairs:
                 control = Classical(encoder, store, train, (a, b), seed)
                 found[CLASSICAL] = [control.items(store, test)]
                 notes += control.notes
                 for first, then in ((a, b), (b, a)):
                     direction = f"{first} to {then}"
                     of_query = [sample for sample, _ in found[PRETRAINED][0][first].place]
-                    owners += of_query
+                    owners[direction], outcomes[direction] = of_query, {}
                     for of, networks in found.items():
                         hits, chance, ranks = zip(
                             *(recall(n[first], n[then]) for n in networks), strict=True
                         )
-                        outcomes.setdefault(of, []).append(np.stack(hits).mean(1))
+                        outcomes[direction][of] = np.stack(hits).mean(1)
                         scores.append(scored(direction, of, np.stack(hits), of_query))
                         if of == PRETRAINED:
                             cases[direction] = _cases(
@@ -149,12 +153,21 @@ def evaluate_task(
         order_of = (PRETRAINED, UNTRAINED, CLASSICAL, "chance")
         scores.sort(key=lambda row: order_of.index(row["of"]))
         scores.sort(key=lambda row: list(cases).index(row["direction"]))
-        merged = {  # (networks, samples)
-            of: by_sample(np.concatenate(parts, 1), owners) for of, parts in outcomes.items()
-        }
+
+        def verdict(*directions: str) -> dict[str, Any]:
+            """Over all queries of some searches."""
+            asked = [sample for direction in directions for sample in owners[direction]]
+            merged = {  # (networks, samples)
+                of: by_sample(np.concatenate([outcomes[d][of] for d in directions], 1), asked)
+                for of in outcomes[directions[0]]
+            }
+            return judged(merged, [row for row in scores if row["direction"] in directions], seed)
+
         told: dict[str, Any] = {
             "format": 1, "task": "retrieve", "time": time.time(), "scores": scores,
-            "notes": notes, "cases": cases, "verdict": judged(merged, scores, seed),
+            "notes": notes, "cases": cases, "verdict": verdict(*cases),
+            "pairs": [{"parts": [a, b]} | verdict(f"{a} to {b}", f"{b} to {a}")
+                      for a, b in pairs if len(pairs) > 1],
             "data": {"place": source.place, "fingerprint": source.fingerprint(),
                      "train": len(train), "test": len(test)},
             "seconds": round(time.monotonic() - began, 1),

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .. import needs
+from .. import machine, needs
 from ..distributed import gather_ragged
 from ..errors import SelfsupError
 from ..heads import mlp
@@ -78,12 +78,11 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, temperature):
-        device = z.device.type
-        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
+        half = machine.half(z)
         n, blocks, totals = len(z), [], torch.zeros_like(z[:, 0])
         partners = z.roll(n // 2, 0)
         narrow, scaled = z.to(half), (z / temperature).to(half)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(z.device.type, enabled=False):
             for low in range(0, n, ROWS):
                 near = (scaled[low : low + ROWS] @ narrow[low:].T).exp_()  # (r, 2n - low)
                 near.diagonal().zero_()  # never its own candidate

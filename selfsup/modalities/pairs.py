@@ -36,10 +36,11 @@ ENCODERS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "text": (("bert_micro", {"depth": 2}), ("bert_micro", {}), ("bert_mini", {}),
              ("bert_base", {})),
     "audio": (("mel_tiny", {"depth": 4}), ("mel_tiny", {}), ("mel_small", {}), ("mel_small", {})),
+    "video": (("vit_tiny", {"depth": 4}), ("vit_tiny", {}), ("vit_small", {}), ("vit_base", {})),
     "graph": (("gin", {}),) * 4,
 }  # fmt: skip
-# A text may say left, so pictures stay as they are
-OPTIONS: dict[str, dict[str, Any]] = {"image": {"mirror": False}}
+# A text may say left, so pictures and clips stay as they are
+OPTIONS: dict[str, dict[str, Any]] = {"image": {"mirror": False}, "video": {"mirror": False}}
 
 
 @dataclass

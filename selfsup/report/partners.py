@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data import BadSample, Source, fields, open_source
+from ..data.seen import seen_as
 from ..errors import SelfsupError
 from ..load import CARD, Card, modality_of
 from .page import Markup, clean, missing, section, table, tag
@@ -33,10 +34,17 @@ def partners(path: Path, album: Album) -> Markup | None:
         told = json.loads(file.read_bytes())
         head, rows = _recalls(told)
         lead = clean(told["verdict"]["sentence"], 600)
+        pairs = [
+            (clean(" and ".join(pair["parts"]), 60), clean(pair["sentence"], 600))
+            for pair in told.get("pairs", ())
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{file.name} cannot be used: {clean(error)}"
         return section("partners", TITLE, tag("p", why))
-    parts: list[Any] = [table(head, rows, caption="Recall, in percent", numbers=len(head) - 2)]
+    parts: list[Any] = (
+        [table(["parts", "verdict"], pairs, caption="Each two parts")] if pairs else []
+    )
+    parts.append(table(head, rows, caption="Recall, in percent", numbers=len(head) - 2))
     try:
         parts += _sheets(path, told, album)
     except (SelfsupError, BadSample, ValueError, KeyError, TypeError, IndexError) as error:
@@ -61,7 +69,7 @@ def _recalls(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _sheets(path: Path, told: dict[str, Any], album: Album) -> list[Markup]:
     modality: Any = modality_of(Card.read(path / CARD), path / CARD)
-    source = open_source(str(told["data"]["place"]))
+    source = seen_as(open_source(str(told["data"]["place"])), modality)
     if source.fingerprint() != told["data"]["fingerprint"]:
         raise SelfsupError("E101", "the data have changed since they were searched")
     made = []

@@ -10,7 +10,9 @@ from torch.nn.functional import normalize
 
 from selfsup.encoder import Encoder
 from selfsup.errors import SelfsupError
+from selfsup.health import Monitor
 from selfsup.language import Language
+from selfsup.logs import Events
 from selfsup.methods import CLIP
 from selfsup.methods.clip import sigmoid, softmax
 from selfsup.ragged import Ragged
@@ -177,6 +179,20 @@ def test_every_tower_is_watched():
     z = method.watch
     torch.testing.assert_close(z["embedding"], (z["embedding/a"] + z["embedding/b"]) / 2)
     assert z["embedding"].shape == (8, 12)
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [({"b_c"}, "warning"), ({"a_b", "a_c", "b_c"}, "collapsed")]
+)
+def test_some_parts_that_share_nothing_are_no_collapse(lost, verdict):
+    x, method = view(third=True), CLIP(towers(third=True))
+    monitor, events = Monitor(method), Events(None)
+    for _ in range(3):
+        method([x], 0.0)
+        terms = {n: cost if n in lost else cost / 2 for n, cost in method.chance.items()}
+        method.log_scale.data += 0.1
+        monitor.look(1, 0.6, [x.of["a"]], terms, events)
+    assert monitor.verdict.kind == verdict and "guessing" in monitor.verdict.message
 
 
 def test_it_refuses_an_encoder_without_towers():

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from html import unescape
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +151,21 @@ def test_molecules_and_proteins_with_texts(home, tmp_path):
     assert torch.isfinite(torch.from_numpy(found.embed(home / "t.tsv"))).all()
     assert found.tower("graphs").embed(home / "t.tsv").shape == (40, 16)
     assert zeroshot._classical(run, found, ("graphs", "text"), 0, None) is not None
+    told = pairing.evaluate_task(run, home / "t.tsv", seeds=2)
+    page, scores = selfsup.report(run).read_text(), told.to_json()["scores"]
+    pairs = {" and ".join(pair["parts"]): pair for pair in told.to_json()["pairs"]}
+    assert list(pairs) == ["graphs and proteins", "graphs and text", "proteins and text"]
+    for both, pair in pairs.items():
+        first, then = pair["parts"]
+        searches = (f"{first} to {then}", f"{then} to {first}")
+        assert f"{both}: {pair['sentence']}" in str(told) and pair["sentence"] in unescape(page)
+        assert all(f"<h3>{search}</h3>" in page for search in searches)
+        means = {}
+        for of in ("pretrained", pair["control"]):
+            rows = [r for r in scores if r["of"] == of and r["direction"] in searches]
+            recalls = [np.mean([r[f"recall_{k}"]["value"] for k in (1, 5, 10)]) for r in rows]
+            means[of] = np.average(recalls, weights=[r["queries"] for r in rows])
+        assert pair["value"] == pytest.approx(means["pretrained"] - means[pair["control"]])
 
 
 def test_files_of_two_kinds_need_no_text(tmp_path):
@@ -178,6 +194,21 @@ def test_files_of_two_kinds_need_no_text(tmp_path):
     assert open_source(tmp_path / "other.tar").content in ("image", "audio")
 
 
+def test_each_column_of_files_may_have_a_folder_of_its_own(tmp_path):
+    for folder in ("photos", "sounds"):
+        (tmp_path / folder).mkdir()
+    for i, (_, _, png) in enumerate(things(6)):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(png)
+        (tmp_path / "sounds" / f"{i}.wav").write_bytes(sound(i))
+    (tmp_path / "photos" / "more.png").write_bytes(png)
+    rows = [f"{i}.wav,{i}.png,something to see and hear {i}" for i in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join(["sound,photo,caption", *rows]))
+    source = open_source(tmp_path / "t.csv")
+    assert source.parts == {"audio": "audio", "image": "image", "text": "text"}
+    assert source.read(2)["audio"] == [sound(2)] and source.read(5)["image"] == [png]
+    assert source.ignored == {"files without a text": 1}
+
+
 def test_lists_in_memory(tmp_path):
     samples = [
         Pair(image=np.full((20, 20, 3), 9 * i, np.uint8), words=[f"level {i} of grey", "a level"])
@@ -196,6 +227,16 @@ def test_lists_in_memory(tmp_path):
         batch=8, steps=2, out=tmp_path / "run", quiet=True,
     )  # fmt: skip
     assert run.done
+
+
+def test_clips_with_words_have_small_towers_and_are_not_mirrored():
+    samples = [Pair(video=np.zeros((8, 24, 24, 3), np.uint8), text=f"left {i}") for i in range(3)]
+    modality = Pairs()
+    modality.learn(open_source(samples))
+    assert not modality.sides["video"].modality.mirror
+    shapes = [modality.chosen("video", name, {}) for name in modality.encoders]
+    assert shapes[0] == ("vit_tiny", {"depth": 4})
+    assert [name for name, _ in shapes[1:]] == ["vit_tiny", "vit_small", "vit_base"]
 
 
 def test_what_a_part_holds_is_told_by_the_first_sample_that_has_it(tmp_path):

@@ -46,12 +46,13 @@ def media_of(path: str, rows: list[dict[str, Any]]) -> dict[str, str]:
         kind, count = kinds.most_common(1)[0] if kinds else ("", 0)
         if kind and count > len(cells) / 2:
             found[column] = kind
-    root = root_of(path, found, rows)
+    roots = {column: root_of(path, column, rows) for column in found}
     here = {c: [str(r.get(c)).strip() for r in rows if r.get(c)][:TRIED] for c in found}
     return {
         column: kind
         for column, kind in found.items()
-        if sum(os.path.isfile(os.path.join(root, n)) for n in here[column]) * 2 >= len(here[column])
+        if 2 * sum(os.path.isfile(os.path.join(roots[column], name)) for name in here[column])
+        >= len(here[column])
     }
 
 
@@ -60,11 +61,11 @@ def kind_of(name: str) -> str:
     return KINDS[code] if code in MEDIA else ""
 
 
-def root_of(path: str, media: Iterable[str], rows: list[dict[str, Any]]) -> str:
-    """The folder that names begin from: the table's own or one in it, such as images/."""
+def root_of(path: str, column: str, rows: list[dict[str, Any]]) -> str:
+    """The folder that names in a column begin from: the table's own or one in it, as images/."""
     home = os.path.dirname(os.path.abspath(path))
     inner = sorted(e.path for e in os.scandir(home) if e.is_dir() and not e.name.startswith("."))
-    names = [str(row[c]).strip() for row in rows[:TRIED] for c in media if row.get(c)]
+    names = [str(row[column]).strip() for row in rows[:TRIED] if row.get(column)]
     counts = {
         folder: sum(os.path.isfile(os.path.join(folder, name)) for name in names)
         for folder in (home, *inner)

@@ -45,7 +45,7 @@ class PairTable(PairSource):
         rows = [row for path in paths for row in rows_of(path)]
         media = [column for column in contents if column not in written]
         self.kind = suffix(paths[0])[1:]
-        self.root = root_of(paths[0], media, rows)
+        self._roots = [os.fsencode(root_of(paths[0], column, rows)) for column in media]
         columns = named(contents)
         self.parts = {columns[c]: kind for c, kind in contents.items()}
         self._media = [columns[c] for c in media]
@@ -67,7 +67,7 @@ class PairTable(PairSource):
         first: list[dict[str, Any]] = []
         for key, same in groups.items():
             try:
-                status = [os.stat(self._path(name)) for name in key] if media else []
+                status = [os.stat(self._path(j, key[j])) for j in range(len(media))]
             except (OSError, ValueError):  # the latter: nothing can be called that
                 self.problems.add(encoded(key[0]), "missing")
                 continue
@@ -99,19 +99,18 @@ class PairTable(PairSource):
         mute = sum(not all(texts) for texts in self._texts)
         if mute > ORPHANS * len(self):
             self.notes.append(f"{mute} of {len(self)} files have no text in the table")
-        named, kinds = {name for key in self._files for name in key}, set(self.parts.values())
-        others = 0
-        for folder in {os.path.dirname(name) for name in named}:
-            with os.scandir(self._path(folder)) as entries:
+        named = {self._path(j, name) for key in self._files for j, name in enumerate(key)}
+        kinds, others = set(self.parts.values()), 0
+        for folder in {os.path.dirname(path) for path in named}:
+            with os.scandir(folder) as entries:
                 for entry in entries:
-                    name = os.path.join(folder, os.fsdecode(entry.name))
-                    others += kind_of(name) in kinds and name not in named
+                    others += kind_of(os.fsdecode(entry.name)) in kinds and entry.path not in named
         if others:
             self.ignored = {"files without a text": others}
         self._tell_of_orphans(others, "files beside the table are not in it")
 
-    def _path(self, name: str) -> bytes:
-        return os.path.join(os.fsencode(self.root), os.fsencode(name))
+    def _path(self, part: int, name: str) -> bytes:
+        return os.path.join(self._roots[part], os.fsencode(name))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -128,7 +127,7 @@ class PairTable(PairSource):
         found = Pair()
         for j, part in enumerate(self._media):
             size, time = self._stats[i * k + j]
-            found[part] = [read_file(self._path(self._files[i][j]), size, time)]
+            found[part] = [read_file(self._path(j, self._files[i][j]), size, time)]
         for part, texts in zip(self._written, self._texts[i], strict=True):
             found[part] = texts or [""]
         return found
