@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .machine import product_dtype
+
 PLACES = 16  # of the output map; from 8 x 8 on, copying the patches costs what the product gains
 CHANNELS = 64
 
@@ -27,10 +29,11 @@ class Conv2d(nn.Conv2d):
     def _fits(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or torch.compiler.is_compiling() or not matrix_unit():
             return False
-        half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         k, s, p = self.kernel_size[0], self.stride[0], self.padding[0]
         places = ((x.shape[2] + 2 * p - k) // s + 1) * ((x.shape[3] + 2 * p - k) // s + 1)
-        return half == torch.bfloat16 and places <= PLACES and self.in_channels >= CHANNELS
+        return (
+            product_dtype(x) == torch.bfloat16 and places <= PLACES and self.in_channels >= CHANNELS
+        )
 
 
 @cache

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from .machine import product_dtype
+
 # What torch.compile makes of linear layers on CPUs; None in a PyTorch that has it no longer
 _KERNEL = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
@@ -27,7 +29,7 @@ def _fits(layer: nn.Linear, x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
-        and (_dtype(x), _dtype(layer.weight)) == (torch.bfloat16, torch.bfloat16)
+        and (product_dtype(x), product_dtype(layer.weight)) == (torch.bfloat16, torch.bfloat16)
         and not torch.compiler.is_compiling()  # the compiler knows the kernel itself
         and _KERNEL is not None
         and torch.backends.mkldnn.is_available()
@@ -39,8 +41,3 @@ def _run(layer: nn.Linear, x: Tensor, activation: str) -> Tensor:
     weight, bias = layer.weight.to(half), layer.bias
     bias = None if bias is None else bias.to(half)
     return _KERNEL(x.to(half), weight, bias, activation, [], "none")
-
-
-def _dtype(x: Tensor) -> torch.dtype:
-    """What a linear layer would cast x to."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # what control groups allow, of version 2 and 1
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -51,6 +51,12 @@ def choose_precision(wanted: str, device: str) -> str:
     if wanted not in ("auto", "bf16", "fp32"):
         raise ValueError(f"precision is {wanted!r}; it can be auto, bf16 or fp32")
     return ("bf16" if bf16_pays(device) else "fp32") if wanted == "auto" else wanted
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What a matrix product casts x to: half precision under autocast."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 @cache

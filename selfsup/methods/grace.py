@@ -78,7 +78,7 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z, temperature):
-        half = machine.half(z)
+        half = machine.product_dtype(z)
         n, blocks, totals = len(z), [], torch.zeros_like(z[:, 0])
         partners = z.roll(n // 2, 0)
         narrow, scaled = z.to(half), (z / temperature).to(half)

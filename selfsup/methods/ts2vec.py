@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import max_pool1d
 
-from .. import needs
+from .. import machine, needs
 from ..distributed import gather, rand
 from ..method import Method, Views
 from ..optim import Optim
@@ -119,10 +119,9 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z):
-        device, m = z.device.type, z.shape[1] // 2
-        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else z.dtype
+        half, m = machine.product_dtype(z), z.shape[1] // 2
         wide = z.to(torch.promote_types(z.dtype, torch.float32))
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(z.device.type, enabled=False):
             p = wide @ wide.mT  # (g, 2m, 2m)
             p.diagonal(0, 1, 2).fill_(-torch.inf)  # never its own candidate
             partner, highest = p.diagonal(m, 1, 2).repeat(1, 2), p.amax(2)  # (g, 2m)
