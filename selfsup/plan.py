@@ -208,11 +208,13 @@ def _candidates(known: Mapping[str, Any], facts: Facts) -> tuple[Candidate, ...]
             )
     with_patch = []
     for candidate in found:
+        own = candidate.keywords
         in_patches = facts.modality == "image" and candidate.encoder.startswith("vit")
         if in_patches and "encoder.patch" not in known:
-            keywords = {**candidate.keywords, "patch": patch_for(side)}
-            candidate = Candidate(candidate.encoder, keywords)
-        with_patch.append(candidate)
+            own = {**own, "patch": patch_for(side)}
+        elif side % own.get("patch", 1):  # then the encoder's own choice
+            own = {key: value for key, value in own.items() if key != "patch"}
+        with_patch.append(Candidate(candidate.encoder, own))
     return tuple(with_patch)
 
 

@@ -52,7 +52,7 @@ class Video(Modality):
     name = "video"
     contents = ("video",)
     baseline_name = "pixels, motion + PCA"
-    default_method = "mae"
+    default_method = "simclr"
     encoders = ("vit_tiny", "vit_small", "vit_base")
     # of ImageNet's training set, as for pictures
     mean = (0.485, 0.456, 0.406)
