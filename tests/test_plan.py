@@ -131,6 +131,12 @@ def test_patches_tile_the_picture(side):
     assert side % patch_for(side) == 0
 
 
+@pytest.mark.parametrize(("size", "patch"), [(64, 16), (40, None)])
+def test_clips_get_patches_that_tile_them(size, patch):
+    found = chosen({"method.name": "simclr", "data.resolution": size}, modality="video")
+    assert found.get("encoder.patch") == patch and found["encoder.tubelet"] == 4
+
+
 def test_masked_methods_get_transformers():
     assert chosen({"method.name": "mae"})["encoder.name"].startswith("vit")
 

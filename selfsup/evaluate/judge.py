@@ -42,6 +42,7 @@ from .split import Split, split
 NETWORKS = 3  # untrained ones, and trainings from scratch: a network each, so fewer than `seeds`
 CLUSTERINGS = 3
 KEPT = 5000  # test vectors kept for the report's map
+FEW_TESTED = 100
 
 Probe = tuple[linear.Plane, linear.Scale]
 
@@ -105,6 +106,11 @@ class Judge:
         if unknown:
             self.notes.append(
                 f"{unknown} test samples are of classes without training samples: counted as wrong"
+            )
+        tested, labelled = len(self.y_test), len(self.y) + len(self.y_test)
+        if tested < FEW_TESTED:
+            self.notes.append(
+                f"{tested} samples test, which tells little: --task folds tests all {labelled}"
             )
         self.took("reading")
 

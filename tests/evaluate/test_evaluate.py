@@ -80,6 +80,7 @@ def test_a_rare_class_is_judged_by_the_area_under_the_curve(taught, digits):
     assert {row["protocol"] for row in told["curve"]} == {"linear_auroc"}
     assert {"linear", "knn"} <= {row["protocol"] for row in told["scores"]}
     assert any("rare" in note for note in told["notes"])
+    assert any("80 samples test" in note and "tests all 400" in note for note in told["notes"])
     assert "ROC" in str(found)
 
 

@@ -438,11 +438,13 @@ def test_pretraining_needs_nothing_but_the_place(tmp_path, monkeypatch):
         noise = np.random.default_rng(i).integers(0, 256, (16, 32, 32, 3), np.uint8)
         (tmp_path / "clips" / f"{i}.mp4").write_bytes(written(noise))
     small = {"name": "vit_tiny", "dim": 24, "depth": 1, "heads": 2}
-    run = selfsup.pretrain(
-        tmp_path / "clips", encoder=small, steps=2, out=tmp_path / "run", quiet=True
-    )
-    chosen = (run.path / "resolved.toml").read_text()
-    assert 'mask = "tube"' in chosen and "ratio = 0.9" in chosen and 'name = "mae"' in chosen
-    encoder = selfsup.load(run.path)
-    assert encoder.encoder.grid == (8, 8, 8)  # patches of 2 frames and 4 pixels
-    assert encoder.embed(tmp_path / "clips").shape == (8, 24)
+    for method, told in ((None, ['name = "simclr"']), ("mae", ['mask = "tube"', "ratio = 0.9"])):
+        run = selfsup.pretrain(
+            tmp_path / "clips", method=method, encoder=small, steps=2, quiet=True,
+            out=tmp_path / f"run-{method}",
+        )  # fmt: skip
+        chosen = (run.path / "resolved.toml").read_text()
+        assert all(words in chosen for words in told)
+        encoder = selfsup.load(run.path)
+        assert encoder.encoder.grid == (8, 8, 8)  # patches of 2 frames and 4 pixels
+        assert encoder.embed(tmp_path / "clips").shape == (8, 24)
