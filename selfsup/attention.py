@@ -50,7 +50,7 @@ class _Products(torch.autograd.Function):
         q, k, v = (x.flatten(0, 1).contiguous() for x in (q, k, v))
         p = q.new_empty(*q.shape[:2], k.shape[1])  # (b * h, m, n)
         if bias is not None:
-            p.view(*shape[:3], -1).copy_(bias)
+            p.view(*shape[:3], k.shape[1]).copy_(bias)
         p.baddbmm_(q, k.transpose(1, 2), beta=bias is not None, alpha=shape[-1] ** -0.5)
         torch.softmax(p, -1, out=p)
         ctx.save_for_backward(q, k, v, p)

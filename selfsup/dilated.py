@@ -10,7 +10,7 @@ from torch.nn.functional import gelu, linear, pad
 
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
-from .randomness import dropout
+from .randomness import dropout, droppable
 from .stems import Patches
 
 
@@ -37,7 +37,7 @@ class Dilated(Chunked):
         self.stem = nn.Linear(channels * (2 if marked else 1), hidden)
         blocks = [DilatedBlock(hidden, hidden, 2**i) for i in range(depth)]
         self.trunk = nn.Sequential(*blocks, DilatedBlock(hidden, dim, 2**depth))
-        self.dropout = dropout
+        self.dropout = droppable(dropout)
 
     @property
     def entrance(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import SelfsupError
-from .randomness import dropout
+from .randomness import dropout, droppable
 from .sparse import Graphs, Links, listen, pool, softmax
 
 
@@ -154,7 +154,7 @@ class Network(nn.Module):
         inputs = [width, *sizes[:-1]]
         self.steps = nn.ModuleList(
             Step(kind, width if i == 0 else None, inputs[i], out, heads if kind == "gat" else 1,
-                 drop, attention_drop, ACTS[act]())
+                 droppable(drop), droppable(attention_drop), ACTS[act]())
             for i, out in enumerate(sizes)
         )  # fmt: skip
         self.norms = nn.ModuleList(nn.BatchNorm1d(out) if norm else nn.Identity() for out in sizes)

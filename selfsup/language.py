@@ -19,7 +19,7 @@ from .attention import attend
 from .chunks import Chunked, in_chunks
 from .errors import SelfsupError
 from .ragged import Ragged, mean, those
-from .randomness import _hash
+from .randomness import _hash, droppable
 from .stems import MASK, Vocabulary
 
 ROTATION = 10_000.0  # the longest wave of the positions, in tokens, over 2 pi
@@ -69,7 +69,7 @@ class Language(Chunked):
             )
         self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
         self.rescale = rescale
-        self.dropout = dropout
+        self.dropout = droppable(dropout)
         self.stem = Vocabulary(vocabulary, dim)
         self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)

@@ -54,9 +54,11 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """What a matrix product casts x to: half precision under autocast."""
+    """What a matrix product casts x to: half precision under autocast, but for float64."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x.dtype
+    return torch.get_autocast_dtype(device)
 
 
 @cache

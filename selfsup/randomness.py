@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from .errors import SelfsupError
+
 # splitmix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195), figure 17
 GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 MASK64 = (1 << 64) - 1
@@ -117,14 +119,19 @@ def _signed(z: int) -> int:
     return z - (1 << 64) if z >= 1 << 63 else z
 
 
+def droppable(p: float) -> float:
+    """The share itself; raises SelfsupError E202 for one that would leave nothing."""
+    if not 0 <= round(256 * p) < 256:
+        raise SelfsupError("E202", f"a dropout of {p}", do="a share from 0 to 0.99")
+    return p
+
+
 def dropout(x: Tensor, p: float) -> Tensor:
     """Like torch's own but six times as fast on a processor; p is rounded to 1/256.
 
     torch draws one number after the other; here eight at once, from a hash of their places.
     """
     threshold = round(256 * p)
-    if not 0 <= threshold < 256:
-        raise ValueError(f"dropout is {p}; it can be from 0 to 0.99")
     if threshold == 0 or x.is_cuda:
         return torch.nn.functional.dropout(x, p)
     seed = torch.randint(1 << 62, ())

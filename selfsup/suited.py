@@ -106,7 +106,8 @@ CANDIDATES = {
     "audio.wav2vec2": FRAMES,
     "audio.wave": WAVES,
     "video.simclr": CLIPS,
-    "video.dino": CLIPS,
+    "video.dino": TRANSFORMERS,  # these two also look at parts of clips
+    "video.relativeposition": TRANSFORMERS,
     "world_model": OBSERVERS[1:],
     "trajectory.simclr": OBSERVERS[1:],
     "trajectory.dino": OBSERVERS[1:],

@@ -77,6 +77,12 @@ def test_autocast_reaches_the_products():
     assert type(out.grad_fn).__name__ == "_ProductsBackward"
 
 
+def test_a_batch_of_none():
+    q, k, v = draw(2, 2, 9, 32, torch.bfloat16, strided=False)
+    bias = torch.zeros(1, 1, 9, 9, dtype=torch.bfloat16)
+    assert attention._Products.apply(q[:0], k[:0], v[:0], bias).shape == (0, 2, 9, 32)
+
+
 def test_inputs_stay_as_they_were():
     inputs = draw(2, 2, 9, 32, torch.bfloat16, strided=False)
     before = [x.detach().clone() for x in inputs]

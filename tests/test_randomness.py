@@ -5,6 +5,10 @@ import pytest
 import torch
 
 from selfsup import randomness
+from selfsup.dilated import Dilated
+from selfsup.errors import SelfsupError
+from selfsup.graph import network
+from selfsup.language import language
 from selfsup.randomness import Draws, _hash, _signed, dropout, mix, order, start
 
 
@@ -92,5 +96,16 @@ def test_dropout_drops_as_many_and_repeats():
     assert torch.equal(dropout(x, 0.2), y)
     by_byte = (y.flatten()[: 8 * 9600].view(-1, 8) != 0).float().mean(0)
     assert (by_byte - 0.8).abs().max() < 0.02  # every byte of a hash is as good
-    with pytest.raises(ValueError, match="dropout is"):
-        dropout(x, 1.0)
+
+
+@pytest.mark.parametrize("encoder", ["dilated_small", "gin", "bert_micro"])
+@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5])
+def test_a_dropout_that_leaves_nothing_is_refused(encoder, share):
+    build = {
+        "dilated_small": lambda: Dilated(16, 2, dropout=share),
+        "gin": lambda: network("gin", 4, drop=share),
+        "bert_micro": lambda: language("bert_micro", 16, 32, dropout=share),
+    }[encoder]
+    with pytest.raises(SelfsupError, match="dropout") as caught:
+        build()
+    assert caught.value.code == "E202"

@@ -134,6 +134,7 @@ class _Contrast(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, dy):
         (gradient,) = ctx.saved_tensors
         return gradient * (dy / gradient[..., 0].numel())
