@@ -367,6 +367,7 @@ HELPED: dict[str, tuple[str, ...]] = {
     "series.ts2vec": ("basicmotions",),
     "text.simclr": ("ag-news",),
     "trajectory.world_model": ("rooms-world-model",),
+    "video.simclr": ("fights",),
 }
 
 # What a method needs for a kind of data on any machine, and why
