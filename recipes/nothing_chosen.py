@@ -4,7 +4,7 @@
     SELFSUP_DATA=... python -m recipes.nothing_chosen esc50 0
 
 What is done is `selfsup pretrain DATA`, then `selfsup evaluate RUN DATA [--labels TABLE]
---no-finetune`, all else chosen; of fights `--task folds`, as 66 clips are their own part that tests.
+--no-finetune`, all else chosen; of fights `--task folds`, as but 66 clips are given to test.
 Pictures, news, captioned pictures and proteins have recipes of their own.
 
 AMD EPYC with AVX512-BF16, 2 cores, next to nothing beside seed 0; training and judging together in
