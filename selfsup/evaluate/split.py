@@ -70,7 +70,6 @@ def split(
     usable = usable[known]
     groups = groups_of(prints)
     own = source.groups()
-    whole = together(groups, own, usable)
     if own is not None:
         count = len(np.unique(own[usable]))
         told = f"{len(usable)} samples are of {count} recordings or groups"
@@ -82,7 +81,7 @@ def split(
         notes += extra
         kind = "given"
     else:
-        train, test = _made(usable, labels[usable], whole, seed)
+        train, test = _made(usable, labels[usable], together(groups, own, usable), seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
@@ -96,7 +95,7 @@ def split(
             )
     teaching, testing = (np.searchsorted(usable, part) for part in (train, test))
     leaks = np.isin(groups[teaching], groups[testing])
-    kin = np.isin(whole[teaching], whole[testing]) & ~leaks
+    kin = np.zeros(len(train), bool) if own is None else np.isin(own[train], own[test]) & ~leaks
     duplicates = {
         "train": len(train) - len(np.unique(groups[teaching])),
         "test": len(test) - len(np.unique(groups[testing])),
@@ -123,7 +122,8 @@ def split(
     if drop_leaks:
         train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
     _enough(labels[train], labels[test], source, least)
-    return Split(train, test, whole[teaching], kind, statement, duplicates, tuple(notes))
+    whole = together(groups[teaching], own, train)
+    return Split(train, test, whole, kind, statement, duplicates, tuple(notes))
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:
@@ -153,8 +153,9 @@ def shared(
     source: Source, usable: np.ndarray, prints: list[bytes], part: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
     """Which samples of a part are in another too, or belong together with one that is."""
-    whole = together(groups_of(prints), source.groups(), usable)
-    return np.isin(whole[np.searchsorted(usable, part)], whole[np.searchsorted(usable, other)])
+    groups, own = groups_of(prints), source.groups()
+    equal = np.isin(groups[np.searchsorted(usable, part)], groups[np.searchsorted(usable, other)])
+    return equal if own is None else equal | np.isin(own[part], own[other])
 
 
 def fifth(groups: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
