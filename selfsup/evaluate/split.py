@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..data.base import Source
-from ..data.tables import TRAIN
+from ..data.tables import GROUP_COLUMNS, TRAIN
 from ..errors import SelfsupError
 from ..randomness import mix, order
 
@@ -119,9 +119,11 @@ def split(
             f"{int(kin.sum())} training samples {told}: others of their recording or group are in "
             "test"
         )
+    alone = (train[~leaks], test) if parts else _made(usable, labels[usable], groups, seed)
     if drop_leaks:
         train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
-    _enough(labels[train], labels[test], source, least)
+    if _few(labels[train], labels[test], least):
+        raise _too_few(labels[train], test, source, not _few(*(labels[p] for p in alone), least))
     whole = together(groups[teaching], own, train)
     return Split(train, test, whole, kind, statement, duplicates, tuple(notes))
 
@@ -213,14 +215,24 @@ def _made(
     return usable[~mask], usable[mask]
 
 
-def _enough(train: np.ndarray, test: np.ndarray, source: Source, least: int) -> None:
-    classes = np.unique(train)
-    if len(classes) < least or len(test) == 0 or not np.isin(test, classes).any():
-        raise SelfsupError(
-            "E503",
-            f"{len(train)} training samples of {len(classes)} classes and {len(test)} test samples "
-            "are too few",
-            where=source.place,
-            why="a probe needs samples of at least two classes, and others to test on",
-            do="give a folder with one sub-folder per class, or --labels with a CSV (path,label)",
-        )
+def _few(train: np.ndarray, test: np.ndarray, least: int) -> bool:
+    """Whether labels of the two parts are too few."""
+    return len(np.unique(train)) < least or not np.isin(test, train).any()
+
+
+def _too_few(train: np.ndarray, test: np.ndarray, source: Source, grouped: bool) -> SelfsupError:
+    """`grouped`: without groups there would be enough."""
+    why = "a probe needs samples of at least two classes, and others to test on"
+    do = "give a folder with one sub-folder per class, or --labels with a CSV (path,label)"
+    if grouped:
+        why = "samples of one recording or group do not both teach and test: else they would do"
+        do = "give more groups, each in one part; or rename a column of groups that are none: it "
+        do += f"is called {', '.join(GROUP_COLUMNS)}"
+    return SelfsupError(
+        "E503",
+        f"{len(train)} training samples of {len(np.unique(train))} classes and {len(test)} test "
+        "samples are too few",
+        where=source.place,
+        why=why,
+        do=do,
+    )

@@ -149,8 +149,10 @@ def test_a_captioned_picture_keeps_its_group(tmp_path):
 
 
 def test_groups_and_classes_of_pairs_may_be_zero(tmp_path):
-    rows = [{"text": f"words that tell of {i}", "caption": f"other words for the number {i}"}
-            | {"group_id": i // 3, "label": i // 3, "split": "train"} for i in range(6)]  # fmt: skip
+    rows = [
+        {"text": f"words of {i}", "caption": f"others of {i}", "group_id": i // 3, "label": i // 3}
+        for i in range(6)
+    ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = as_pairs(open_source(tmp_path / "pairs.jsonl"), ["text", "caption"])
     assert source.groups().tolist() == source.labels()[0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -169,6 +171,29 @@ def test_groups_that_share_a_copy_are_not_one_where_they_are_dropped():
     assert not any("others of their" in note for note in found.notes)
     lost = shared(source, np.arange(40), made, np.arange(32), np.arange(32, 40))
     assert np.flatnonzero(lost).tolist() == list(range(0, 32, 4))
+
+
+@pytest.mark.parametrize("parts", [None, (np.arange(20) % 2, ["train", "test"])])
+def test_where_groups_leave_too_little_the_error_says_so(parts):
+    source = Labelled(parts)
+    source.groups = lambda: np.zeros(20, np.int64)
+    labels = np.arange(20) // 2 % 2
+    with pytest.raises(SelfsupError, match="E503") as caught:
+        split(source, labels, np.arange(20), prints(20), drop_leaks=True)
+    assert "recording or group" in caught.value.why and "groups, group_id" in caught.value.do
+    with pytest.raises(SelfsupError, match="E503") as caught:  # one class is too few without, too
+        split(source, labels * 0, np.arange(20), prints(20), drop_leaks=True)
+    assert "two classes" in caught.value.why
+
+
+def test_a_column_of_groups_that_is_the_label_is_no_group(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,groups\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(4)))
+    assert open_source(table).groups() is not None
+    source = open_source(table, labels=f"{table}:Groups")
+    assert source.labels()[0].tolist() == [0, 1, 0, 1] and source.groups() is None
 
 
 def test_unreadable_and_unlabelled_samples_are_in_neither_part():
