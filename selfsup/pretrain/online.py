@@ -17,7 +17,7 @@ LABELLED = 2000  # samples of --labels that the online kNN looks at, at most
 
 
 def online(settings: Settings, job: Job) -> Callable[[nn.Module], dict[str, float]]:
-    """kNN on labelled data, each sample against those of other groups: a number to watch, no more."""
+    """kNN on labelled data, each sample against those of other groups: a number to watch."""
     from ..evaluate.knn import nearest, vote
 
     source = seen_as(open_source(settings["data.labels"]), job.modality)
