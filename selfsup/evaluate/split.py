@@ -123,7 +123,8 @@ def split(
     if drop_leaks:
         train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
     if _few(labels[train], labels[test], least):
-        raise _too_few(labels[train], test, source, not _few(*(labels[p] for p in alone), least))
+        grouped = not _few(labels[alone[0]], labels[alone[1]], least)
+        raise _too_few(labels[train], test, source, grouped)
     whole = together(groups[teaching], own, train)
     return Split(train, test, whole, kind, statement, duplicates, tuple(notes))
 
