@@ -170,6 +170,9 @@ def test_masks(home, tmp_path, unproved):
         digit = np.asarray(Image.open(folder / "masks" / name)) == 1
         assert np.array_equal(true.any(-1), digit) and not true[~digit].any()
         assert {tuple(c) for c in said.reshape(-1, 3)} <= {(0, 0, 0), tuple(true[digit][0])}
+    with pytest.raises(SelfsupError, match="E105"):  # a mask would be of two pictures
+        selfsup.finetune(home / "seer", folder / "pictures", tmp_path / "n",
+                         labels=folder / "masks", test=folder / "pictures")  # fmt: skip
     (found.path / "masks.png").unlink()  # a model does not need it
     selfsup.predict(found.path, folder / "pictures", tmp_path / "p.parquet")
     table = pq.read_table(tmp_path / "p.parquet")

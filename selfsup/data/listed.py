@@ -12,6 +12,7 @@ from .base import Source
 from .files import ListedFiles
 from .names import text
 from .tables import (
+    GROUP_COLUMNS,
     LABEL_COLUMNS,
     PATH_COLUMNS,
     Classes,
@@ -123,6 +124,8 @@ class Labelled(Source):
 
     @cached_property
     def _groups(self) -> np.ndarray | None:
+        if (self.column or "").strip().lower() in GROUP_COLUMNS:
+            return None  # a class is no group that is in one part alone
         own = grouped(self._column(4))
         return self.source.groups() if own is None else own
 

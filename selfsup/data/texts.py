@@ -31,6 +31,7 @@ from .tables import (
     NUMBER_COLUMNS,
     SPLIT_COLUMNS,
     SPLITS,
+    Classes,
     encode,
     grouped,
     held_out,
@@ -44,6 +45,8 @@ SHORTEST, LONGEST = 1 << 10, 8 << 10
 TEXT_COLUMNS = ("text", "content", "sentence", "document", "body", "abstract", "review")
 LOOKED_AT = 200  # rows that show which columns hold prose
 LOOKED_BYTES = 1 << 22  # and no more of them than that
+CLASS_COLUMNS = (*LABEL_COLUMNS, "labels")
+USUAL = (*CLASS_COLUMNS, *SPLIT_COLUMNS, *HELD_COLUMNS, *GROUP_COLUMNS)
 BEGINNING = 1000  # characters of a cell that tell whether it is prose
 LETTER = re.compile(r"[^\W\d_]")
 
@@ -227,17 +230,13 @@ class RowSource(Source):
         return digest.hexdigest()
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
-        return self._named((*LABEL_COLUMNS, "labels"))
+        return self._named(CLASS_COLUMNS)
 
     def splits(self) -> tuple[np.ndarray, list[str]] | None:
         parts = held_out(self._named(SPLIT_COLUMNS), self._named(HELD_COLUMNS))
         return parts or file_splits(self.paths, self._file)
 
     def groups(self) -> np.ndarray | None:
-        return self._groups
-
-    @cached_property
-    def _groups(self) -> np.ndarray | None:
         return grouped(self._named(GROUP_COLUMNS))
 
     def targets(self) -> tuple[np.ndarray, str] | None:
@@ -249,11 +248,21 @@ class RowSource(Source):
         return (_cell((self._parsed(i) or {}).get(column)) for i in range(len(self)))
 
     def _named(self, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]] | None:
-        known = {name.strip().lower(): name for name in self._names}
-        column = next((known[name] for name in names if name in known), None)
-        if column is None or column in self.columns:
-            return None
-        return encode(self._cells(column))
+        known = [name.strip().lower() for name in self._names]
+        return self._classes.get(next((name for name in names if name in known), ""))
+
+    @cached_property
+    def _classes(self) -> dict[str, Classes | None]:
+        """Of the columns that `_named` is asked for, in lower case: one pass over all rows."""
+        columns = {n.strip().lower(): n for n in self._names if n not in self.columns}
+        cells: dict[str, list[str | None]] = {name: [] for name in USUAL if name in columns}
+        same: dict[str | None, str | None] = {}  # each text once in memory
+        for i in range(len(self) if cells else 0):
+            row = self._parsed(i) or {}
+            for name, column in cells.items():
+                cell = _cell(row.get(columns[name]))
+                column.append(same.setdefault(cell, cell))
+        return {name: encode(column) for name, column in cells.items()}
 
 
 class JsonLines(RowSource):

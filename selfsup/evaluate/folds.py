@@ -184,12 +184,11 @@ def _folds(
     published = getattr(source, "folds", None)
     given: list[np.ndarray] = published() if published is not None else []
     own = source.groups()
-    whole = together(groups, own, usable)
     if given:
         places = [np.flatnonzero(np.isin(usable, fold)) for fold in given]
-        return places, "of the data", _twins(places, groups, whole)
+        return places, "of the data", _twins(places, groups, groups if own is None else own[usable])
     _, first, group, sizes = np.unique(
-        whole, return_index=True, return_inverse=True, return_counts=True
+        together(groups, own, usable), return_index=True, return_inverse=True, return_counts=True
     )
     fold = np.empty(len(first), np.int64)
     for label in np.unique(y):
@@ -207,12 +206,13 @@ def _folds(
     return [np.flatnonzero(fold[group] == k) for k in range(FOLDS)], kind, []
 
 
-def _twins(folds: list[np.ndarray], groups: np.ndarray, whole: np.ndarray) -> list[str]:
+def _twins(folds: list[np.ndarray], groups: np.ndarray, own: np.ndarray) -> list[str]:
     """What is to know of published folds that test samples whose equals, or kin, teach."""
-    equal, kin = (
-        sum(int(np.isin(of[f], np.delete(of, f)).sum()) for f in folds) for of in (groups, whole)
-    )
-    told = {"an equal one": equal, "another of their recording or group": kin - equal}
+    equal = kin = 0
+    for fold in folds:
+        same, near = (np.isin(of[fold], np.delete(of, fold)) for of in (groups, own))
+        equal, kin = equal + int(same.sum()), kin + int((near & ~same).sum())
+    told = {"an equal one": equal, "another of their recording or group": kin}
     return [f"{n} samples are tested while {which} teaches" for which, n in told.items() if n]
 
 

@@ -22,14 +22,15 @@ def nearest(
     gallery: Float[Tensor, "n d"],
     k: int,
     *,
-    among_themselves: bool = False,
+    apart: Int64[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "q k"], Int64[Tensor, "q k"]]:
     """The k most similar gallery rows by cosine, exactly: similarities, falling, and row numbers.
 
-    With `among_themselves` the queries are the gallery, and none is its own neighbour.
+    With `apart` the queries are the gallery, and none is neighbour of those with its own number
+    there: where too few others are left, similarities are -inf.
     Memory is bounded by blocks, whatever the sizes. k is cut to what the gallery has.
     """
-    k = min(k, len(gallery) - among_themselves)
+    k = min(k, len(gallery) - (apart is not None))
     queries, gallery = normalize(queries, dim=-1), normalize(gallery, dim=-1)
     found = []
     for start in range(0, len(queries), BLOCK):
@@ -39,10 +40,9 @@ def nearest(
         rows = torch.empty(len(part), 0, dtype=torch.int64, device=part.device)
         for low in range(0, len(gallery), GALLERY_BLOCK):
             similarity = part @ gallery[low : low + GALLERY_BLOCK].T  # (block, gallery block)
-            if among_themselves:
-                own = torch.arange(start, start + len(part), device=part.device) - low
-                inside = (own >= 0) & (own < similarity.shape[1])
-                similarity[inside, own[inside]] = -torch.inf
+            if apart is not None:
+                own, others = apart[start : start + BLOCK, None], apart[low : low + GALLERY_BLOCK]
+                similarity[own == others] = -torch.inf
             value, row = similarity.topk(min(k, similarity.shape[1]))
             best, rows = torch.cat([best, value], 1), torch.cat([rows, row + low], 1)
             if best.shape[1] > k:

@@ -195,6 +195,7 @@ def halves(source: PairSource) -> tuple[np.ndarray, np.ndarray, str]:
     statement += f"{tested!r} of the data"
     if source._splits() is None:
         statement = f"one in {HELD_OUT} is held out, chosen by a hash of its name"
+        statement += "" if source.groups() is None else ", whole groups together"
     if len(test) > MOST:
         test = np.sort(test[order(0, 0, len(test))[:MOST]])
         statement += f"; {MOST} of them"

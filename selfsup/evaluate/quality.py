@@ -55,8 +55,9 @@ def stability(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> floa
 
 def agreement(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> float:
     k = min(NEIGHBOURS, len(first) - 1)
-    _, a = nearest(first, first, k, among_themselves=True)
-    _, b = nearest(second, second, k, among_themselves=True)
+    each = torch.arange(len(first), device=first.device)
+    _, a = nearest(first, first, k, apart=each)
+    _, b = nearest(second, second, k, apart=each)
     return (a[:, :, None] == b[:, None]).any(-1).float().mean().item()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..data.base import Source
-from ..data.tables import TRAIN
+from ..data.tables import GROUP_COLUMNS, TRAIN
 from ..errors import SelfsupError
 from ..randomness import mix, order
 
@@ -70,7 +70,6 @@ def split(
     usable = usable[known]
     groups = groups_of(prints)
     own = source.groups()
-    whole = together(groups, own, usable)
     if own is not None:
         count = len(np.unique(own[usable]))
         told = f"{len(usable)} samples are of {count} recordings or groups"
@@ -82,7 +81,7 @@ def split(
         notes += extra
         kind = "given"
     else:
-        train, test = _made(usable, labels[usable], whole, seed)
+        train, test = _made(usable, labels[usable], together(groups, own, usable), seed)
         kind = "made"
         percent = round(100 * TEST_SHARE)
         of = "each class" if least > 1 else "the samples"
@@ -96,7 +95,7 @@ def split(
             )
     teaching, testing = (np.searchsorted(usable, part) for part in (train, test))
     leaks = np.isin(groups[teaching], groups[testing])
-    kin = np.isin(whole[teaching], whole[testing]) & ~leaks
+    kin = np.zeros(len(train), bool) if own is None else np.isin(own[train], own[test]) & ~leaks
     duplicates = {
         "train": len(train) - len(np.unique(groups[teaching])),
         "test": len(test) - len(np.unique(groups[testing])),
@@ -120,10 +119,14 @@ def split(
             f"{int(kin.sum())} training samples {told}: others of their recording or group are in "
             "test"
         )
+    alone = (train[~leaks], test) if parts else _made(usable, labels[usable], groups, seed)
     if drop_leaks:
         train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
-    _enough(labels[train], labels[test], source, least)
-    return Split(train, test, whole[teaching], kind, statement, duplicates, tuple(notes))
+    if _few(labels[train], labels[test], least):
+        grouped = not _few(labels[alone[0]], labels[alone[1]], least)
+        raise _too_few(labels[train], test, source, grouped)
+    whole = together(groups[teaching], own, train)
+    return Split(train, test, whole, kind, statement, duplicates, tuple(notes))
 
 
 def groups_of(prints: list[bytes]) -> np.ndarray:
@@ -153,8 +156,9 @@ def shared(
     source: Source, usable: np.ndarray, prints: list[bytes], part: np.ndarray, other: np.ndarray
 ) -> np.ndarray:
     """Which samples of a part are in another too, or belong together with one that is."""
-    whole = together(groups_of(prints), source.groups(), usable)
-    return np.isin(whole[np.searchsorted(usable, part)], whole[np.searchsorted(usable, other)])
+    groups, own = groups_of(prints), source.groups()
+    equal = np.isin(groups[np.searchsorted(usable, part)], groups[np.searchsorted(usable, other)])
+    return equal if own is None else equal | np.isin(own[part], own[other])
 
 
 def fifth(groups: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
@@ -212,14 +216,24 @@ def _made(
     return usable[~mask], usable[mask]
 
 
-def _enough(train: np.ndarray, test: np.ndarray, source: Source, least: int) -> None:
-    classes = np.unique(train)
-    if len(classes) < least or len(test) == 0 or not np.isin(test, classes).any():
-        raise SelfsupError(
-            "E503",
-            f"{len(train)} training samples of {len(classes)} classes and {len(test)} test samples "
-            "are too few",
-            where=source.place,
-            why="a probe needs samples of at least two classes, and others to test on",
-            do="give a folder with one sub-folder per class, or --labels with a CSV (path,label)",
-        )
+def _few(train: np.ndarray, test: np.ndarray, least: int) -> bool:
+    """Whether labels of the two parts are too few."""
+    return len(np.unique(train)) < least or not np.isin(test, train).any()
+
+
+def _too_few(train: np.ndarray, test: np.ndarray, source: Source, grouped: bool) -> SelfsupError:
+    """`grouped`: without groups there would be enough."""
+    why = "a probe needs samples of at least two classes, and others to test on"
+    do = "give a folder with one sub-folder per class, or --labels with a CSV (path,label)"
+    if grouped:
+        why = "samples of one recording or group do not both teach and test: else they would do"
+        do = "give more groups, each in one part; or rename a column of groups that are none: it "
+        do += f"is called {', '.join(GROUP_COLUMNS)}"
+    return SelfsupError(
+        "E503",
+        f"{len(train)} training samples of {len(np.unique(train))} classes and {len(test)} test "
+        "samples are too few",
+        where=source.place,
+        why=why,
+        do=do,
+    )

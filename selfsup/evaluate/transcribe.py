@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .. import machine
 from ..console import Console, columns
@@ -40,7 +40,7 @@ from ..transfer.transcribe import (
 from .controls import PRETRAINED, SCRATCH
 from .features import readable
 from .result import Told, keep
-from .split import TEST, shared, split
+from .split import TEST, groups_of, shared, split
 
 TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
 
@@ -195,11 +195,11 @@ class Recogniser:
         held = np.array([i for i in np.setdiff1d(rows, self.test) if parts[i] in TEST], np.int64)
         held = held[~shared(source, rows, prints, held, np.concatenate([teach, self.test]))]
         if len(held) < 8:
-            kinds, group = np.unique(found.groups, return_inverse=True)
-            tenth = max(1, len(kinds) // 10)
-            chosen = np.isin(group, order(self.seed, 1, len(kinds))[:tenth])
+            copies = groups_of(prints)[np.searchsorted(rows, teach)]
+            chosen = choosing(found.groups, self.seed)
+            chosen = chosen if chosen.any() else choosing(copies, self.seed)
             held, teach = teach[chosen], teach[~chosen]
-        if len(teach) < 4 or len(self.test) < 2:
+        if len(teach) < 4 or len(self.test) < 2 or not len(held):
             raise SelfsupError(
                 "E503", f"{len(teach)} transcribed recordings to train, {len(self.test)} to test",
                 do="give a table with more rows",
@@ -304,6 +304,20 @@ class Recogniser:
     def _tell(self, what: str) -> None:
         stop.check()
         self.console.progress(f"transcribe: {what}")
+
+
+def choosing(groups: np.ndarray, seed: int) -> Bool[np.ndarray, " n"]:
+    """Which samples choose: whole groups, drawn until a tenth is there, of no more than a fifth.
+
+    Where groups are few and large none can.
+    """
+    kinds, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    drawn, count = [], 0
+    for kind in order(seed, 1, len(kinds)).tolist():
+        if count < max(1, len(groups) // 10) and count + sizes[kind] <= max(1, len(groups) // 5):
+            drawn.append(kind)
+            count += sizes[kind]
+    return np.isin(group, drawn)
 
 
 # ---- equations -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ..export import refuse
 from ..load import LoadedEncoder, load
 from ..stop import stop
 from ..transfer.model import save
+from ..transfer.segment import keep_masks_apart
 from ..transfer.tasks import HOW
 from .asked import ask, with_test
 from .controls import COLOUR
@@ -90,7 +91,10 @@ def finetune(
         asked = ask(encoder, data, labels, task, follow_links)
         if test is not None:
             own = labels if asked.task == "segment" else None  # one folder has all masks
-            asked = with_test(asked, ask(encoder, test, own, asked.task, follow_links))
+            other = ask(encoder, test, own, asked.task, follow_links)
+            if own is not None:
+                keep_masks_apart(asked.source, other.source, Path(own))
+            asked = with_test(asked, other)
         console.say(f"task: {asked.task} ({asked.reason})")
         ledger = Ledger()
         with open_store(

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from ..data.base import Source
 from ..data.batch import Batch
+from ..data.files import FileSource
 from ..errors import SelfsupError
 from ..load import LoadedEncoder
 from .tasks import Network, Part, Task, number
@@ -138,33 +139,12 @@ def masks(
 ) -> tuple[UInt8[np.ndarray, "n s s"], np.ndarray, list[str]]:
     """The mask of each picture, whether it has one, and notes on masks that cannot be read.
 
-    A mask is a PNG in `folder` with the picture's path there before the ending, or else its name;
-    the numbers of its pixels are classes. Raises SelfsupError E105 for masks in colour, and where
-    a name alone does not say which mask is of which picture.
+    The numbers of their pixels are classes. Raises SelfsupError E105 for masks in colour, and what
+    `files_of` raises.
     """
-    stems = [os.path.splitext(source.name(i))[0] for i in range(len(source))]
-    files = sorted(folder.rglob("*.png"))
-    paths = {os.fspath(path.relative_to(folder).with_suffix("")): path for path in files}
-    named: dict[str, list[Path]] = {}  # masks that are no picture's by their path
-    for place in sorted(paths.keys() - set(stems)):
-        named.setdefault(paths[place].stem, []).append(paths[place])
-    called: dict[str, list[str]] = {}  # pictures that have none by theirs
-    for stem in stems:
-        if stem not in paths and _last(stem) in named:
-            called.setdefault(_last(stem), []).append(stem)
-    for name, own in called.items():
-        if len(own) > 1 or len(named[name]) > 1:
-            raise SelfsupError(
-                "E105",
-                f"the name {name!r} does not say which mask is of which picture",
-                where=str(folder),
-                why=f"{', '.join(own[:3])} may have {', '.join(map(str, named[name][:3]))}",
-                do=f"give masks the paths of their pictures: {folder / own[0]}.png",
-            )
     found = np.zeros((len(source), size, size), np.uint8)
     known, broken = np.zeros(len(source), bool), 0
-    for i, stem in enumerate(stems):
-        path = paths.get(stem) or named.get(_last(stem), [None])[0]
+    for i, path in enumerate(files_of(source, folder)):
         if path is None:
             continue
         try:
@@ -185,8 +165,65 @@ def masks(
     return found, known, [f"{broken} masks cannot be read: not used"] if broken else []
 
 
-def _last(stem: str) -> str:
-    return stem.rpartition("/")[2]
+def files_of(source: Source, folder: Path) -> list[Path | None]:
+    """The mask of each picture: a PNG in `folder` with the picture's path there before the ending,
+    or else its name; of several that which shares the most leading folders with it.
+
+    Raises SelfsupError E105 where that does not say which mask is of which picture.
+    """
+    stems = [os.path.splitext(source.name(i))[0] for i in range(len(source))]
+    inside = [source.path(i) for i in range(len(source))] if isinstance(source, FileSource) else []
+    places = [os.path.abspath(os.fsdecode(path)) for path in inside] or stems
+    folder = Path(os.path.abspath(folder))
+    files = sorted(folder.rglob("*.png"))
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    named: dict[str, list[Path]] = {}  # masks that are no picture's by their path
+    for name in sorted(paths.keys() - set(stems)):
+        named.setdefault(paths[name].stem, []).append(paths[name])
+    found: list[Path | None] = []
+    of: dict[str, str] = {}  # mask -> stem of its picture
+    for stem, place in zip(stems, places, strict=True):
+        fit = [paths[stem]] if stem in paths else []
+        if not fit or os.fspath(fit[0]) == place:  # no picture is its own mask
+            fit = [p for p in named.get(stem.rpartition("/")[2], []) if os.fspath(p) != place]
+        if len(fit) > 1:
+            near = [_shared(place, path) for path in fit]
+            fit = [path for path, shares in zip(fit, near, strict=True) if shares == max(near)]
+        if len(fit) > 1:
+            raise _unclear(folder, [stem], fit)
+        found += fit or [None]
+        if fit and (other := of.setdefault(os.fspath(fit[0]), stem)) != stem:
+            raise _unclear(folder, [other, stem], fit)
+    for place, path in zip(places, found, strict=True):
+        if path is not None and place in of:
+            raise _unclear(folder, [of[place]], [Path(place)])
+    return found
+
+
+def keep_masks_apart(teaching: Source, testing: Source, folder: Path) -> None:
+    """Raises SelfsupError E105 where a picture that tests has the mask of one that teaches."""
+    names = {path: teaching.name(i) for i, path in enumerate(files_of(teaching, folder)) if path}
+    for i, path in enumerate(files_of(testing, folder)):
+        if path in names:
+            both = [f"train/{names[path]}", f"test/{testing.name(i)}"]
+            raise _unclear(folder, [os.path.splitext(name)[0] for name in both], [path])
+
+
+def _shared(place: str, path: Path) -> int:
+    """How many leading folders."""
+    return [a == b for a, b in zip(Path(place).parts, path.parts, strict=False)].index(False)
+
+
+def _unclear(folder: Path, stems: list[str], fit: list[Path]) -> SelfsupError:
+    return SelfsupError(
+        "E105",
+        "it is not clear which mask is of which picture",
+        where=str(folder),
+        why=f"{', '.join(stems)} may have {', '.join(map(str, fit[:3]))}",
+        do="keep pictures in one folder, masks in another by the same paths, and give these: "
+        f"root/images --labels root/masks, with root/masks/{stems[0]}.png for "
+        f"root/images/{stems[0]}",
+    )
 
 
 def middle(mask: UInt8[np.ndarray, "h w"], size: int) -> UInt8[np.ndarray, "size size"]:

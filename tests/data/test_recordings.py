@@ -222,16 +222,18 @@ def test_clips_find_none_of_their_own_recording_while_training(folder):
 
     from selfsup.pretrain.online import online
 
-    class Mean(torch.nn.Module):
+    class Recording(torch.nn.Module):
         def forward(self, x):
-            seen.append(len(x))
-            return torch.ones(len(x), 2)
+            return torch.eye(3)[[0, 0, 0, 0, 1, 2, 2]][: len(x)]  # all clips of one are the same
 
-    seen: list[int] = []
     job = SimpleNamespace(modality=audio, size=16, beside=[], device="cpu")
-    online({"data.labels": str(folder), "data.cache": None}, job)(Mean())
-    assert seen == [3]  # files, of seven clips
-    job.beside[0].close()
+    table = folder / "t.csv"
+    table.write_text("path,label\na/long.wav,a\n")
+    of = [online({"data.labels": str(d), "data.cache": None}, job) for d in (folder, table)]
+    assert of[0](Recording())["knn_top1"] == pytest.approx(1 / 7)  # the short one finds the long
+    assert of[1](Recording()) == {}  # there is no other recording
+    for store in job.beside:
+        store.close()
 
 
 def test_groups_of_two_sources_stay_apart(folder, tmp_path):

@@ -11,7 +11,7 @@ from pyarrow import csv
 
 from selfsup.data import open_source, pairs, tables, texts
 from selfsup.data.outcome import BadSample
-from selfsup.data.texts import Cut, TextFiles, text_columns
+from selfsup.data.texts import Cut, TextFiles, TextTable, text_columns
 from selfsup.errors import SelfsupError
 from selfsup.modalities.text import Text
 
@@ -74,6 +74,18 @@ def test_json_lines_without_text_say_so(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"x": 1}\n{"x": 2}\n')
     with pytest.raises(SelfsupError, match="E105"):
         open_source(tmp_path / "a.jsonl")
+
+
+def test_labels_parts_and_groups_are_read_in_one_pass(tmp_path, monkeypatch):
+    rows = [f"some words that tell of {i},{i % 2},{'test' if i > 8 else 'train'},{i // 2}"
+            for i in range(12)]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join(["text,label,split,groups", *rows]))
+    source, parse = open_source(tmp_path / "t.csv"), TextTable._parse
+    parsed = []
+    monkeypatch.setattr(TextTable, "_parse", lambda *a: (parsed.append(a), parse(*a))[1])
+    assert source.labels()[0].tolist() == [0, 1] * 6
+    assert source.groups().tolist() == np.repeat(np.arange(6), 2).tolist()
+    assert np.bincount(source.splits()[0]).tolist() == [3, 9] and len(parsed) == 12
 
 
 def test_a_table_with_quotes_and_line_ends_in_cells(tmp_path):

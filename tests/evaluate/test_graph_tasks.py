@@ -167,6 +167,9 @@ def test_drawn_folds_keep_equal_samples_together():
     with pytest.raises(SelfsupError, match="2 different samples"):
         folds._folds(Place(), np.arange(200), y, np.arange(200) % 4, 0)
     pairs, groups = [np.array([0, 1]), np.array([2, 3])], np.array([0, 0, 0, 1])
+    assert folds._twins(pairs, groups, np.array([0, 1, 2, 3])) == [
+        "3 samples are tested while an equal one teaches"
+    ]
     assert folds._twins(pairs, groups, groups * 0) == [
         "3 samples are tested while an equal one teaches",
         "1 samples are tested while another of their recording or group teaches",

@@ -36,7 +36,7 @@ def test_none_is_its_own_neighbour(monkeypatch, block):
     monkeypatch.setattr(knn, "BLOCK", 5)
     monkeypatch.setattr(knn, "GALLERY_BLOCK", block)
     x = torch.randn(17, 3)
-    _, rows = knn.nearest(x, x, 16, among_themselves=True)
+    _, rows = knn.nearest(x, x, 16, apart=torch.arange(len(x)))
     for own, found in enumerate(rows.tolist()):
         assert sorted(found) == [i for i in range(17) if i != own]
 

@@ -10,8 +10,9 @@ from pyarrow import csv, parquet
 from selfsup.data import open_source
 from selfsup.data.copies import content_print
 from selfsup.data.pairs import Part as Side
+from selfsup.data.pairs import as_pairs
 from selfsup.errors import SelfsupError
-from selfsup.evaluate.split import fifth, split, together
+from selfsup.evaluate.split import fifth, shared, split, together
 from selfsup.transfer.tasks import Classify, Part, Regress
 
 
@@ -145,6 +146,54 @@ def test_a_captioned_picture_keeps_its_group(tmp_path):
     (tmp_path / "captions.csv").write_text("\n".join(["image,caption,group_id", *rows]))
     groups = Side(open_source(tmp_path / "captions.csv"), "image").groups()
     assert groups[0] == groups[1] != groups[2] == groups[3]
+
+
+def test_groups_and_classes_of_pairs_may_be_zero(tmp_path):
+    rows = [
+        {"text": f"words of {i}", "caption": f"others of {i}", "group_id": i // 3, "label": i // 3}
+        for i in range(6)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = as_pairs(open_source(tmp_path / "pairs.jsonl"), ["text", "caption"])
+    assert source.groups().tolist() == source.labels()[0].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_groups_that_share_a_copy_are_not_one_where_they_are_dropped():
+    """Ten patients, each with a picture that all share; the last two test."""
+    own = np.arange(40) // 4
+    source = Labelled((np.repeat([0, 1], [32, 8]), ["train", "test"]))
+    source.groups = lambda: own
+    made = prints(40, [(0, i) for i in range(4, 40, 4)])
+    labels = np.arange(40) % 2
+    found = split(source, labels, np.arange(40), made, drop_leaks=True)
+    assert len(found.train) == 24 and len(np.unique(found.groups)) == 8
+    assert "8 training samples were dropped: they are also in test" in found.notes
+    assert not any("others of their" in note for note in found.notes)
+    lost = shared(source, np.arange(40), made, np.arange(32), np.arange(32, 40))
+    assert np.flatnonzero(lost).tolist() == list(range(0, 32, 4))
+
+
+@pytest.mark.parametrize("parts", [None, (np.arange(20) % 2, ["train", "test"])])
+def test_where_groups_leave_too_little_the_error_says_so(parts):
+    source = Labelled(parts)
+    source.groups = lambda: np.zeros(20, np.int64)
+    labels = np.arange(20) // 2 % 2
+    with pytest.raises(SelfsupError, match="E503") as caught:
+        split(source, labels, np.arange(20), prints(20), drop_leaks=True)
+    assert "recording or group" in caught.value.why and "groups, group_id" in caught.value.do
+    with pytest.raises(SelfsupError, match="E503") as caught:  # one class is too few without, too
+        split(source, labels * 0, np.arange(20), prints(20), drop_leaks=True)
+    assert "two classes" in caught.value.why
+
+
+def test_a_column_of_groups_that_is_the_label_is_no_group(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    table = tmp_path / "t.csv"
+    table.write_text("path,groups\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(4)))
+    assert open_source(table).groups() is not None
+    source = open_source(table, labels=f"{table}:Groups")
+    assert source.labels()[0].tolist() == [0, 1, 0, 1] and source.groups() is None
 
 
 def test_unreadable_and_unlabelled_samples_are_in_neither_part():

@@ -218,6 +218,22 @@ def test_no_copy_of_a_recording_that_tests_or_chooses_teaches(given, melodies, e
     assert any("were dropped: they are also in test" in note for note in job.notes) == given
 
 
+@pytest.mark.parametrize("speakers", [1, 2, 30])
+def test_few_speakers_leave_most_to_teach(speakers, melodies, encoder):
+    """Whole speakers choose the rate where these are few recordings, else some of each."""
+    loaded, source = selfsup.load(encoder.path), open_source(melodies)
+    own = np.arange(60) % speakers
+    own[40:] = 30  # who tests
+    source.groups = lambda: own
+    parts = ["train"] * 40 + ["test"] * 20
+    with open_store(source, loaded.modality, loaded.size) as store:
+        job = Recogniser(loaded, store, ["ab ab"] * 60, parts, Console(quiet=True), 0)
+    assert 4 <= len(job.held) <= 8 and len(job.train) + len(job.held) == 40
+    assert len(job.test) == 20 and len(np.union1d(job.train, job.held)) == 40
+    alone = set(own[job.train]).isdisjoint(own[job.held])
+    assert alone == (speakers == 30)
+
+
 def test_an_encoder_that_is_too_slow_for_letters_is_refused(melodies, encoder, tmp_path):
     table = tmp_path / "long.csv"
     table.write_text("file,text\n" + "".join(f"{i}.wav,{'ab' * 40}\n" for i in range(60)))

@@ -16,6 +16,7 @@ from PIL import Image
 import selfsup
 from selfsup.data import BadSample, Loader, open_source, open_store
 from selfsup.data.copies import without_copies
+from selfsup.data.pairs import as_pairs
 from selfsup.data.seen import seen_as
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks, zeroshot
@@ -92,6 +93,16 @@ def test_a_table_of_files_and_sentences_is_pairs(home):
     assert taught.read(24) == source.read(36)
     assert seen_as(source, find("image")()).read(4) == raw["image"][0]
     assert len(np.unique(source.stamps())) == 72
+
+
+def test_without_a_split_a_group_of_pairs_tests_as_a_whole(tmp_path):
+    rows = [{"text": f"words that tell of {i}", "caption": f"other words for the number {i}"}
+            | {"groups": i // 10} for i in range(400)]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = as_pairs(open_source(tmp_path / "pairs.jsonl"), ("text", "caption"))
+    numbers, names = source.splits()
+    tests = numbers.reshape(40, 10) == names.index("test")
+    assert (tests.all(1) | ~tests.any(1)).all() and 1 <= tests.all(1).sum() <= 10
 
 
 def test_without_a_split_one_in_ten_is_held_out(home, tmp_path):

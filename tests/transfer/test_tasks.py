@@ -16,7 +16,7 @@ from selfsup.finetune import difference, interval
 from selfsup.finetune.asked import _continuous
 from selfsup.transfer.find import TASKS, task_class
 from selfsup.transfer.forecast import Forecast
-from selfsup.transfer.segment import Segment, masks, middle, values_of
+from selfsup.transfer.segment import Segment, keep_masks_apart, masks, middle, values_of
 from selfsup.transfer.tasks import Classify, Network, Part, Regress
 
 
@@ -145,6 +145,28 @@ def test_masks_that_a_name_alone_does_not_tell_apart_are_refused(tmp_path):
     (tmp_path / "masks" / "1.png").unlink()
     with pytest.raises(SelfsupError, match="which mask"):
         masks(one, tmp_path / "masks", 8)
+
+
+def test_masks_are_those_of_the_nearest_folder_and_of_one_picture_each(tmp_path):
+    for part, value in (("train", 1), ("test", 2)):
+        for kind in ("images", "masks"):
+            (tmp_path / part / kind).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / part / "images" / "a.png")
+        Image.new("L", (8, 8), value).save(tmp_path / part / "masks" / "a.png")
+    table = tmp_path / "both.csv"
+    table.write_text("path\ntrain/images/a.png\ntest/images/a.png\n")
+    found, known, _ = masks(open_source(table), tmp_path, 8)
+    assert known.all() and found[:, 0, 0].tolist() == [1, 2]
+    teach, test = (open_source(tmp_path / part / "images") for part in ("train", "test"))
+    assert [masks(one, tmp_path, 8)[0].max() for one in (teach, test)] == [1, 2]
+    keep_masks_apart(teach, test, tmp_path)
+    with pytest.raises(SelfsupError, match="E105") as caught:
+        keep_masks_apart(teach, test, tmp_path / "train" / "masks")
+    assert "root/images --labels root/masks" in caught.value.do
+    whole = open_source(tmp_path)
+    assert not masks(whole, tmp_path, 8)[1].any()  # no picture is its own mask
+    with pytest.raises(SelfsupError, match="E105"):  # nor is one a mask that has one
+        masks(whole, tmp_path / "train", 8)
 
 
 def test_the_middle_and_its_nearest_pixels():

@@ -27,13 +27,20 @@ class PairSource(Source):
     chosen: tuple[str, ...] = ()  # the columns that were named, if any
 
     def splits(self) -> tuple[np.ndarray, list[str]]:
-        """As the data say; else every tenth sample tests, chosen by a hash of its name."""
+        """As the data say; else every tenth sample tests, chosen by a hash of its name.
+
+        Of a group all go by the name of its first.
+        """
         named = self._splits()
         if named is not None:
             return named
         if len(self) < FEWEST:
             return np.zeros(len(self), np.int64), ["train"]
-        drawn = (_number(self.name(i)) for i in range(len(self)))
+        first = np.arange(len(self))
+        if (own := self.groups()) is not None:
+            _, first, group = np.unique(own, return_index=True, return_inverse=True)
+            first = first[group]
+        drawn = (_number(self.name(i)) for i in first.tolist())
         test = np.fromiter(drawn, np.int64, len(self)) % HELD_OUT == 0
         return np.where(test, 0, 1), ["test", "train"]
 

@@ -163,5 +163,5 @@ def _column(
     column = next((known[name] for name in names if name in known), None)
     if column is None:
         return None
-    values = (str(row.get(column) or "").strip() or None for row in rows)
-    return encode(values)
+    cells = (row.get(column) for row in rows)
+    return encode(None if cell is None else str(cell).strip() or None for cell in cells)
