@@ -8,9 +8,10 @@ words never are, and find each other through it, if at all. The second line star
 sound from a run of recipes/grid_hubert.py, which has heard all 1,000 without their words.
 
 Not measured yet but for a trial: 37 steps from a HuBERT run, all three compared, had 58.2 % mean
-recall between sound and words (untrained 4.7), and chance with lips. Canonical correlation of the classical features is hard to beat here: mean recall
-87.3 % between MFCC statistics and TF-IDF, 67.7 between MFCC statistics and pixels with motion, 12.2
-between pixels and TF-IDF; chance 5.3.
+recall between sound and words (untrained 4.7), and chance with lips.
+Canonical correlation of the classical features is hard to beat here: mean recall 87.3 % between
+MFCC statistics and TF-IDF, 67.7 between MFCC statistics and pixels with motion, 12.2 between pixels
+and TF-IDF; chance 5.3.
 """
 
 import csv
