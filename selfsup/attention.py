@@ -51,7 +51,8 @@ class _Products(torch.autograd.Function):
         p = q.new_empty(*q.shape[:2], k.shape[1])  # (b * h, m, n)
         if bias is not None:
             p.view(*shape[:3], k.shape[1]).copy_(bias)
-        p.baddbmm_(q, k.transpose(1, 2), beta=bias is not None, alpha=shape[-1] ** -0.5)
+        scaled = {"beta": bias is not None, "alpha": shape[-1] ** -0.5}
+        torch.baddbmm(p, q, k.transpose(1, 2), **scaled, out=p)
         torch.softmax(p, -1, out=p)
         ctx.save_for_backward(q, k, v, p)
         return (p @ v).view(shape)
