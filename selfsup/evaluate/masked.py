@@ -74,7 +74,8 @@ def losses(
     precise = machine.choose_precision("auto", device.type) == "fp32"
     half = torch.autocast(device.type, torch.bfloat16, enabled=not precise)
     generator = torch.Generator().manual_seed(mix(0x6D61736B))
-    nats, tokens = [], []
+    most, end = sum(map(len, streams)), 0
+    nats, tokens = torch.empty(most, dtype=torch.float64), torch.empty(most, dtype=torch.int64)
     for low in range(0, len(rows), WINDOWS):
         x = Ragged.of(rows[low : low + WINDOWS])
         found = torch.zeros(x.shape, dtype=torch.float64)
@@ -87,9 +88,9 @@ def losses(
             each = cross_entropy(logits.float().cpu(), x.values[hidden], reduction="none")
             found[hidden] += (weight[:, None].expand(x.shape)[hidden] * each).double()
             scored = scored | hidden
-        nats.append(found[scored])
-        tokens.append(x.values[scored])
-    return torch.cat(nats).numpy(), torch.cat(tokens).numpy()
+        start, end = end, end + int(scored.sum())
+        nats[start:end], tokens[start:end] = found[scored], x.values[scored]
+    return nats[:end].numpy(), tokens[:end].numpy()
 
 
 def unigram(

@@ -236,7 +236,9 @@ def losses(
         for start in range(0, len(stream) - 1, context):
             rows.append(torch.from_numpy(stream[start : start + context + 1]))
     network: Any = encoder.encoder
-    device, found = encoder.device, []
+    targets = np.concatenate([stream[1:] for stream in streams])
+    # One block: small ones that stay would lie between large ones, which then are never used again
+    device, found, end = encoder.device, torch.empty(len(targets)), 0
     precise = machine.choose_precision("auto", device.type) == "fp32"
     half = torch.autocast(device.type, torch.bfloat16, enabled=not precise)
     for low in range(0, len(rows), WINDOWS):
@@ -247,9 +249,9 @@ def losses(
             states = network.features(Ragged(x.values[:, :-1], followed))
             logits = network.logits(states[followed])
         wanted = x.values[:, 1:][followed]
-        found.append(cross_entropy(logits.float(), wanted, reduction="none").cpu())
-    targets = np.concatenate([stream[1:] for stream in streams])
-    return torch.cat(found).double().numpy(), targets
+        start, end = end, end + len(wanted)
+        found[start:end] = cross_entropy(logits.float(), wanted, reduction="none")
+    return found.double().numpy(), targets
 
 
 Measured = tuple[Float[np.ndarray, " t"], np.ndarray]  # nats and number of each token
