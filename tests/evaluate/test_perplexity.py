@@ -1,5 +1,8 @@
 """Perplexity: what is measured does not depend on whether it is kept, nor on the window."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -51,3 +54,30 @@ def test_runs_of_another_window_are_compared_where_the_window_hides_nothing(home
     kept = selfsup.evaluate(further, home / "new.txt", seeds=1).to_json()
     assert (further.path / "evaluation-perplexity.json").exists()
     assert kept["scores"] == found["scores"] and kept["adapted"] == found["adapted"]
+
+
+MANY_WINDOWS = """
+import resource
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from selfsup import machine
+from selfsup.evaluate.perplexity import losses
+
+machine.keep_freed_memory()  # as training does
+draws = np.random.default_rng(0)
+streams = [draws.integers(0, 4096, n) for n in draws.integers(4, 60, 6400)]
+network = SimpleNamespace(
+    features=lambda x: x.values[..., None].float(), logits=lambda s: s.expand(-1, 4096).clone()
+)
+losses(SimpleNamespace(encoder=network, device=torch.device("cpu")), streams, 64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_memory_does_not_fall_to_pieces_after_training():
+    """480 MB, and 1,070 where the results of each batch stay between its blocks."""
+    done = subprocess.run([sys.executable, "-c", MANY_WINDOWS], capture_output=True, check=True)
+    assert int(done.stdout) < 750
