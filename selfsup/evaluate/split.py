@@ -119,10 +119,11 @@ def split(
             f"{int(kin.sum())} training samples {told}: others of their recording or group are in "
             "test"
         )
-    alone = (train[~leaks], test) if parts else _made(usable, labels[usable], groups, seed)
+    once = train[~leaks]
     if drop_leaks:
         train, teaching = train[~(leaks | kin)], teaching[~(leaks | kin)]
     if _few(labels[train], labels[test], least):
+        alone = (once, test) if parts else _made(usable, labels[usable], groups, seed)
         grouped = not _few(labels[alone[0]], labels[alone[1]], least)
         raise _too_few(labels[train], test, source, grouped)
     whole = together(groups[teaching], own, train)
