@@ -14,7 +14,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -133,6 +132,8 @@ def text(case: Case, found: dict[str, Any]) -> str:
 
 def speed(case: Case, folder: Path, precision: str) -> dict[str, Any]:
     """Blocks of end-to-end and of compute-only steps in turns; medians over all steps of a kind."""
+    from selfsup import machine
+
     with _job(case, folder, warm=True) as job:
         if case.trains:
             # what was prepared in the background during the block before must not count
@@ -144,7 +145,7 @@ def speed(case: Case, folder: Path, precision: str) -> dict[str, Any]:
     return {
         "end_to_end": rate["end_to_end"],
         "compute": rate["compute"],
-        "end_to_end_peak": _peak(),
+        "end_to_end_peak": machine.peak_memory() / 2**30,
     }
 
 
@@ -168,7 +169,7 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
         if case.trains:
             views = job.batches(0)
             _train(job, views, precision, ["compute"])
-            peak = _peak()
+            peak = machine.peak_memory() / 2**30
             with counter:
                 with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                     loss = sum(job.method(views, 0.5).values())
@@ -179,7 +180,7 @@ def compute(case: Case, folder: Path, precision: str) -> dict[str, Any]:
 
             fast, x = Fast(job.method.encoder, precision), _held(case, job)
             fast(x), fast(x)
-            peak = _peak()
+            peak = machine.peak_memory() / 2**30
             with counter:
                 fast(x)
     matmul = max(
@@ -340,12 +341,6 @@ def _embed(case: Case, job: Any, precision: str) -> dict[str, list[float]]:
             count += 1
         times["end_to_end"].append((time.perf_counter() - start) / count)
     return times
-
-
-def _peak() -> float:
-    """The most memory this process had, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def forecast(job: "Job", out: Path) -> Forecast:
         seconds_low=seconds * (1 - band),
         seconds_high=seconds * (1 + band),
         decode_seconds=decode,
-        memory_bytes=_peak(),
+        memory_bytes=machine.peak_memory(),
         memory_available=machine.free_memory() + here,
         device_bytes=device_bytes,
         device_available=device_free,
@@ -216,18 +216,6 @@ def _decode(job: "Job") -> tuple[float, int]:
     if job.store.mode == "array":
         return 0.0, 0
     return took / seen * len(job.store) * share, round(volume / seen * len(job.store))
-
-
-def _peak() -> int:
-    """The most memory that this process ever held, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _run_bytes(job: "Job") -> int:

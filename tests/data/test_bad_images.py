@@ -114,19 +114,20 @@ def test_bombs_are_refused_by_their_header(tmp_path):
     )
     write(tmp_path / "data", files | {"pages.tiff": pages.getvalue()})
     script = """
-import json, resource, sys
+import json, sys
 import numpy as np
 from selfsup.data import Ledger, open_source, open_store
+from selfsup.machine import peak_memory
 from selfsup.modalities import find
 source, ledger = open_source(sys.argv[1]), Ledger()
 image = find("image")()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 with open_store(source, image, 24, ledger=ledger) as store:
     batch = store.fill().batch(np.arange(len(source)))
     pages = [source.name(i) for i in range(len(source))].index("pages.tiff")
     row = batch.indices.tolist().index(pages)
     first = batch.pixels[row, :, :24, :24].permute(1, 2, 0).flatten().tolist()
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10
+grown = (peak_memory() - before) >> 20
 used = [source.name(i) for i in batch.indices.tolist()]
 print(json.dumps([used, ledger.counts(), grown, first]))
 """

@@ -473,22 +473,22 @@ def test_a_store_without_its_facts_is_made_anew(folder, image):
 def test_memory_does_not_grow_with_the_data():
     """A block too large to be mapped is read row by row."""
     script = """
-import resource
 import numpy as np
 from selfsup.data import disk, open_source, open_store, Loader
+from selfsup.machine import peak_memory
 from selfsup.modalities import find
 disk.MAPPED = 0
 class Rows:
     def __len__(self): return 3000
     def __getitem__(self, i): return np.full((160, 160, 3), i % 256, np.uint8)
 with open_store(open_source(Rows()), find("image")(), 160) as kept:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     kept.fill()
     with Loader(kept, 64, 0) as loader:
         for step in range(47):
             loader.batch(step)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(grown // 1024)
+    grown = peak_memory() - before
+print(grown >> 20)
 """
     done = run(script)
     assert int(done.stdout) < 80, done.stdout + done.stderr  # MiB; the samples are 220

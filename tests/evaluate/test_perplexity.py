@@ -57,10 +57,10 @@ def test_runs_of_another_window_are_compared_where_the_window_hides_nothing(home
 
 
 MANY_WINDOWS = """
-import resource
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import torch
 
 from selfsup import machine
@@ -72,12 +72,13 @@ streams = [draws.integers(0, 4096, n) for n in draws.integers(4, 60, 6400)]
 network = SimpleNamespace(
     features=lambda x: x.values[..., None].float(), logits=lambda s: s.expand(-1, 4096).clone()
 )
+before = psutil.Process().memory_info().rss
 losses(SimpleNamespace(encoder=network, device=torch.device("cpu")), streams, 64)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print((psutil.Process().memory_info().rss - before) >> 20)
 """
 
 
 def test_memory_does_not_fall_to_pieces_after_training():
-    """480 MB, and 1,070 where the results of each batch stay between its blocks."""
+    """It grows by 130 to 180 MiB, and by 700 where each batch's results stay between its blocks."""
     done = subprocess.run([sys.executable, "-c", MANY_WINDOWS], capture_output=True, check=True)
-    assert int(done.stdout) < 750
+    assert int(done.stdout) < 400
