@@ -6,7 +6,7 @@ padding or at another document; with `causal` it looks at those before it alone.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,14 +41,95 @@ CAUSAL = {
 }
 
 
-class Language(Chunked):
-    """Vocabulary, trunk, and a vector for each token. `forward` is the mean over a document.
+class Trunk(Chunked):
+    """Vocabulary, blocks, and a vector for each token. `forward` is the mean over a document.
 
     Views are `Ragged` token numbers (b, n). `size` is the context, in tokens: the longest view
-    that training shows; rotary positions take longer ones all the same. With `rescale` hidden
-    tokens come in as zeros and the others larger by as much as is missing (ESM's token dropout).
-    `dropout` is of what comes in and of what each block adds.
+    that training shows; longer ones are taken all the same. With `rescale` hidden tokens come in as
+    zeros and the others larger by as much as is missing (ESM's token dropout). `dropout` is of what
+    comes in and of what each block adds.
+
+    A block makes of states what they were before its last part and what that part adds; `context`
+    is what blocks are told beside the states, `gap` how far apart documents of one row must be.
     """
+
+    blocks: nn.ModuleList
+    norm: nn.LayerNorm
+    causal = False
+    gap = 0
+
+    def __init__(
+        self, size: int, vocabulary: int, dim: int, rescale: bool = False, dropout: float = 0.0
+    ):
+        super().__init__()
+        self.dim, self.size, self.grid, self.rescale = dim, size, (size,), rescale
+        self.dropout = droppable(dropout)
+        self.stem = Vocabulary(vocabulary, dim)
+
+    def context(self, states: Float[Tensor, "r w d"], layout: "Layout | None") -> tuple:
+        raise NotImplementedError
+
+    @in_chunks
+    def features(self, x: Ragged) -> Float[Tensor, "b n d"]:
+        """One vector for each token; zeros where there is padding."""
+        layout = Layout.of(x, self.gap)
+        return self._places(self._states(x, layout), x, layout)
+
+    def added(self, x: Ragged, last: int) -> list[Float[Tensor, "b n d"]]:
+        """What the last part of each of the last blocks adds to each token, nothing dropped."""
+        layout, found = Layout.of(x, self.gap), []
+        states, context = self._entering(x, layout)
+        for block in self.blocks:
+            states, part = block(states, *context, _same)
+            states = states + part
+            found.append(part)
+        return [self._places(part, x, layout) for part in found[-last:]]
+
+    def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
+        """The vectors of some tokens that are there, in reading order."""
+        layout = Layout.of(x, self.gap)
+        states = self._states(x, layout)
+        if layout is None:
+            return those(states, where)
+        return states.flatten(0, 1)[layout.place[where[x.valid]]]
+
+    def forward(self, x: Ragged) -> Float[Tensor, "b d"]:
+        return mean(self.features(x), x.valid)
+
+    def logits(self, states: Float[Tensor, "*k d"]) -> Float[Tensor, "*k v"]:
+        """A score for each token of the vocabulary: by the vectors that tokens come in with."""
+        return nn.functional.linear(states, self.stem.tokens)
+
+    def _places(self, states: Tensor, x: Ragged, layout: "Layout | None") -> Tensor:
+        """States laid out in rows, (r, w, d), each back at its token: (b, n, d)."""
+        if layout is None:
+            return states
+        full = states.new_zeros(*x.shape[:2], self.dim)
+        full[x.valid] = states.flatten(0, 1)[layout.place]
+        return full
+
+    def _entering(self, x: Ragged, layout: "Layout | None") -> tuple[Tensor, tuple]:
+        """The tokens, laid out, and what blocks are told beside them."""
+        states = self.stem(x.values if layout is None else layout.rows(x.values, x.valid))
+        if self.rescale:
+            weight = rescaled(x)
+            if layout is not None:
+                weight = layout.rows(weight, x.valid)
+            states = states * weight.to(states.dtype)[:, :, None]
+        return states, self.context(states, layout)
+
+    def _states(self, x: Ragged, layout: "Layout | None") -> Float[Tensor, "r w d"]:
+        states, context = self._entering(x, layout)
+        drop = Dropout.of(x, layout, self.dropout) if self.training and self.dropout else _same
+        states = drop(states)
+        for block in self.blocks:
+            states, part = block(states, *context, drop)
+            states = states + drop(part)
+        return self.norm(states)
+
+
+class Language(Trunk):
+    """The transformer: its blocks are told turns of positions, and who must not look."""
 
     def __init__(
         self,
@@ -62,15 +143,12 @@ class Language(Chunked):
         rescale: bool = False,
         dropout: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(size, vocabulary, dim, rescale, dropout)
         if dim % (2 * heads):
             raise SelfsupError(
                 "E202", f"a width of {dim} with {heads} heads", why="heads have an even width"
             )
-        self.dim, self.size, self.grid, self.causal = dim, size, (size,), causal
-        self.rescale = rescale
-        self.dropout = droppable(dropout)
-        self.stem = Vocabulary(vocabulary, dim)
+        self.causal = causal
         self.blocks = nn.ModuleList(Block(dim, heads, causal) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6, bias=False)
         for module in self.modules():
@@ -81,36 +159,18 @@ class Language(Chunked):
             for last in (block.proj, block.down):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * depth))
 
-    @in_chunks
-    def features(self, x: Ragged) -> Float[Tensor, "b n d"]:
-        """One vector for each token; zeros where there is padding."""
-        layout = Layout.of(x)
-        return self._places(self._states(x, layout), x, layout)
+    def context(self, states: Float[Tensor, "r w d"], layout: "Layout | None") -> tuple:
+        turns = rotations(0, states.shape[1], self.blocks[0].width, states.device)
+        return turns, None if layout is None else layout.bias(self.causal)
 
-    def added(self, x: Ragged, last: int) -> list[Float[Tensor, "b n d"]]:
-        """What the gated units of the last blocks add to each token, nothing dropped."""
-        layout, found = Layout.of(x), []
-        states, turns, bias = self._entering(x, layout)
-        for block in self.blocks:
-            states = block.attended(states, turns, bias, _same)
-            found.append(block.units(states))
-            states = states + found[-1]
-        return [self._places(part, x, layout) for part in found[-last:]]
-
-    def at(self, x: Ragged, where: Bool[Tensor, "b n"]) -> Float[Tensor, "k d"]:
-        """The vectors of some tokens that are there, in reading order."""
-        layout = Layout.of(x)
-        states = self._states(x, layout)
-        if layout is None:
-            return those(states, where)
-        return states.flatten(0, 1)[layout.place[where[x.valid]]]
-
-    def forward(self, x: Ragged) -> Float[Tensor, "b d"]:
-        return mean(self.features(x), x.valid)
-
-    def logits(self, states: Float[Tensor, "*k d"]) -> Float[Tensor, "*k v"]:
-        """A score for each token of the vocabulary: by the vectors that tokens come in with."""
-        return nn.functional.linear(states, self.stem.tokens)
+    def narrowed(self, share: float) -> "Language":
+        """As deep, with some of the heads; for a vocabulary that is put in."""
+        block = self.blocks[0]
+        heads = max(1, round(share * block.heads))
+        return Language(
+            self.size, 1, dim=heads * block.width, depth=len(self.blocks), heads=heads,
+            causal=self.causal,
+        )  # fmt: skip
 
     def step(self, tokens: Int64[Tensor, "b m"], cache: "Cache") -> Float[Tensor, "b m d"]:
         """The vectors of further tokens of texts that `cache` holds, which grows by them."""
@@ -119,37 +179,6 @@ class Language(Chunked):
         for number, block in enumerate(self.blocks):
             states = block.step(states, turns, cache, number)
         cache.length += tokens.shape[1]
-        return self.norm(states)
-
-    def _places(self, states: Tensor, x: Ragged, layout: "Layout | None") -> Tensor:
-        """States laid out in rows, (r, w, d), each back at its token: (b, n, d)."""
-        if layout is None:
-            return states
-        full = states.new_zeros(*x.shape[:2], self.dim)
-        full[x.valid] = states.flatten(0, 1)[layout.place]
-        return full
-
-    def _entering(self, x: Ragged, layout: "Layout | None") -> tuple[Tensor, Tensor, Any]:
-        """What the blocks get: tokens, laid out, turns of positions, and who must not look."""
-        if layout is None:
-            tokens, bias = x.values, None
-        else:
-            tokens, bias = layout.rows(x.values, x.valid), layout.bias(self.causal)
-        states = self.stem(tokens)
-        if self.rescale:
-            weight = rescaled(x)
-            if layout is not None:
-                weight = layout.rows(weight, x.valid)
-            states = states * weight.to(states.dtype)[:, :, None]
-        turns = rotations(0, tokens.shape[1], self.blocks[0].width, states.device)
-        return states, turns, bias
-
-    def _states(self, x: Ragged, layout: "Layout | None") -> Float[Tensor, "r w d"]:
-        states, turns, bias = self._entering(x, layout)
-        drop = Dropout.of(x, layout, self.dropout) if self.training and self.dropout else _same
-        states = drop(states)
-        for block in self.blocks:
-            states = block(states, turns, bias, drop)
         return self.norm(states)
 
 
@@ -211,13 +240,10 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x, turns, bias, drop):
-        x = self.attended(x, turns, bias, drop)
-        return x + drop(self.units(x))
-
-    def attended(self, x, turns, bias, drop):
         q, k, v = self._split(x, turns)
         mixed = attend(q, k, v, bias=bias, causal=self.causal and bias is None)
-        return x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        x = x + drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return x, self.units(x)
 
     def units(self, x):
         gate, value = self.up(self.norm2(x)).chunk(2, -1)
@@ -331,12 +357,15 @@ class Layout(NamedTuple):
     document: Int64[Tensor, "r w"]
 
     @classmethod
-    def of(cls, x: Ragged) -> "Layout | None":
-        """None where all rows are full, so that there is nothing to lay out."""
+    def of(cls, x: Ragged, gap: int = 0) -> "Layout | None":
+        """None where all rows are full, so that there is nothing to lay out.
+
+        At least `gap` places without a token lie between two documents of a row.
+        """
         lengths = x.lengths.cpu().numpy()
         if (lengths == x.shape[1]).all():
             return None
-        width, row, start = fitted(lengths)
+        width, row, start = fitted(lengths + gap)
         count = int(row.max(initial=0)) + 1
         first = np.repeat(row * width + start, lengths)
         within = np.arange(len(first)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -25,6 +25,7 @@ FAMILIES = (
     ("steps", "OBSERVERS", "observer"),
     ("language", "BIDIRECTIONAL", "language"),
     ("language", "CAUSAL", "language"),
+    ("carp", "CONVOLUTIONS", "carp"),
     ("towers", "TOWERS", "towers"),
 )
 

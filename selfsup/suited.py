@@ -44,6 +44,11 @@ BIDIRECTIONAL = (
 )
 # ESM's token dropout: hidden tokens come in as zeros
 RESCALED = tuple(Candidate(c.encoder, {**c.keywords, "rescale": True}) for c in BIDIRECTIONAL)
+# Convolutions know their neighbours from the first step on, which is what ten minutes suffice for
+CONVOLVED = (
+    Candidate("carp_small"),
+    Candidate("carp_micro"),
+)
 # What dropout leaves out makes the views: with less an untrained network tells all texts apart
 DROPPING = tuple(Candidate(c.encoder, {**c.keywords, "dropout": 0.5}) for c in BIDIRECTIONAL)
 CAUSAL = (
@@ -115,7 +120,7 @@ CANDIDATES = {
     "clm": CAUSAL,
     "text.simclr": BIDIRECTIONAL,
     "text.dino": BIDIRECTIONAL,
-    "protein.mlm": RESCALED,
+    "protein.mlm": CONVOLVED,
     "protein.simclr": BIDIRECTIONAL,
     "protein.dino": BIDIRECTIONAL,
     "clip": TOWERS,

@@ -9,6 +9,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selfsup import listing, methods, released
+from selfsup.carp import Carp
 from selfsup.data.graphs import canonical
 from selfsup.dilated import Dilated
 from selfsup.encoder import Encoder, resnet
@@ -104,6 +105,7 @@ CASES = [(m, g) for m, g in CASES if m not in (*NODES, *WORDS, *PARTED, *ACTED, 
 CASES += [(m, g) for m in (*ANY, *NODES) for g in ("graphs", "nodes")]
 CASES += [(m, "text") for m in (*ANY, *WORDS, "Data2Vec")]
 CASES += [(m, "residues") for m in (*ANY, *WORDS, "Data2Vec")]  # tokens that come in rescaled
+CASES += [(m, "convolved") for m in ("SimCLR", "MLM", "MDLM", "ELECTRA", "Data2Vec", "SimCSE")]
 CASES += [("SimCSE", g) for g in ("dilated", "graphs", "nodes", "text", "residues")]
 CASES += [(m, "wave") for m in WAVES]
 CASES += [(m, "pairs") for m in (*ANY, *PARTED)]
@@ -118,7 +120,7 @@ BUILT = {
     "image": ("image", "convolutional"),
     "network": ("nodes",),
     "pairs": ("pairs",),
-    "protein": ("residues",),
+    "protein": ("residues", "convolved"),
     "series": ("series", "dilated"),
     "text": ("text",),
     "trajectory": ("frames", "vectors"),
@@ -140,6 +142,10 @@ def build(name: str, kind: str):
         shape = {"dim": 24, "depth": 2, "heads": 2, "rescale": kind == "residues"}
         shape["dropout"] = 0.1 if name == "SimCSE" else 0.0
         encoder = Language(16, 23, **shape, causal=name == "CLM")
+        method = METHODS[name](encoder)
+        return method, texts(method.views.count, method.views.local)
+    if kind == "convolved":
+        encoder = Carp(16, 23, dim=24, depth=2, dropout=0.1 if name == "SimCSE" else 0.0)
         method = METHODS[name](encoder)
         return method, texts(method.views.count, method.views.local)
     if kind == "pairs":

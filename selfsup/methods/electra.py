@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, gelu
 
 from .. import distributed, needs, ragged
-from ..language import Language
 from ..masks import choose
 from ..method import Method, Views
 from ..optim import Optim
@@ -34,13 +33,8 @@ class ELECTRA(Method):
         super().__init__(encoder)
         needs.vocabulary("ELECTRA", encoder, causal=False)
         self.ratio, self.weight = ratio, weight  # weight: lambda in the paper
-        block = encoder.blocks[0]
-        heads = max(1, round(share * block.heads))
-        self.generator = Language(
-            encoder.size, 1, dim=heads * block.width, depth=len(encoder.blocks), heads=heads,
-            causal=False,
-        )  # fmt: skip
-        self.generator.stem = Narrowed(encoder.stem, self.generator.dim)  # type: ignore[assignment]
+        self.generator = encoder.narrowed(share)
+        self.generator.stem = Narrowed(encoder.stem, self.generator.dim)
         self.back = nn.Linear(self.generator.dim, encoder.dim)
         self.norm = nn.LayerNorm(encoder.dim)
         self.dense, self.judge = nn.Linear(encoder.dim, encoder.dim), nn.Linear(encoder.dim, 1)

@@ -44,7 +44,8 @@ class Protein(Modality):
     baseline_name = "residue counts or one-hot"
     baseline_components = 512
     default_method = "mlm"
-    encoders = ("bert_micro", "bert_mini", "bert_small", "bert_base",
+    encoders = ("carp_micro", "carp_small", "carp_base",
+                "bert_micro", "bert_mini", "bert_small", "bert_base",
                 "gpt_micro", "gpt_mini", "gpt_small", "gpt_base")  # fmt: skip
     mean = (0.0,)
     std = (1.0,)
@@ -182,6 +183,10 @@ class Protein(Modality):
         return most, f"sequences have about {extent} residues; {most} is what {where} can afford"
 
     def encoder(self, name: str, size: int, **keywords: Any) -> nn.Module:
+        if name.startswith("carp"):
+            from ..carp import carp
+
+            return carp(name, size, self.codec.count, **keywords)
         from ..language import language
 
         return language(name, size, self.codec.count, **keywords)

@@ -104,7 +104,7 @@ def slow_added(encoder, words):
     stream, found = encoder.stem.tokens[words][None], []
     turns = rotations(0, len(words), encoder.blocks[0].width, stream.device)
     for block in encoder.blocks:
-        stream = block.attended(stream, turns, None, lambda x: x)
+        stream, _ = block(stream, turns, None, lambda x: x)  # with what attention adds
         gate, value = (block.norm2(stream) @ block.up.weight.T).chunk(2, -1)
         found.append((torch.nn.functional.gelu(gate) * value) @ block.down.weight.T)
         stream = stream + found[-1]
