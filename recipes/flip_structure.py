@@ -30,8 +30,7 @@ def pretrained(seed: int) -> selfsup.Run:
     """On the sequences alone, those of the test part among them; also for recipes.flip_gb1."""
     flip = data("proteins/flip_secondary_structure.tar.gz", "flip_secondary_structure")
     out = Path("runs") / f"flip-mlm-{seed}"
-    method = {"name": "mlm", "ratio": 0.3}
-    return selfsup.pretrain(flip / "sequences.fasta", method=method, seed=seed, out=out)
+    return selfsup.pretrain(flip / "sequences.fasta", seed=seed, out=out)
 
 
 if __name__ == "__main__":
