@@ -369,6 +369,7 @@ SHORT: dict[str, dict[str, Any]] = {
 HELPED: dict[str, tuple[str, ...]] = {
     "audio.simclr": ("spoken_digits",),
     "network.graphmae": ("cora", "citeseer"),
+    "protein.mlm": ("flip-structure-mlm",),
     "series.ts2vec": ("basicmotions",),
     "text.simclr": ("ag-news",),
     "trajectory.world_model": ("rooms-world-model",),
