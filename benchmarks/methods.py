@@ -242,8 +242,8 @@ SETS = {
         structures,
         "protein",
         (
-            {"name": "bert_micro", "depth": 2, "rescale": True},
-            {"name": "bert_micro", "depth": 2, "rescale": True, "dropout": 0.5},
+            {"name": "carp_micro"},
+            {"name": "carp_micro", "dropout": 0.5},
             {"name": "gpt_micro", "depth": 2},
         ),
         {"data.resolution": 64},
