@@ -7,8 +7,13 @@
 words never are, and find each other through it, if at all. The second line starts the tower for
 sound from a run of recipes/grid_hubert.py, which has heard all 1,000 without their words.
 
-Not measured yet but for a trial: 37 steps from a HuBERT run, all three compared, had 58.2 % mean
-recall between sound and words (untrained 4.7), and chance with lips.
+AMD EPYC with AVX512-BF16, 2 cores, next to nothing beside it, ten minutes, 746 steps, about 105
+passes, seed 0, mean recall at 1, 5 and 10: sound and words 72.2 % (untrained 4.8, chance 5.3),
+sound and lips 48.8 (5.6), lips and words 4.5 (5.3): what was compared finds each other among
+sentences that were not heard, what was not does not. Both are below canonical correlation of the
+classical features. The loss of sound and words is 0.01 at the end, of 900 sentences known by heart:
+more sentences are believed to be missing. A trial of 37 steps from a HuBERT run, all three
+compared, had 58.2 between sound and words.
 Canonical correlation of the classical features is hard to beat here: mean recall 87.3 % between
 MFCC statistics and TF-IDF, 67.7 between MFCC statistics and pixels with motion, 12.2 between pixels
 and TF-IDF; chance 5.3.
