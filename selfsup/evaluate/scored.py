@@ -9,8 +9,8 @@ import numpy as np
 from ..console import columns
 from ..load import LoadedEncoder
 from .controls import PRETRAINED, behind, named
-from .interval import Interval
-from .result import Told
+from .interval import Interval, over_seeds
+from .result import Told, score
 
 # subject -> labelled samples -> outcomes (draws, test samples)
 Fewer = dict[str, dict[int, np.ndarray]]
@@ -47,22 +47,22 @@ def best_control(scores: dict[str, list[dict[str, float]]], head: str) -> str:
 
 def curve_of(
     fewer: Fewer,
-    score: Callable[[np.ndarray], np.ndarray],
+    measure: Callable[[np.ndarray], np.ndarray],
     over: Callable[[np.ndarray, np.ndarray, int], Interval],
 ) -> list[dict[str, Any]]:
     """Rows of scores with few labels, those of the encoder with the gain over the better control.
 
-    `score` has one for each draw, `over` the gain of one over the other `among` so many: as the
-    surest speaks where all labels bring none, they are to hold all at once.
+    `measure` gives each draw its score, `over` the gain of one over the other `among` so many: as
+    the surest speaks where all labels bring none, they are to hold all at once.
     """
     rows: list[dict[str, Any]] = []
     for of, found in fewer.items():
         for count, outcomes in found.items():
-            values = score(outcomes)
-            row = {"of": of, "labels": count, "value": float(values.mean())}
-            rows.append(row | {"values": values.tolist()})
+            values = measure(outcomes).tolist()
+            drawn = over_seeds(values)
+            rows.append(score("few", of, drawn, drawn.value, count, values=values))
             if of == PRETRAINED:
-                others = {name: score(fewer[name][count]).mean() for name in fewer if name != of}
+                others = {name: measure(fewer[name][count]).mean() for name in fewer if name != of}
                 control = max(others, key=others.__getitem__)
                 gain = over(outcomes, fewer[control][count], len(found))
                 rows[-1]["gain"] = gain._asdict() | {"control": control}
