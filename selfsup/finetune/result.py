@@ -103,11 +103,11 @@ def conclude(
         value = next(row["value"] for row in scores if row["of"] == gain["over"])
         told += f", {word} {gain['over']} ({figure(value, task.percent)})"
     controls = [gain for gain in gains if gain["over"] != PROBE]
-    gain = bool(controls) and all(gain["low"] > 0 for gain in controls)
+    helps = bool(controls) and all(gain["low"] > 0 for gain in controls)
     told = f"{told[:1].upper()}{told[1:]}."
-    if few is not None:
-        alone = few["gain"] and not gain
-        told = f"{few['sentence']} {told}" if alone else f"{told} {few['sentence']}"
-        told = "Pretraining helps where labels are few. " * alone + told
-        gain = gain or few["gain"]
-    return {"sentence": told, "gain": gain}
+    if few is not None and few["gain"] and not helps:
+        return {
+            "sentence": f"Pretraining helps where labels are few. {few['sentence']} {told}",
+            "gain": True,
+        }
+    return {"sentence": told if few is None else f"{told} {few['sentence']}", "gain": helps}

@@ -1,7 +1,6 @@
 """Of other tasks: few labels, a forecast beside what came, what was heard beside what was said."""
 
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ POINTS, SUBJECTS = 400, 12  # of a curve, at most
 def few_labels(found: dict[str, Any]) -> Markup | None:
     """Scores against the number of labelled samples, where they are told."""
     few, heads = found.get("few"), found.get("heads")  # of a model, of a probe
-    points: dict[str, list[list[float | None]]] = {}
+    points: dict[str, list[tuple[float, ...]]] = {}
     for row in rows(few.get("curve") if isinstance(few, dict) else found.get("curve"))[:POINTS]:
-        labels, value, *ends = (number(row.get(k)) for k in ("labels", "value", "low", "high"))
-        if labels and labels > 0 and value is not None:
-            points.setdefault(clean(row.get("of"), 40), []).append([labels, value, *ends])
+        point = values([row.get(key) for key in ("labels", "value", "low", "high")])
+        if point[0] > 0 and np.isfinite(point[1]):
+            points.setdefault(clean(row.get("of"), 40), []).append(tuple(point.tolist()))
     names = subjects(points)[:SUBJECTS]
-    lines = [Series(of, *np.array(sorted(points[of], key=itemgetter(0)), float).T) for of in names]
+    lines = [Series(of, *np.array(sorted(points[of])).T) for of in names]
     counts = sorted({point[0] for of in names for point in points[of]})
     heads = heads if isinstance(heads, dict) else {}
     metric = found.get("metric") or next(iter(heads), "accuracy")

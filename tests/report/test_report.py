@@ -324,8 +324,9 @@ def test_other_tasks_speak_for_a_run_that_no_labels_judged(finished, hostile):
 
 def test_few_labels_of_other_tasks_are_drawn(finished, hostile):
     ends = {"low": 0.2, "high": 0.4}
-    curve = [{"of": of, "labels": n, "value": value} | ends
-             for of, value in ((hostile, 0.25), ("pretrained", 0.375)) for n in (100, 10)]  # fmt: skip
+    found = ((of, n, value) for of, value in ((hostile, 0.25), ("pretrained", 0.375))
+             for n in (100, 10))  # fmt: skip
+    curve = [{"of": of, "labels": n, "value": value} | ends for of, n, value in found]
     told = {"regress": {"heads": {"spearman": 3}, "curve": curve},
             "finetune-segment": {"metric": "mean IoU", "percent": True, "few": {"curve": curve}},
             "folds": {"curve": [7, {"of": 3}, {"labels": -1, "value": 1}]}}  # fmt: skip
