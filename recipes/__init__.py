@@ -93,8 +93,7 @@ def taught(name: str, seed: int, run: selfsup.Run, found: Finetuned) -> None:
         numbers = [round(row[key], 3) for key in ("value", "low", "high")]
         scores.setdefault(f"{answer['metric']}, {labels} labels", {})[of] = numbers
     print(found)
-    verdict = " ".join([found.verdict, *([answer["few"]["sentence"]] if found.curve else [])])
-    keep({"recipe": name, "seed": seed, **made(run), "verdict": verdict, "scores": scores})
+    keep({"recipe": name, "seed": seed, **made(run), "verdict": found.verdict, "scores": scores})
 
 
 def made(run: selfsup.Run) -> dict:

@@ -18,6 +18,7 @@ from selfsup.evaluate.linear import scale_of
 from selfsup.evaluate.shots import few_labels
 from selfsup.evaluate.verdict import worth
 from selfsup.finetune.curve import Curve
+from selfsup.finetune.result import conclude
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.series import Series
 from selfsup.randomness import mix
@@ -131,7 +132,7 @@ def test_a_linear_layer_is_that_of_an_evaluation(home, tmp_path, curves):
         assert plain["values"] == pytest.approx(expected)
         control = max((theirs, plain), key=lambda row: row["value"])
         gains = np.subtract(ours["values"], control["values"])
-        half = t.ppf(0.975, 2) * gains.std(ddof=1) / np.sqrt(3)
+        half = t.ppf(1 - 0.025 / 2, 2) * gains.std(ddof=1) / np.sqrt(3)  # the better of two counts
         assert ours["gain"]["control"] == control["of"]
         assert ours["gain"]["value"] == pytest.approx(gains.mean())
         drawn, whole = ours["gain"]["value"] - ours["gain"]["low"], half
@@ -141,6 +142,22 @@ def test_a_linear_layer_is_that_of_an_evaluation(home, tmp_path, curves):
              for of in ("pretrained", "from scratch", PIXELS)}  # fmt: skip
     expected = worth(lines.pop("pretrained"), list(lines.values()))
     assert found.to_json()["few"]["labels_worth"] == [one.to_json() for one in expected]
+
+
+def test_few_labels_speak_where_all_of_them_say_nothing():
+    task, settings = tasks.Regress(0.0, 1.0), {"trained": "head", "labels": 90}
+    scores = [{"of": of, "value": 0.5} for of in ("frozen linear probe", "from scratch")]
+
+    def verdict(low, few):
+        gains = [{"over": "from scratch", "low": low, "high": 0.2}]
+        few = {"sentence": "With 10 labels: R2 0.4.", "gain": few}
+        return conclude(task, "frozen linear probe", scores, gains, settings, few)
+
+    alone, both, none = verdict(-0.1, True), verdict(0.1, True), verdict(-0.1, False)
+    assert (alone["gain"], both["gain"], none["gain"]) == (True, True, False)
+    head = "Pretraining helps where labels are few. With 10 labels: R2 0.4. Frozen linear probe"
+    assert alone["sentence"].startswith(head) and "not clearly different" in alone["sentence"]
+    assert all(one["sentence"].endswith(". With 10 labels: R2 0.4.") for one in (both, none))
 
 
 def test_numbers_that_are_not_drawn_say_nothing(home, tmp_path, curves):
@@ -165,9 +182,13 @@ def test_numbers_that_are_not_drawn_say_nothing(home, tmp_path, curves):
 
 
 def test_masks(home, tmp_path, trained, curves):
+    """Whole pictures are drawn, and drawn anew for the intervals."""
     folder = scenes(tmp_path / "scenes", 20)
     found = teach(home / "seer", folder / "pictures", tmp_path / "m", labels=folder / "masks",
                   train="full", shots=(3,))  # fmt: skip
+    few = found.to_json()["few"]
+    assert few["sentence"] in found.verdict and str(found).count(few["sentence"]) == 1
+    assert found.curve[0]["gain"]["interval"] == "t over 2 seeds and bootstrap over test samples"
     assert [row["of"] for row in found.curve] == [
         "pretrained",
         "from scratch",

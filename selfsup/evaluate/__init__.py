@@ -6,6 +6,7 @@ a frozen encoder (neighbours, linear probe, few labels, structure, retrieval) an
 network trained from scratch: same probe, same split, with intervals.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ def evaluate(
     Raises SelfsupError: E201 no such task, E501 no labels, E502 a sample in both parts
     (`drop_leaks` takes it out of training), E503 too few, and what `load` and `open_source` raise.
     """
+    if labels is not None and Path(labels).is_dir():
+        raise SelfsupError(
+            "E501", "masks are not for evaluate", where=str(labels), why="they teach a layer",
+            do=f"selfsup finetune RUN DATA --labels {shlex.quote(str(labels))} --shots 10,100 "
+            "--out MODEL puts it beside its controls",
+        )  # fmt: skip
     console = console or Console()
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
     task = task or tasks.chosen(run, encoder, data, labels, follow_links)

@@ -417,7 +417,11 @@ def plain(x: Float[np.ndarray, " n"]) -> list[float | None]:
 
 
 def over_blocks(
-    gain: Float[np.ndarray, "networks n"], origins: list[tuple[int, int]], horizon: int, blocks: int
+    gain: Float[np.ndarray, "networks n"],
+    origins: list[tuple[int, int]],
+    horizon: int,
+    blocks: int,
+    among: int = 1,
 ) -> dict[str, float | None]:
     """The mean gain over stretches that are in order, and its interval; none of too few blocks.
 
@@ -437,10 +441,10 @@ def over_blocks(
     weight = np.stack([np.isin(np.arange(len(some)), p) / len(p) for p in parts])  # (blocks, n)
     common = weight @ shared @ weight.T
     between = (np.trace(common) - common.sum() / blocks) / (blocks - 1)
-    half = over_seeds((weight @ gain.mean(0)).tolist()).half
+    half = over_seeds((weight @ gain.mean(0)).tolist(), among).half
     half *= np.sqrt(common.sum() / blocks / between)
     if len(gain) > 1:
-        half = np.hypot(half, over_seeds(gain.mean(1).tolist()).half)
+        half = np.hypot(half, over_seeds(gain.mean(1).tolist(), among).half)
     return {"value": value, "low": value - float(half), "high": value + float(half)}
 
 

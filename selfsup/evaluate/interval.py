@@ -1,4 +1,8 @@
-"""95 % intervals: of repeated runs by Student's t, of one run by resampling its test samples."""
+"""95 % intervals: of repeated runs by Student's t, of one run by resampling its test samples.
+
+`among` several of which the best is to speak, each gets a share of the 5 % (Bonferroni): they then
+hold for all at once.
+"""
 
 from typing import NamedTuple
 
@@ -24,18 +28,25 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def over_seeds(values: list[float]) -> Interval:
+def edges(among: int) -> tuple[float, float]:
+    """The quantiles between which an interval lies."""
+    return 0.025 / among, 1 - 0.025 / among
+
+
+def over_seeds(values: list[float], among: int = 1) -> Interval:
     """Mean of at least two runs. The interval covers the choice of labels or weights."""
     from scipy.stats import t  # scikit-learn brings scipy
 
     x = np.asarray(values, float)
     assert len(x) >= 2, "one run has no spread"
-    half = float(t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(t.ppf(edges(among)[1], len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     mean = float(x.mean())
     return Interval(mean, mean - half, mean + half, f"t over {len(x)} seeds")
 
 
-def over_samples(outcome: np.ndarray, seed: int = 0, signed: bool = False) -> Interval:
+def over_samples(
+    outcome: np.ndarray, seed: int = 0, signed: bool = False, among: int = 1
+) -> Interval:
     """Mean of one number per test sample. The interval covers the choice of test samples.
 
     Percentile bootstrap (Efron 1979). Of few different values the resampled counts are multinomial,
@@ -56,31 +67,33 @@ def over_samples(outcome: np.ndarray, seed: int = 0, signed: bool = False) -> In
         means = generator.multinomial(n, counts / n, RESAMPLES) @ values / n
     else:
         means = np.array([x[generator.integers(0, n, n)].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(means, edges(among))
     return Interval(mean, float(low), float(high), f"bootstrap over {n} test samples")
 
 
-def over_both(outcomes: np.ndarray, seed: int = 0, signed: bool = False) -> Interval:
+def over_both(
+    outcomes: np.ndarray, seed: int = 0, signed: bool = False, among: int = 1
+) -> Interval:
     """Mean of (draws, n): over what was drawn and over the test samples, in quadrature."""
-    draws = over_seeds(list(outcomes.mean(1)))
-    samples = over_samples(outcomes.mean(0), seed, signed)
+    draws = over_seeds(list(outcomes.mean(1)), among)
+    samples = over_samples(outcomes.mean(0), seed, signed, among)
     half = float(np.hypot(draws.half, samples.half))
     kind = f"{draws.kind} and {samples.kind}"
     return Interval(draws.value, draws.value - half, draws.value + half, kind)
 
 
 def resampled(
-    value: float, drawn: list[float], others: list[float], of: str, beside: str
+    value: float, drawn: list[float], others: list[float], of: str, beside: str, among: int = 1
 ) -> Interval:
     """A gain, by those of test samples that were drawn anew. NaN is a draw that tells nothing.
 
     `others` are the values of the networks or controls that it is a gain over: where there are
     several, which of them it would have been adds to both sides in quadrature.
     """
-    low, high = (float(edge) for edge in np.nanquantile(drawn, (0.025, 0.975)))
+    low, high = (float(edge) for edge in np.nanquantile(drawn, edges(among)))
     kind = f"bootstrap over {of}"
     if len(others) > 1:
-        spread = over_seeds(others).half
+        spread = over_seeds(others, among).half
         low = value - float(np.hypot(value - low, spread))
         high = value + float(np.hypot(high - value, spread))
         kind += f" and t over {len(others)} {beside}"

@@ -27,10 +27,10 @@ from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
 from .features import extract, readable
-from .interval import Interval, resampled
+from .interval import FEWEST, Interval, resampled
 from .result import keep
 from .ridge import solutions
-from .scored import Scored, best_control, conclude
+from .scored import Fewer, Scored, best_control, conclude, curve_of
 from .split import groups_of, shared, split, together
 
 NETWORKS = 3
@@ -117,29 +117,36 @@ def evaluate_task(
         parts = _parts(groups, len(held), seed)
         scores: dict[str, list[dict[str, float]]] = {}
         found_ranks: dict[str, np.ndarray] = {}
-        curve = []
+        fewer: Fewer = {}  # ranks
         for of, pairs in several.items():
             console.progress(f"evaluate: ridge regression on {of}")
             guesses = [foretold(x, y, x_test, parts, of == baseline) for x, x_test in pairs]
             scores[of] = [measures(guess, y_test) for guess in guesses]
             found_ranks[of] = np.stack([ranks(guess.numpy()) for guess in guesses])
+            fewer[of] = {}
             for count in (c for c in COUNTS if c < len(y)):
-                found_few = []
+                drawn = []
                 for k in range(max(2, seeds)):
                     x, x_test = pairs[k % len(pairs)]
                     some = order(mix(seed, count, k), 0, len(y))[:count]
                     chosen = _parts(groups[some], 0, mix(seed, k))
                     few = foretold(x[some], y[some], x_test, chosen, of == baseline)
-                    found_few.append(measures(few, y_test)["spearman"])
-                value = float(np.mean(found_few))
-                curve.append({"of": of, "labels": count, "value": value, "values": found_few})
+                    drawn.append(ranks(few.numpy()))
+                fewer[of][count] = np.stack(drawn)
     y_ranks = ranks(y_test.numpy())
     control = best_control(scores, "spearman")
     gain = gained(found_ranks[PRETRAINED][0], found_ranks[control], y_ranks, seed)
     spread = gained(found_ranks[PRETRAINED][0], None, y_ranks, seed)
+    curve = curve_of(
+        fewer,
+        lambda outcomes: (outcomes * y_ranks).mean(1),
+        lambda ours, theirs, among: gained(ours, theirs, y_ranks, seed, among),
+    )
     notes = [
         f"{name!r}: {len(taught)} numbers teach, {len(test)} test. Spearman of the encoder "
         f"{spread.low:.3f} to {spread.high:.3f} (95 %, over test samples).",
+        f"Few labels are drawn {max(2, seeds)} times; the intervals of their gains "
+        "hold all at once.",
         *notes,
     ]  # fmt: skip
     result = conclude(
@@ -251,34 +258,43 @@ def measures(guess: Float[Tensor, " m"], y: Float[Tensor, " m"]) -> dict[str, fl
 
 
 def gained(
-    ours: Float[np.ndarray, " m"],
+    ours: Float[np.ndarray, "*k m"],
     theirs: Float[np.ndarray, "k m"] | None,
     y: Float[np.ndarray, " m"],
     seed: int = 0,
+    among: int = 1,
 ) -> Interval:
     """Spearman's correlation of `ours` less the mean of that of `theirs`; all are ranks.
 
     The test samples are drawn anew together; with several of theirs, which of them it would have
-    been adds to the interval as in `difference`.
+    been adds to the interval as in `difference`. Several of ours are draws of labels, which taught
+    theirs too: what adds is the spread of their gains.
     """
+    ours = np.atleast_2d(ours)
     theirs = np.empty((0, len(y))) if theirs is None else theirs
-    every = [ours, *theirs]
 
     def told(rows: Any) -> float:
-        found = np.array([_correlation(a[rows], y[rows]) for a in every])
-        return float(found[0] - (found[1:].mean(0) if len(theirs) else 0.0))
+        less = _correlations(theirs[:, rows], y[rows]).mean() if len(theirs) else 0.0
+        return float(_correlations(ours[:, rows], y[rows]).mean() - less)
 
+    value, of = told(slice(None)), f"{len(y)} test samples"
+    if len(y) < FEWEST:
+        reach = 1.0 + bool(len(theirs))
+        return Interval(value, -reach, reach, f"all that can be: {of} tell too little")
     generator = np.random.default_rng(mix(seed, 0x72616E6B))
     drawn = [told(generator.integers(0, len(y), len(y))) for _ in range(RESAMPLES)]
-    others = [_correlation(a, y) for a in theirs]
-    value, of = told(slice(None)), f"{len(y)} test samples"
-    return resampled(value, drawn, others, of, "untrained networks")
+    others, beside = _correlations(theirs, y), "untrained networks"
+    if len(ours) > 1:
+        others, beside = _correlations(ours, y) - others, "draws of labels"
+    return resampled(value, drawn, others.tolist(), of, beside, among)
 
 
-def _correlation(a: Float[np.ndarray, " m"], b: Float[np.ndarray, " m"]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else 0.0
+def _correlations(
+    a: Float[np.ndarray, "k m"], b: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, " k"]:
+    a, b = a - a.mean(1, keepdims=True), b - b.mean()
+    size = np.sqrt((a * a).sum(1) * (b @ b))
+    return np.divide(a @ b, size, out=np.zeros(len(a)), where=size > 0)
 
 
 def ranks(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

@@ -29,9 +29,9 @@ from ..stems import END
 from ..stop import stop
 from . import controls, linear
 from .controls import PRETRAINED, UNTRAINED
-from .interval import Interval, difference, over_samples, over_seeds
+from .interval import difference, over_both
 from .result import keep
-from .scored import Few, Scored, best_control, conclude
+from .scored import Fewer, Scored, best_control, conclude, curve_of
 from .split import TEST, TEST_SHARE
 
 NETWORKS = 3
@@ -101,7 +101,7 @@ def evaluate_task(
             few = {n: _few(train, lengths, n, seed) for n in COUNTS if n < len(train)}
             scores: dict[str, list[dict[str, float]]] = {}
             outcomes: dict[str, np.ndarray] = {}
-            fewer: dict[str, dict[int, np.ndarray]] = {}  # (draws, test samples) each
+            fewer: Fewer = {}
             for of, networks in several.items():
                 console.progress(f"evaluate: {of}")
                 tests = [_vectors(subject, samples, test, count) for subject in networks]
@@ -127,39 +127,23 @@ def evaluate_task(
     notes = [
         f"{taught} tokens of {len(drawn)} samples teach (of {len(train)}); {len(y_test)} tokens of "
         f"{len(test)} test: {told}. Classes {', '.join(classes)}.",
-        f"Few labels: those of so many samples, drawn {DRAWS} times.",
+        f"Few labels: those of so many samples, drawn {DRAWS} times; the "
+        "intervals of their gains hold all at once.",
         *notes,
     ]  # fmt: skip
     control = best_control(scores, "accuracy")
     gain = difference(outcomes[PRETRAINED][0], outcomes[control], seed)
+    curve = curve_of(
+        fewer,
+        lambda outcomes: outcomes.mean(1),
+        lambda ours, theirs, among: over_both(ours - theirs, seed, signed=True, among=among),
+    )
     result = conclude(
         "tokens", "accuracy", {"accuracy": 3, "classes equal": 3}, scores, control, gain, notes,
-        encoder, source.place, began, _curve(fewer), _gains(fewer, seed),
+        encoder, source.place, began, curve,
     )  # fmt: skip
     keep(run if write else None, "tokens", result)
     return result
-
-
-def _curve(fewer: dict[str, dict[int, np.ndarray]]) -> list[dict[str, Any]]:
-    return [
-        {"of": of, "labels": n, "value": float(found.mean()), "values": found.mean(1).tolist()}
-        for of, points in fewer.items()
-        for n, found in points.items()
-    ]
-
-
-def _gains(fewer: dict[str, dict[int, np.ndarray]], seed: int) -> list[Few]:
-    """Over the better control with so many labelled samples; the draws are those of both."""
-    gains = []
-    for n, ours in fewer[PRETRAINED].items():
-        control = max((of for of in fewer if of != PRETRAINED), key=lambda of: fewer[of][n].mean())
-        off = ours - fewer[control][n]  # (draws, samples)
-        over = over_samples(off.mean(0), seed, signed=True)
-        half = float(np.hypot(over.half, over_seeds(list(off.mean(1))).half))
-        kind = f"{over.kind} and t over {len(off)} draws of labels"
-        gain = Interval(over.value, over.value - half, over.value + half, kind)
-        gains.append(Few(n, "samples", float(ours.mean()), control, gain))
-    return gains
 
 
 Sample = tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]  # tokens, and classes or -1

@@ -6,6 +6,7 @@ it stand a linear layer on the frozen encoder, the same network from scratch, an
 features. `shots` asks how few labels would have been enough.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..data import open_source, open_store
 from ..data.outcome import Ledger, reconciled
 from ..data.sources import keep_apart
 from ..errors import SelfsupError
+from ..evaluate.result import home_of, keep
 from ..export import refuse
 from ..load import LoadedEncoder, load
 from ..stop import stop
@@ -73,6 +75,8 @@ def finetune(
     a curve beside the same network from scratch, each drawn `seeds` times; half of the time is for
     it.
 
+    What was found is kept in the run as well, for its report, where it can be written to.
+
     Raises SelfsupError: E501 no labels, E502 a sample in both parts, E503 too few, E605 when `out`
     is something else, and what `load` and `open_source` raise.
     """
@@ -111,10 +115,14 @@ def finetune(
             if shots:
                 few = Curve(job, train, seeds, controls).found(shots, job.began + 60 * minutes)
             shown = job.task.shown(network, encoder, job.test)
-            told = job.told() | ({"few": few} if few else {})
+            told = job.told(few)
             counts, reasons = store.counts(), ledger.counts()
             if reasons:
                 told["notes"].append(reconciled(**counts, reasons=reasons) + ".")
             told |= counts | {"skipped_reasons": reasons}
     error = save(network, encoder, {"found": told}, out, shown)
-    return Finetuned(told | {"model": str(out), "max_abs_error": error})
+    found = Finetuned(told | {"model": str(out), "max_abs_error": error})
+    home = home_of(run)
+    if home is not None and os.access(home, os.W_OK):
+        keep(home, f"finetune-{asked.task}", found)
+    return found

@@ -52,6 +52,7 @@ class Curve:
         counts, left_out = possible(self.kinds, tuple(shots))
         for count in left_out:
             self._left_out(count, "too few are there")
+        self.among = len(counts)
         spent = 0
         self.each = self.job.each
         for i, count in enumerate(counts):
@@ -162,9 +163,9 @@ class Curve:
         ours = rows.pop(PRETRAINED)
         control = max(rows, key=lambda of: self.task.better * rows[of]["value"])
         pairs = zip(ours["values"], rows[control]["values"], strict=True)  # of the same draws
-        gain = self.job.gain(outcomes[PRETRAINED][0], outcomes[control][0])
+        gain = self.job.gain(outcomes[PRETRAINED][0], outcomes[control][0], self.among)
         if len(ours["values"]) > 1:
-            drawn = over_seeds([self.task.better * (a - b) for a, b in pairs])
+            drawn = over_seeds([self.task.better * (a - b) for a, b in pairs], self.among)
             half = float(np.hypot(drawn.half, gain.half))
             kind = f"{drawn.kind} and {gain.kind}"
             gain = Interval(drawn.value, drawn.value - half, drawn.value + half, kind)
@@ -188,8 +189,8 @@ class Curve:
     def _told(self) -> dict[str, Any]:
         """The point at which the gain is surest makes the sentence."""
         self.job.notes.append(
-            "± is half of a 95 % interval over draws of the labels that teach; that of a gain is "
-            "over the test samples too."
+            "± is half of a 95 % interval over draws of the labels that teach; those of gains are "
+            "over the test samples too, and hold all at once."
         )
         worths = self._worth()
         best = max((row for row in self.rows if "gain" in row), key=lambda row: row["gain"]["low"])

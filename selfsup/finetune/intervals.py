@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..evaluate.forecast import Judge, over_blocks
-from ..evaluate.interval import Interval
+from ..evaluate.interval import Interval, edges
 from ..randomness import mix
 from ..transfer.forecast import Forecast
 from ..transfer.tasks import Task
@@ -13,25 +13,33 @@ from ..transfer.tasks import Task
 RESAMPLES = 500
 
 
-def interval(summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int) -> Interval:
+def interval(
+    summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int, among: int = 1
+) -> Interval:
     """A metric and its 95 % interval: percentile bootstrap over test samples."""
     n, generator = len(outcomes), np.random.default_rng(mix(seed, 0x626F6F74))
     found = [summary(outcomes[generator.integers(0, n, n)]) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, (0.025, 0.975))
+    low, high = np.quantile(found, edges(among))
     return Interval(summary(outcomes), float(low), float(high), "bootstrap over test samples")
 
 
-def difference(task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Interval:
+def difference(
+    task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int, among: int = 1
+) -> Interval:
     """By how much ours are better on the same samples, resampled together."""
 
     def gain(both: np.ndarray) -> float:
         return task.better * (task.summary(both[:, 0]) - task.summary(both[:, 1]))
 
-    return interval(gain, np.stack([ours, theirs], 1), seed)
+    return interval(gain, np.stack([ours, theirs], 1), seed, among)
 
 
 def over_stretches(
-    task: Forecast, judge: Judge, ours: np.ndarray, theirs: np.ndarray | None = None
+    task: Forecast,
+    judge: Judge,
+    ours: np.ndarray,
+    theirs: np.ndarray | None = None,
+    among: int = 1,
 ) -> Interval:
     """The error of forecasts, or by how much it is less than theirs: over blocks of stretches,
     or over series.
@@ -40,7 +48,7 @@ def over_stretches(
     """
     each = task.shares(ours) if theirs is None else task.shares(theirs) - task.shares(ours)
     origins, count = judge.origins(2, task.horizon), judge.blocks(task.horizon)
-    found = over_blocks(each[None], origins, task.horizon, count)
+    found = over_blocks(each[None], origins, task.horizon, count, among)
     value, low, high = (found[key] for key in ("value", "low", "high"))
     assert value is not None
     if low is None or high is None:

@@ -216,13 +216,13 @@ class Job:
             return over_stretches(self.task, self.judge, outcomes)
         return interval(self.task.summary, outcomes, self.seed)
 
-    def gain(self, ours: np.ndarray, theirs: np.ndarray) -> Interval:
+    def gain(self, ours: np.ndarray, theirs: np.ndarray, among: int = 1) -> Interval:
         """By how much ours are better, and its interval."""
         if isinstance(self.task, Forecast):
-            return over_stretches(self.task, self.judge, ours, theirs)
-        return difference(self.task, ours, theirs, self.seed)
+            return over_stretches(self.task, self.judge, ours, theirs, among)
+        return difference(self.task, ours, theirs, self.seed, among)
 
-    def told(self) -> dict[str, Any]:
+    def told(self, few: dict[str, Any] | None) -> dict[str, Any]:
         main = TUNED if TUNED in self.outcomes else PROBE
         ours = self.outcomes[main]
         scores, gains = [], []
@@ -242,7 +242,7 @@ class Job:
             "reason": self.asked.reason,
             "metric": self.task.metric,
             "percent": self.task.percent,
-            "verdict": conclude(self.task, main, scores, gains, self.settings),
+            "verdict": conclude(self.task, main, scores, gains, self.settings, few),
             "scores": scores,
             "gains": gains,
             "settings": self.settings,
@@ -250,7 +250,7 @@ class Job:
             "data": self.store.source.place,
             "notes": self.notes,
             "seconds": round(time.monotonic() - self.began, 1),
-        }
+        } | ({"few": few} if few else {})
 
     def tell(self, what: str) -> Callable[[str], None]:
         def tell(detail: str) -> None:

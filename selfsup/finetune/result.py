@@ -61,7 +61,7 @@ class Finetuned(Told):
         return columns(rows)
 
     def _few(self) -> str:
-        """The curve's sentence and table."""
+        """The table of the curve."""
         told, percent = self._told["few"], self._told["percent"]
         names = subjects(row["of"] for row in told["curve"])
         rows = [(self._told["metric"], *names, "gain over the better control")]
@@ -69,7 +69,7 @@ class Finetuned(Told):
             found = {row["of"]: row for row in told["curve"] if row["shots"] == shots}
             cells = (cell(found.get(of), percent) for of in names)
             rows.append((so_many(shots, told["per_class"]), *cells, gained(found, percent)))
-        return f"{told['sentence']}\n\n{columns(rows)}"
+        return columns(rows)
 
 
 def figure(value: float, percent: bool) -> str:
@@ -81,11 +81,17 @@ def so_many(labels: int, per_class: bool) -> str:
 
 
 def conclude(
-    task: Task, main: str, scores: list[dict], gains: list[dict], settings: dict[str, Any]
+    task: Task,
+    main: str,
+    scores: list[dict],
+    gains: list[dict],
+    settings: dict[str, Any],
+    few: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The number beside the others, and whether it is better than all that is not pretrained.
 
-    The frozen probe is pretrained too: what fine-tuning adds to it says nothing of pretraining.
+    The frozen probe is pretrained too: what fine-tuning adds to it says nothing of pretraining. A
+    gain with `few` labels counts where all bring none.
     """
     told = f"{main} ({settings['trained']}) on {settings['labels']} labels: {task.metric} "
     told += figure(scores[0]["value"], task.percent) + " %" * task.percent
@@ -97,7 +103,11 @@ def conclude(
         value = next(row["value"] for row in scores if row["of"] == gain["over"])
         told += f", {word} {gain['over']} ({figure(value, task.percent)})"
     controls = [gain for gain in gains if gain["over"] != PROBE]
-    return {
-        "sentence": told[:1].upper() + told[1:] + ".",
-        "gain": bool(controls) and all(gain["low"] > 0 for gain in controls),
-    }
+    helps = bool(controls) and all(gain["low"] > 0 for gain in controls)
+    told = f"{told[:1].upper()}{told[1:]}."
+    if few is not None and few["gain"] and not helps:
+        return {
+            "sentence": f"Pretraining helps where labels are few. {few['sentence']} {told}",
+            "gain": True,
+        }
+    return {"sentence": told if few is None else f"{told} {few['sentence']}", "gain": helps}

@@ -1,4 +1,4 @@
-"""Single cases of other tasks: a forecast beside what came, what was heard beside what was said."""
+"""Of other tasks: few labels, a forecast beside what came, what was heard beside what was said."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,12 +6,36 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..evaluate.result import subjects
 from . import plots
 from .page import Markup, clean, table, tag
 from .plots import Series
 from .scores import number, rows
 
 MOST, STEPS = 8, 1000  # cases that are shown, steps of one
+POINTS, SUBJECTS = 400, 12  # of a curve, at most
+
+
+def few_labels(found: dict[str, Any]) -> Markup | None:
+    """Scores against the number of labelled samples, where they are told."""
+    few, heads = found.get("few"), found.get("heads")  # of a model, of a probe
+    points: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows(few.get("curve") if isinstance(few, dict) else found.get("curve"))[:POINTS]:
+        point = values([row.get(key) for key in ("labels", "value", "low", "high")])
+        if point[0] > 0 and np.isfinite(point[1]):
+            points.setdefault(clean(row.get("of"), 40), []).append(tuple(point.tolist()))
+    names = subjects(points)[:SUBJECTS]
+    lines = [Series(of, *np.array(sorted(points[of])).T) for of in names]
+    counts = sorted({point[0] for of in names for point in points[of]})
+    heads = heads if isinstance(heads, dict) else {}
+    metric = found.get("metric") or next(iter(heads), "accuracy")
+    shown = plots.lines(
+        "Few labels", lines, unit=clean(metric, 40), x_label="labelled samples",
+        log_x=len(counts) > 1, x_ticks=[(count, f"{count:,.0f}") for count in counts],
+        percent=not heads and found.get("percent", True) is True, width=460, height=280,
+        note="Bars are 95 % intervals.",
+    )  # fmt: skip
+    return shown or None
 
 
 def forecasts(found: dict[str, Any]) -> Markup | None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from . import plots
-from .cases import CASES
+from .cases import CASES, few_labels
 from .page import Markup, clean, facts, join, missing, section, table, tag, text
 from .plots import Interval, Series
 from .reading import Folder
@@ -76,12 +76,12 @@ def evaluation(folder: Folder) -> Markup:
 
 
 def tasks(folder: Folder) -> list[tuple[str, str, Markup]]:
-    """What evaluations of other tasks found, as they printed it, and single cases of it."""
+    """What evaluations of other tasks found, as they printed it, few labels and single cases."""
     parts: list[Markup] = []
     for name, found in folder.tasks.items():
         if isinstance(said := found.get("text"), str) and name not in DRAWN:
             parts += [tag("h3", clean(name, 40)), tag("pre", text(said, 8000), class_="scroll")]
-            parts += [shown] if name in CASES and (shown := CASES[name](found)) else []
+            parts += [s for show in (few_labels, CASES.get(name)) if show and (s := show(found))]
     if not parts:
         return []
     return [("tasks", "Other tasks", section("tasks", "Other tasks", *parts))]

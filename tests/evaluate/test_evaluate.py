@@ -361,6 +361,12 @@ def test_data_without_labels_is_an_error(tmp_path):
     assert caught.value.code == "E501"
 
 
+def test_masks_are_for_finetune(tmp_path):
+    with pytest.raises(SelfsupError, match="E501") as caught:
+        evaluate("run", "pictures", labels=tmp_path)
+    assert "selfsup finetune RUN DATA --labels" in str(caught.value)
+
+
 def test_a_stop_is_obeyed(taught, digits, monkeypatch):
     from selfsup.stop import Stopped, stop
 

@@ -237,6 +237,8 @@ def test_nodes(town, tmp_path, monkeypatch):
     monkeypatch.setattr("selfsup.transfer.model.compare", lambda here, *rest: (len(here), 0))
     made = run.finetune(town, tmp_path / "m", controls=False)
     assert made.to_json()["max_abs_error"] == 3  # nodes of a ring: no graph goes with a model
+    kept = run.read_json("evaluation-finetune-classify.json")  # for the report
+    assert kept["verdict"] == made.to_json()["verdict"] and kept["text"] == str(made)
     source = selfsup.data.open_source(town)
     (codes, names), (parts, kinds) = source.labels(), source.splits()
     said, test = made.model.predict(town)["label"], parts == kinds.index("test")

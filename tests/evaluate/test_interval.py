@@ -65,6 +65,23 @@ def test_several_control_networks_widen_a_difference():
     assert difference(ours, moving).half > 5 * difference(ours, steady).half
 
 
+def test_of_several_intervals_the_best_is_no_surer_than_one():
+    """Three counts of labels, none of which brings anything."""
+    p = 1 - 0.025 / 3
+    t = (2 * p - 1) / (2 * p * (1 - p)) ** 0.5  # of two degrees
+    assert over_seeds([1.0, 2.0, 3.0], 3).half == pytest.approx(t / 3**0.5)
+    draws, certain = np.random.default_rng(3), np.zeros(2)
+    for _ in range(400):
+        three = draws.normal(size=(3, 4))
+        certain += [any(over_seeds(list(x), n).low > 0 for x in three) for n in (1, 3)]
+    assert certain[1] / 400 < 0.04 < certain[0] / 400
+    x = draws.normal(size=(4, 200))
+    for one, several in (over_samples(x[0]), over_samples(x[0], among=3)), (
+        over_both(x), over_both(x, among=3)
+    ):  # fmt: skip
+        assert one.value == several.value and several.half > 1.1 * one.half
+
+
 def test_few_labels_and_few_test_samples_are_both_chance():
     """Two encoders that are equally good, the same 40 test samples for all five draws."""
     draws, certain = np.random.default_rng(0), 0

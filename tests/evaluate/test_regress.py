@@ -12,6 +12,7 @@ import selfsup
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import regress, tasks
+from selfsup.evaluate.interval import over_seeds
 
 
 def some(n: int = 60, d: int = 8, seed: int = 0):
@@ -51,6 +52,22 @@ def test_the_gain_is_of_pairs():
     assert two.half > 5 * one.half  # the two differ by themselves
     alone = regress.gained(near, None, regress.ranks(y))
     assert alone.low < spearmanr(near, y).statistic < alone.high <= 1
+
+
+def test_the_gain_with_few_labels_is_of_the_same_draws():
+    draws = np.random.default_rng(0)
+    y, luck = draws.normal(size=300), draws.normal(size=(3, 300))
+    theirs, ours = (np.stack([regress.ranks(y * up + x) for x in luck]) for up in (0.5, 1.0))
+    found = regress.gained(ours, theirs, regress.ranks(y))
+    each = [spearmanr(a, y).statistic - spearmanr(b, y).statistic
+            for a, b in zip(ours, theirs, strict=True)]  # fmt: skip
+    assert found.value == pytest.approx(np.mean(each)) and found.low > 0
+    assert found.half > over_seeds(each).half, "the test samples are another chance"
+    assert regress.gained(ours, theirs, regress.ranks(y), among=3).half > 1.2 * found.half
+    other = regress.gained(ours, theirs[[1, 2, 0]] * [[1], [1], [-1]], regress.ranks(y))
+    assert other.half > 5 * found.half  # one draw of labels taught theirs nothing
+    four = regress.gained(ours[0, :4], -ours[:1, :4], regress.ranks(y[:4]))
+    assert (four.low, four.high) == (-2, 2)
 
 
 def test_the_strength_is_chosen_on_what_does_not_teach(monkeypatch):
@@ -97,6 +114,12 @@ def test_molecules(molecules, tmp_path, monkeypatch):
     assert rows["kinds and degrees"]["spearman"] > 0.9  # it counts carbons
     assert {row["labels"] for row in told["curve"]} == {10, 100}
     assert result.verdict in str(result) and "few labels" in str(result)
+    for row in (row for row in told["curve"] if row["of"] == "pretrained"):
+        gain = row["gain"]
+        theirs = next(r for r in told["curve"]
+                      if (r["of"], r["labels"]) == (gain["control"], row["labels"]))  # fmt: skip
+        assert gain["value"] == pytest.approx(row["value"] - theirs["value"])
+        assert len(row["values"]) == 3 and f"{gain['value']:+.3f} ± " in str(result)
     assert json.loads((run.path / "evaluation-regress.json").read_text())["task"] == "regress"
 
 

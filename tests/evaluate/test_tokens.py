@@ -11,8 +11,8 @@ import selfsup
 from selfsup.data.proteins import RESIDUES
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks, tokens
-from selfsup.evaluate.interval import Interval
-from selfsup.evaluate.scored import conclude
+from selfsup.evaluate.interval import Interval, over_both
+from selfsup.evaluate.scored import conclude, curve_of
 from selfsup.load import Card, LoadedEncoder, rebuild
 from selfsup.modalities.protein import Protein
 from selfsup.stems import END
@@ -56,8 +56,9 @@ def test_the_task(chains, tmp_path, monkeypatch):
     few = {row["of"]: row for row in result.to_json()["curve"] if row["labels"] == 10}
     assert few[tokens.BASELINE]["value"] > few["untrained"]["value"]  # it shows the neighbour
     assert all(len(row["values"]) == tokens.DRAWS for row in few.values())
-    (point,) = result.to_json()["gains_with_few"]  # 40 samples teach: there is no point at 100
-    assert point["control"] == tokens.BASELINE and point["gain"]["value"] < 0
+    gain = few["pretrained"]["gain"]  # 40 samples teach: there is no point at 100
+    assert gain["control"] == tokens.BASELINE and gain["value"] < 0
+    assert f"{gain['value']:+.3f} ± " in str(result)
     notes = " ".join(result.to_json()["notes"])
     assert "1 samples have no labels" in notes and "20 test" in notes and "mask.fasta" in notes
     assert json.loads((run.path / "evaluation-tokens.json").read_text())["task"] == "tokens"
@@ -127,36 +128,34 @@ def test_the_share_of_a_long_sample_counts_by_its_tokens():
 
 
 def test_a_gain_with_few_labels_is_told_where_all_bring_none():
-    draws = np.random.default_rng(0)
+    draws, seen = np.random.default_rng(0), []
     base = draws.uniform(0.3, 0.6, (tokens.DRAWS, 50))
     fewer = {
         of: {10: base + up, 100: base + more}
         for of, up, more in (("pretrained", 0.2, 0.1), ("untrained", 0.0, 0.0), ("x", 0.1, 0.15))
     }
-    ten, hundred = tokens._gains(fewer, 0)
-    assert ten.control == "x" and ten.gain.value == pytest.approx(0.1) and ten.gain.low > 0
-    assert hundred.gain.value == pytest.approx(-0.05) and hundred.gain.high < 0
 
-    scores = {of: [{"accuracy": value}] for of, value in (("pretrained", 0.6), ("x", 0.6))}
-    told = {
-        low: conclude(
-            "tokens",
-            "accuracy",
-            {"accuracy": 3},
-            scores,
-            "x",
-            Interval(low, low, 0.1, ""),
-            [],
-            small(),
-            "here",
-            0.0,
-            [],
-            [ten, hundred],
-        )
-        for low in (-0.1, 0.01)
-    }
-    assert told[-0.1].verdict.startswith(
-        "Pretraining helped where labels are few: with those of 10"
+    def over(ours, theirs, among):
+        seen.append(among)
+        return over_both(ours - theirs, 0, signed=True, among=among)
+
+    curve = curve_of(fewer, lambda outcomes: outcomes.mean(1), over)
+    ten, hundred = (row["gain"] for row in curve if "gain" in row)
+    assert ten["control"] == "x" and ten["value"] == pytest.approx(0.1) and ten["low"] > 0
+    assert hundred["value"] == pytest.approx(-0.05) and hundred["high"] < 0
+    assert seen == [2, 2]  # of which the surest speaks
+    unsure = [row | {"gain": ten | {"low": -0.01}} if "gain" in row else row for row in curve]
+
+    def told(low, curve):
+        scores = {of: [{"accuracy": value}] for of, value in (("pretrained", 0.6), ("x", 0.6))}
+        return conclude("tokens", "accuracy", {"accuracy": 3}, scores, "x",
+                        Interval(low, low, 0.1, ""), [], small(), "here", 0.0, curve)  # fmt: skip
+
+    found = told(-0.1, curve)
+    assert found.gain and found.verdict.startswith(
+        f"Pretraining helped where labels are few: with those of 10 samples accuracy "
+        f"{base.mean() + 0.2:.3f}, beside {base.mean() + 0.1:.3f} of x (+0.100 ± "
     )
-    assert told[0.01].verdict.startswith("Pretraining helped: ")
-    assert told[-0.1].to_json()["verdict"]["gain"]
+    assert told(0.01, curve).verdict.startswith("Pretraining helped: ")
+    none = told(-0.1, unsure)
+    assert not none.gain and none.verdict.startswith("No gain that is certain: ")

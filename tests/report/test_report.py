@@ -322,6 +322,25 @@ def test_other_tasks_speak_for_a_run_that_no_labels_judged(finished, hostile):
     assert "evaluation-regress.json cannot be read" in Page(report(finished)).text
 
 
+def test_few_labels_of_other_tasks_are_drawn(finished, hostile):
+    ends = {"low": 0.2, "high": 0.4}
+    found = ((of, n, value) for of, value in ((hostile, 0.25), ("pretrained", 0.375))
+             for n in (100, 10))  # fmt: skip
+    curve = [{"of": of, "labels": n, "value": value} | ends for of, n, value in found]
+    told = {"regress": {"heads": {"spearman": 3}, "curve": curve},
+            "finetune-segment": {"metric": "mean IoU", "percent": True, "few": {"curve": curve}},
+            "folds": {"curve": [7, {"of": 3}, {"labels": -1, "value": 1}]}}  # fmt: skip
+    for name, found in told.items():
+        (finished / f"evaluation-{name}.json").write_text(json.dumps(found | {"text": "found"}))
+    page = Page(report(finished))
+    assert_closed(page)
+    drawn = [svg["aria-label"] for svg in page.all("svg") if "aria-label" in svg]
+    masks, numbers = (label for label in drawn if label.startswith("Few labels. pretrained: ")
+                      and " at 10, " in label and "untrained" not in label)  # fmt: skip
+    assert "pretrained: 37.5 % at 10, 37.5 % at 100" in masks and "0.375 at 10" in numbers
+    assert "Few labels (mean IoU)" in page.text and "Few labels (spearman)" in page.text
+
+
 def test_a_part_of_a_monitor_is_called_like_the_whole(finished):
     with (finished / "metrics.jsonl").open("a") as file:
         file.writelines(json.dumps({"step": 1300 + i, "monitor/rank_image": 5.0 + i}) + "\n"
