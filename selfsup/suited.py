@@ -371,7 +371,7 @@ HELPED: dict[str, tuple[str, ...]] = {
     "network.graphmae": ("cora", "citeseer"),
     "protein.mlm": ("flip-structure-mlm",),
     "series.ts2vec": ("basicmotions",),
-    "text.simclr": ("ag-news",),
+    "text.simclr": ("ag-news", "ohsumed"),
     "trajectory.world_model": ("rooms-world-model",),
     "video.simclr": ("fights",),
 }

@@ -38,7 +38,9 @@ def test_defaults_are_said_to_help_where_they_did_with_every_seed():
         for name in names:
             found = [row for row in rows if row["recipe"] == name]
             assert found and all((r["modality"], r["method"]) == (modality, method) for r in found)
-            assert all(r["verdict"].startswith(("Pretraining help", "Planning help")) for r in found), name
+            assert all(
+                r["verdict"].startswith(("Pretraining help", "Planning help")) for r in found
+            ), name
             assert name in plan._method(method, plan.Facts(100, 8, modality=modality))[1]
 
 
