@@ -122,7 +122,7 @@ class TarSource(Source):
         """A member, to be read in parts. Raises BadSample where the archive is another by now."""
         block = PACKED_BLOCK if self.shard[i] in self._streams else BLOCK
         if self.length[i] <= block:
-            return io.BytesIO(self.read(i))
+            return io.BytesIO(TarSource.read(self, i))
         return io.BufferedReader(self._inside(i), block)
 
     def _inside(self, i: int) -> "_Inside":

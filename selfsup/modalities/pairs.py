@@ -400,8 +400,8 @@ def _left_out(part: Part, modality: Modality) -> str:
         return ""
     lost = (lengths[long] - longest).sum()
     return (
-        f"{part.of}: {long.sum()} of {len(part)} are longer than {longest:g} s, of which the middle "
-        f"is used: {duration(lost)} of {duration(lengths.sum())} are left out; "
+        f"{part.of}: {long.sum()} of {len(part)} are longer than {longest:g} s, of which the "
+        f"middle is used: {duration(lost)} of {duration(lengths.sum())} are left out; "
         f"to use more: --set 'modality.options=[\"{part.of}.longest=SECONDS\"]'"
     )
 

@@ -89,7 +89,7 @@ class Part(Source):
     def open(self, i: int) -> BinaryIO:
         raw = self.read(i)
         if not isinstance(raw, bytes | Clip):
-            raise BadSample("not_a_file", f"{self.of} is {type(raw).__name__}")
+            raise BadSample("not_pairs", f"{self.of} is {type(raw).__name__}")
         return opened(raw)
 
     def size(self, i: int) -> int | None:
