@@ -284,6 +284,7 @@ def test_recordings_inside_other_files_are_cut_alike(folder, kind, monkeypatch):
     assert source.groups().tolist() == [0, 0, 0, 0, 1, 2, 2]
     assert source.notes[-1] == "2 of 3 files longer than 2 s: cut into 6 clips"
     assert without_copies(source) is source
+    assert source.sequential == kind.endswith(("gz", "parquet"))  # then filled in order
     source.stamps()
     if not kind.startswith("pairs.tar"):  # which have no classes without .cls
         assert source.labels()[0].tolist() == [0, 0, 0, 0, 0, 1, 1]

@@ -72,7 +72,7 @@ class Part(Source):
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
         self.molecules = self.content == "graphs"  # there are no others in pairs
         self.problems, self.ignored, self.notes = pairs.problems, pairs.ignored, pairs.notes
-        self.sequential = False
+        self.sequential = pairs.sequential
 
     def __len__(self) -> int:
         return len(self.pairs)
