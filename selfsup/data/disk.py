@@ -94,12 +94,16 @@ class Disk:
         self.path, self.records = path, records
         self._in_use: InUse | None = in_use
         self._lock = lock
-        meta = json.loads((path / "meta.json").read_text())
-        self.shape: Shape | None = tuple(meta["shape"]) if meta["shape"] else None
-        self.channels: int = meta["channels"]
-        n, slot = len(records), int(np.prod(self.shape)) if self.shape else 0
+        try:
+            meta = json.loads((path / "meta.json").read_text())
+            self.shape: Shape | None = tuple(meta["shape"]) if meta["shape"] else None
+            self.channels: int = meta["channels"]
+            same = meta["n"] == len(records)
+        except (ValueError, KeyError, TypeError):
+            same = False
+        n, slot = len(records), int(np.prod(self.shape)) if same and self.shape else 0
         for name, each in (("index", RECORD.itemsize), ("block", slot)):
-            if meta["n"] != n or os.path.getsize(path / name) < each * n:
+            if not same or os.path.getsize(path / name) < each * n:
                 raise OSError(f"{path} is damaged; remove it")
         self.shared = np.memmap(path / "index", RECORD, "r+", shape=(n,))
         records[:] = self.shared

@@ -4,6 +4,7 @@ A few kilobytes may announce columns by the million or unpack to petabytes, so a
 description is looked at before it is read, and what comes out is counted while it comes.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
 from .base import first_line
+from .kinds import sniff
 from .outcome import BadSample
 
 DESCRIBED = 32 << 20  # bytes of the description, which is read as a whole
@@ -102,6 +104,19 @@ def first_rows(
     if failed is not None:
         raise _unreadable(path, failed)
     return []
+
+
+def encoded_media(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Column -> what the files are whose bytes it holds."""
+    media = {}
+    for column in dict.fromkeys(name for row in rows for name in row):
+        cells = [row[column] for row in rows if row.get(column) is not None]
+        heads = [c.get("bytes") if isinstance(c, dict) else c for c in cells]
+        kinds = Counter(sniff(head[:512]) for head in heads if head and isinstance(head, bytes))
+        kind = kinds.most_common(1)[0][0] if kinds else None
+        if kind in ("image", "audio", "video"):
+            media[column] = kind
+    return media
 
 
 def one_row(table: pa.Table, i: int) -> dict[str, Any]:

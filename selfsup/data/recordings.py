@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from .base import Source
-from .files import FileSource, open_file
 from .listed import Labelled
 from .outcome import BadSample
 
+PLAYED = {"audio", "video"}  # what `Source.content` calls recordings
 OVER = 0.1  # of a clip is none of its own: many sets of ten seconds have a frame more
 LEAST = 512  # bytes of a clip; a header that promises more of them is not believed
 THREADS, WINDOW = 8, 1024  # that read headers, and files that they are given at once
@@ -23,30 +23,32 @@ UNREAD = -1.0  # the length of a file that could not be opened
 
 
 class Clip(NamedTuple):
-    """Seconds of a file, which had this size and time (ns) when it was listed."""
+    """A file of a source, or a part of it: where that begins and how long it is, in seconds."""
 
-    path: bytes
-    size: int
-    time: int
-    start: float
-    seconds: float
+    files: Any
+    file: int
+    span: tuple[float, float] | None = None
 
     def open(self) -> BinaryIO:
         """The whole file. Raises BadSample where it is another one by now."""
-        return os.fdopen(open_file(self.path, self.size, self.time), "rb")
+        return self.files.open(self.file)
 
     def print(self) -> bytes:
         """Equal for the same clip of files that are byte for byte the same."""
-        return blake2b(_print(*self[:3]) + repr(self[3:]).encode(), digest_size=16).digest()
+        return blake2b(_print(*self[:2]) + repr(self.span).encode(), digest_size=16).digest()
 
 
-@lru_cache(maxsize=64)  # it is asked for clip by clip
-def _print(path: bytes, size: int, time: int) -> bytes:
+@lru_cache(maxsize=1)  # it is asked for clip by clip
+def _print(files: Any, i: int) -> bytes:
     digest = blake2b(digest_size=16)
-    with os.fdopen(open_file(path, size, time), "rb") as file:
+    with files.open(i) as file:
         while content := file.read(1 << 20):
             digest.update(content)
     return digest.digest()
+
+
+def span_of(raw: Any) -> tuple[float, float] | None:
+    return raw.span if isinstance(raw, Clip) else None
 
 
 def opened(raw: Any) -> BinaryIO:
@@ -62,12 +64,12 @@ class Clips(Source):
     A file's class, number and part are those of all its clips.
     """
 
-    def __init__(self, files: Any, longest: float, counts: np.ndarray, lengths: np.ndarray):
+    def __init__(self, files: Any, longest: float, counts: np.ndarray, found: np.ndarray):
         super().__init__(files.place)
         self.files, self.longest, self.kind = files, longest, files.kind
-        self.content, self.lasting = files.content, files.lasting
+        self.content, self.lasting, self.sequential = files.content, files.lasting, files.sequential
         self.problems, self.ignored = files.problems, files.ignored
-        self._counts, self._lengths = counts, lengths
+        self._counts, (self._lengths, self._sizes) = counts, found
         self._file = np.repeat(np.arange(len(counts)), counts)
         self._number = np.arange(len(self._file)) - (np.cumsum(counts) - counts)[self._file]
         long = counts > 1
@@ -93,19 +95,18 @@ class Clips(Source):
         file, start, seconds = self._place(i)
         if self._counts[file] == 1:
             return self.files.read(file)
-        files = self.files
-        return Clip(files.path(file), files.sizes[file], files.times[file], start, seconds)
+        return Clip(self.files, file, (start, seconds))
 
     def size(self, i: int) -> int:
         file = self._file[i]  # the number, because clips of one file are never copies of each other
-        return int(self.files.size(file) // self._counts[file] + self._number[i])
+        return int(self._sizes[file] // self._counts[file] + self._number[i])
 
     def fingerprint(self) -> str:
         return f"{self.files.fingerprint()}-{self.longest:g}-{len(self)}"
 
-    def stamps(self) -> np.ndarray:
-        numbers = self._number.astype(np.uint64)
-        return self.files.stamps()[self._file] ^ (numbers * np.uint64(0x9E3779B97F4A7C15))
+    def stamps(self) -> np.ndarray | None:
+        numbers, own = self._number.astype(np.uint64), self.files.stamps()
+        return None if own is None else own[self._file] ^ numbers * np.uint64(0x9E3779B97F4A7C15)
 
     def labels(self) -> tuple[np.ndarray, list[str]] | None:
         return self._of(self.files.labels())
@@ -129,48 +130,51 @@ class Clips(Source):
 
 
 def cut(source: Source, longest: float, seconds: Callable[[BinaryIO], float]) -> Source:
-    """Files longer than `longest` seconds as clips; any other source as it is.
+    """Files longer than `longest` seconds as clips, where the source can `open` a sample; any other
+    source as it is.
 
     `seconds` tells from its header how long a file is, 0 where it cannot.
     """
-    files: Any = source.source if isinstance(source, Labelled) else source
-    if not isinstance(files, FileSource):
+    if not hasattr(source.source if isinstance(source, Labelled) else source, "open"):
         return source
 
-    lengths = _lengths(files, seconds)
+    lengths, sizes = found = measured(source, seconds)
     counts = np.maximum(np.ceil(lengths / longest - OVER), 1)
-    counts[counts * LEAST > np.asarray(files.sizes)] = 1
+    counts[counts * LEAST > sizes] = 1
     if not len(counts) or counts.max() == 1:
         return source
-    return Clips(source, longest, counts.astype(np.int64), lengths)
+    return Clips(source, longest, counts.astype(np.int64), found)
 
 
-_known: dict[tuple[bytes, str, Any], np.ndarray] = {}
+_known: dict[tuple[str, str, Any], np.ndarray] = {}
 
 
-def _lengths(files: FileSource, seconds: Callable[[BinaryIO], float]) -> np.ndarray:
-    """Of each file, in seconds. Commands list the same files again: their headers are read once."""
+def measured(files: Any, seconds: Callable[[BinaryIO], float]) -> np.ndarray:
+    """Seconds and bytes of each file, (2, n). Commands list the same files again: their headers
+    are read once."""
     from ..stop import stop
 
-    known = files.root, files.fingerprint(), seconds
+    known = files.place, files.fingerprint(), seconds
     if known in _known:
         return _known[known]
 
-    def length(i: int) -> float:
+    def measure(i: int) -> tuple[float, int]:
         try:
-            with os.fdopen(open_file(files.path(i), files.sizes[i], files.times[i]), "rb") as file:
-                return seconds(file)
+            with files.open(i) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                return seconds(file), size
         except (BadSample, OSError):
-            return UNREAD  # told of where it is read
+            return UNREAD, 0  # told of where it is read
 
-    lengths = np.empty(len(files))
-    with ThreadPoolExecutor(THREADS) as threads:
+    found = np.empty((2, len(files)))
+    with ThreadPoolExecutor(1 if files.sequential else THREADS) as threads:
         for low in range(0, len(files), WINDOW):
             stop.check()
             some = range(low, min(low + WINDOW, len(files)))
-            lengths[low : some.stop] = list(threads.map(length, some))
-    if UNREAD not in lengths:  # it may be there the next time
+            found[:, low : some.stop] = np.array(list(threads.map(measure, some))).T
+    if UNREAD not in found[0]:  # it may be there the next time
         while len(_known) >= KEPT:
             del _known[next(iter(_known))]
-        _known[known] = lengths
-    return lengths
+        _known[known] = found
+    return found

@@ -21,7 +21,8 @@ def seen_as(source: Source, modality: Any, *, whole: bool = False) -> Source:
     if source.content == "pairs" and "pairs" not in contents:
         for name, content in source.parts.items():  # type: ignore[attr-defined]
             if content in contents:
-                return Part(source, name)
+                source = Part(source, name)
+                break
     if "video" in contents and source.content == "image":
         return as_clips(source)
     if "image" in contents and source.content == "video":

@@ -6,6 +6,7 @@ megabytes, so that any member can be reached without starting over.
 """
 
 import hashlib
+import io
 import os
 import tarfile
 import threading
@@ -14,19 +15,20 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SelfsupError
-from .base import LARGEST, Source, stamp_of
+from .base import LARGEST, REASONS, Source, stamp_of
 from .kinds import CODES, KINDS, extension
 from .names import Names, text
 from .outcome import BadSample
 from .packed import GzipStream
-from .parquet import each_row, first_rows, one_row, open_parquet, row_group
+from .parquet import each_row, encoded_media, first_rows, one_row, open_parquet, row_group
+from .recordings import PLAYED
 from .tables import (
     GROUP_COLUMNS,
     HELD_COLUMNS,
@@ -47,6 +49,8 @@ MEDIA = {KINDS.index(kind) for kind in ("image", "audio", "video")}
 HEADER = 1 << 20  # bytes of a long name or of other facts about a member
 FACTS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
          tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+BLOCK, PACKED_BLOCK = 1 << 16, 1 << 20  # bytes of these at once; going back in a packed one costs
+HEADS = 8  # cells that show what a column of files holds
 SWOLLEN = 200  # times its size that a compressed archive may unpack to, and any to LARGEST
 
 
@@ -105,29 +109,32 @@ class TarSource(Source):
         return self.length[i]
 
     def read(self, i: int) -> bytes:
-        number, start, length = self.shard[i], self.start[i], self.length[i]
+        length = self.length[i]
+        if length > LARGEST:
+            raise BadSample("too-large", REASONS["too-large"])
+        with self._inside(i) as member:
+            content = member.some(length)
+        if len(content) != length:
+            raise BadSample("archive-cut", "the archive ends before this member does")
+        return content
+
+    def open(self, i: int) -> BinaryIO:
+        """A member, to be read in parts. Raises BadSample where the archive is another by now."""
+        block = PACKED_BLOCK if self.shard[i] in self._streams else BLOCK
+        if self.length[i] <= block:
+            return io.BytesIO(TarSource.read(self, i))
+        return io.BufferedReader(self._inside(i), block)
+
+    def _inside(self, i: int) -> "_Inside":
+        number = self.shard[i]
         try:
             handle = os.open(self.paths[number], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise BadSample("changed", f"its archive: {error.strerror}") from None
-        try:
-            if _stamp(os.fstat(handle)) != self._stamps[number]:
-                raise BadSample("changed", "its archive was rewritten since it was listed")
-            if number in self._streams:
-                with self._lock:
-                    self._streams[number].seek(start)
-                    content = self._streams[number].read(length)
-            else:
-                content = os.pread(handle, length, start)
-        except zlib.error as error:
-            raise BadSample("damaged", f"its archive: {error}") from None
-        except OSError as error:
-            raise BadSample("io", f"its archive: {error.strerror}") from None
-        finally:
+        if _stamp(os.fstat(handle)) != self._stamps[number]:
             os.close(handle)
-        if len(content) != length:
-            raise BadSample("archive-cut", "the archive ends before this member does")
-        return content
+            raise BadSample("changed", "its archive was rewritten since it was listed")
+        return _Inside(self, i, handle)
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(b"tar", digest_size=16)
@@ -232,7 +239,7 @@ class TarSource(Source):
                 self.ignored[shown] = self.ignored.get(shown, 0) + 1
         elif name.startswith(b"/") or b".." in name.split(b"/"):
             self.problems.add(name, "unsafe-name")  # harmless here, but not an honest archive
-        elif member.size > LARGEST:
+        elif member.size > LARGEST and KINDS[CODES[extension(last)]] not in PLAYED:
             self.problems.add(name, "too-large")
         else:
             return True
@@ -262,6 +269,53 @@ class TarSource(Source):
             for field in ("shard", "start", "length"):
                 old = getattr(self, field)
                 setattr(self, field, array(old.typecode, (old[i] for i in keep)))
+
+
+class _Inside(io.RawIOBase):
+    """A member as a file of its own. What cannot be read of it is missing at its end."""
+
+    def __init__(self, archives: TarSource, i: int, handle: int):
+        self.handle, self.start, self.length = handle, archives.start[i], archives.length[i]
+        self.stream, self.lock = archives._streams.get(archives.shard[i]), archives._lock
+        self.place = 0
+
+    def some(self, count: int) -> bytes:
+        """Up to so many bytes from here on. Raises BadSample: damaged, io."""
+        count, start = min(count, self.length - self.place), self.start + self.place
+        try:
+            if self.stream is None:
+                return os.pread(self.handle, max(count, 0), start)
+            with self.lock:
+                self.stream.seek(start)
+                return self.stream.read(max(count, 0))
+        except zlib.error as error:
+            raise BadSample("damaged", f"its archive: {error}") from None
+        except OSError as error:
+            raise BadSample("io", f"its archive: {error.strerror}") from None
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self.some(len(buffer))
+        except BadSample:  # decoders that call this pass no exception on
+            return 0
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self.place = max(0, (0, self.place, self.length)[whence] + place)
+        return self.place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self.handle)
+        super().close()
 
 
 def _name(member: tarfile.TarInfo) -> bytes:
@@ -328,6 +382,9 @@ class ParquetSource(Source):
         if value is None:
             raise BadSample("empty", "the cell is empty")
         return value
+
+    def open(self, i: int) -> BinaryIO:
+        return io.BytesIO(self.read(i))  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(b"parquet", digest_size=16)
@@ -410,6 +467,9 @@ class ParquetSource(Source):
             )  # fmt: skip
         usual = ("image", "img", "jpg", "jpeg", "png", "bytes", "data")
         name = next((n for n in found if n.lower() in usual), next(iter(found)))
+        media = encoded_media(first_rows(self._files[0], self.paths[0], HEADS, [name]))
+        told = name.lower() if name.lower() in ("audio", "video") else self.content
+        self.content = media.get(name, told)
         return [name], found[name]
 
     def _locate(self, i: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from .kinds import instead
 from .outcome import BadSample
-from .recordings import Clip, opened
+from .recordings import Clip, opened, span_of
 
 RATES = (1_000, 768_000)
 MOST_CHANNELS = 64
@@ -57,9 +57,9 @@ def _span(
         raise BadSample("channels", f"{file.channels} channels")
     cut = _ends_early(file.extra_info)
     wanted, first, frames = round(longest * file.samplerate), 0, file.frames
-    if isinstance(raw, Clip):
-        first = round(raw.start * file.samplerate)
-        frames = min(frames - first, round(raw.seconds * file.samplerate))
+    if span := span_of(raw):
+        first = round(span[0] * file.samplerate)
+        frames = min(frames - first, round(span[1] * file.samplerate))
         if cut:
             notes["clips of files that end early"] += 1
     if frames > wanted:
@@ -72,7 +72,7 @@ def _span(
         sound = _samples(file, expected, keep_truncated)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise BadSample("undecodable", f"{error}: damaged or cut off") from error
-    if (cut and isinstance(raw, bytes)) or len(sound) < 0.98 * expected:
+    if (cut and not span) or len(sound) < 0.98 * expected:
         if not keep_truncated:
             raise BadSample("truncated", "the file ends before the recording does")
         notes["truncated, kept"] += 1
@@ -152,8 +152,7 @@ def head(raw: Any) -> tuple[int, float] | None:
         return None
     try:
         with opened(raw) as content, _file_of(content) as file:
-            length = raw.seconds if isinstance(raw, Clip) else file.frames / max(file.samplerate, 1)
-            return file.samplerate, length
+            return file.samplerate, _seconds(file, raw)
     except (soundfile.SoundFileError, RuntimeError, BadSample):
         return None
 
@@ -161,10 +160,14 @@ def head(raw: Any) -> tuple[int, float] | None:
 def described(raw: bytes | Clip) -> tuple[str, str, tuple[int, int]]:
     """Format, coding with channels and rate, and the length in ms, twice."""
     with opened(raw) as content, _file_of(content) as file:
-        seconds = raw.seconds if isinstance(raw, Clip) else file.frames / file.samplerate
-        milliseconds = round(1000 * seconds)
+        milliseconds = round(1000 * _seconds(file, raw))
         mode = f"{file.subtype}, {file.channels} x {file.samplerate} Hz"
         return file.format, mode, (milliseconds, milliseconds)
+
+
+def _seconds(file: soundfile.SoundFile, raw: Any) -> float:
+    span = span_of(raw)
+    return span[1] if span else file.frames / max(file.samplerate, 1)
 
 
 def _file_of(content: BinaryIO) -> soundfile.SoundFile:
@@ -173,9 +176,11 @@ def _file_of(content: BinaryIO) -> soundfile.SoundFile:
     Every clip gets a new one: what MP3 decodes to after a seek depends in its last digits on what
     was decoded before, and a sample must not depend on the samples before it.
     """
-    if isinstance(content, io.BytesIO):
+    try:
+        number = content.fileno()
+    except io.UnsupportedOperation:
         return soundfile.SoundFile(content)
-    return soundfile.SoundFile(content.fileno(), closefd=False)
+    return soundfile.SoundFile(number, closefd=False)
 
 
 def _ends_early(told: str) -> bool:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..errors import SelfsupError
 from .kinds import instead
 from .outcome import BadSample
-from .recordings import Clip, opened
+from .recordings import Clip, opened, span_of
 
 MOST_PIXELS = 64 * 1024**2  # of one frame, checked before anything is decoded
 LONGEST_SIDE = 2  # of a stored frame, in shorter sides
@@ -39,17 +39,16 @@ def decode(
     with _opened(raw) as container:
         stream = container.streams.video[0]
         start = float((stream.start_time or 0) * stream.time_base)
-        first, seconds = 0.0, _seconds(container, stream)
-        if isinstance(raw, Clip):
-            first, seconds = raw.start, raw.seconds
+        span = span_of(raw)
+        first, seconds = span or (0.0, _seconds(container, stream))
         if seconds > longest:
             first += (seconds - longest) / 2
             notes["longer than `longest`: the middle is used"] += 1
         if first > 0:
             container.seek(int((start + first) / stream.time_base), stream=stream)
-        seconds = min(seconds, longest) if isinstance(raw, Clip) else longest
+        seconds = min(seconds, longest) if span else longest
         frames, whole = _frames(container, stream, start, first, seconds, size, rate)
-    if not frames and isinstance(raw, Clip):
+    if not frames and span:
         raise BadSample("truncated", "the file ends before the clip begins")
     if not frames:
         raise BadSample("no_values" if whole else "undecodable", "not one frame is in the file")
@@ -161,7 +160,8 @@ def head(raw: bytes | Clip) -> Head:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.base_rate or 25)
         context = stream.codec_context
-        seconds = raw.seconds if isinstance(raw, Clip) else _seconds(container, stream)
+        span = span_of(raw)
+        seconds = span[1] if span else _seconds(container, stream)
         return Head(rate, seconds, context.height, context.width)
 
 

@@ -4,6 +4,7 @@ Nothing is read or drawn here: each part is, by its own modality, with draws of 
 may have several texts; one of them is drawn each time that it is seen.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..console import duration
 from ..data import fields
 from ..data.base import Pair, Source
 from ..data.batch import Batch, stacked
 from ..data.outcome import BadSample
 from ..data.pairs import Part
+from ..data.recordings import OVER, measured
 from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws, mix
@@ -106,6 +109,8 @@ class Pairs(Modality):
             options = OPTIONS.get(kind, {}) | {k: v for k, v in wanted.items() if k != "size"}
             modality = _build(kind, options)
             modality.learn(view)
+            if modality.longest and (note := _left_out(view, modality)) not in ("", *source.notes):
+                source.notes.append(note)
             size, _ = modality.usual_size(modality.extent(view), device)
             self.sides[part] = Side(modality, int(wanted.get("size", size)), options)
         self._settle()
@@ -177,6 +182,11 @@ class Pairs(Modality):
             sides[part] = Side(modality, size, dict(options), encoder)
         self.sides = sides
         self._settle()
+
+    @property
+    def notes(self) -> Counter[str]:  # type: ignore[override]
+        sides = self.sides.items()
+        return Counter({f"{p}: {k}": n for p, s in sides for k, n in s.modality.notes.items()})
 
     @property
     def rules(self) -> str:
@@ -380,6 +390,20 @@ def _settings(texts: Iterable[str], parts: Iterable[str]) -> dict[str, dict[str,
             )
         found.setdefault(part, {})[key] = literal(value.strip())
     return found
+
+
+def _left_out(part: Part, modality: Modality) -> str:
+    """How much of long recordings is not used, as no text is of a clip of theirs."""
+    lengths, longest = measured(part, modality.seconds)[0].clip(0), modality.longest
+    long = lengths > (1 + OVER) * longest
+    if not long.any():
+        return ""
+    lost = (lengths[long] - longest).sum()
+    return (
+        f"{part.of}: {long.sum()} of {len(part)} are longer than {longest:g} s, of which the "
+        f"middle is used: {duration(lost)} of {duration(lengths.sum())} are left out; "
+        f"to use more: --set 'modality.options=[\"{part.of}.longest=SECONDS\"]'"
+    )
 
 
 def _beside(pictures: list[UInt8[Tensor, "b 3 h w"]]) -> UInt8[Tensor, "b 3 h w2"]:

@@ -3,11 +3,13 @@
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
 
-from selfsup.data import fields, open_source, open_store, recordings
+from selfsup.data import fields, files, open_source, open_store, recordings, shards
 from selfsup.data.copies import without_copies
 from selfsup.data.joined import Joined
 from selfsup.data.outcome import BadSample
@@ -23,6 +25,7 @@ from selfsup.stop import Stopped, stop
 from selfsup.transfer.model import Model
 from selfsup.transfer.tasks import Network
 from selfsup.transfer.transcribe import Transcribe
+from tests.data.test_shards import make_tar
 from tests.modalities.test_video import numbered, numbers, written
 
 RATE = 1000
@@ -148,7 +151,7 @@ def test_headers_of_files_that_could_not_be_opened_are_asked_for_again(folder, m
 
     source = open_source(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(recordings, "open_file", refused)
+        patch.setattr(files, "open_file", refused)
         assert seen_as(source, audio) is source
     assert len(seen_as(source, audio)) == 7
 
@@ -240,6 +243,92 @@ def test_groups_of_two_sources_stay_apart(folder, tmp_path):
     clips, whole = seen_as(open_source(folder), audio), open_source(folder)
     assert Joined(clips, whole).groups().tolist() == [0, 0, 0, 0, 1, 2, 2, 7, 8, 9]
     assert Joined(whole, whole).groups() is None
+
+
+# ---- inside other files ------------------------------------------------------------------------
+
+
+def packed(folder, kind):
+    """The files of a folder as members or cells, with texts beside them where they are pairs."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [str(path.relative_to(folder)) for path in found]
+    raws, texts = [path.read_bytes() for path in found], [f"what {n} sounds like" for n in names]
+    place, pairs = folder.parent / f"{folder.name}-{kind}", kind.startswith("pairs")
+    if kind.endswith("csv"):
+        lines = [f"{n},{n[0]},{text}" for n, text in zip(names, texts, strict=True)]
+        place = folder / kind
+        place.write_text("\n".join(["path,label,text", *lines]))
+    elif kind.endswith("parquet"):
+        cells = [{"bytes": raw, "path": n} for raw, n in zip(raws, names, strict=True)]
+        columns = {"recording": cells, "label": [n[0] for n in names], "text": texts}
+        pq.write_table(pa.table(columns).select([0, 1, 2] if pairs else [0, 1]), place)
+    else:
+        members = list(zip(names, raws, strict=True))
+        if pairs:
+            members += [(f"{n.partition('.')[0]}.txt", t.encode()) for n, t in zip(names, texts)]
+        make_tar(place, members, "w:gz" if kind.endswith("gz") else "w")
+    return place
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz", "x.parquet", "pairs.csv", "pairs.tar",
+                                  "pairs.tar.gz", "pairs.parquet"])  # fmt: skip
+def test_recordings_inside_other_files_are_cut_alike(folder, kind, monkeypatch):
+    for name in ("BLOCK", "PACKED_BLOCK"):
+        monkeypatch.setattr(shards, name, 1000)
+    alike = seen_as(open_source(folder), audio)
+    source = seen_as(open_source(packed(folder, kind)), audio)
+    named = [source.name(i).partition("@")[2] for i in range(len(source))]
+    assert named == ["0.0s", "1.75s", "3.5s", "5.25s", "", "0.0s", "2.0s"]
+    for i in range(7):
+        np.testing.assert_array_equal(wave(source.read(i)), wave(alike.read(i)))
+    assert source.groups().tolist() == [0, 0, 0, 0, 1, 2, 2]
+    assert source.notes[-1] == "2 of 3 files longer than 2 s: cut into 6 clips"
+    assert without_copies(source) is source
+    assert source.sequential == kind.endswith(("gz", "parquet"))  # then filled in order
+    source.stamps()
+    if not kind.startswith("pairs.tar"):  # which have no classes without .cls
+        assert source.labels()[0].tolist() == [0, 0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz"])
+def test_a_long_member_is_never_read_as_a_whole(folder, kind, monkeypatch):
+    for name, size in (("LARGEST", 5000), ("BLOCK", 1000), ("PACKED_BLOCK", 1000)):
+        monkeypatch.setattr(shards, name, size)
+    path = packed(folder, kind)
+    source = seen_as(open_source(path), audio)
+    assert len(source) == 7 and np.abs(wave(source.read(1)) - steps(7)[1750:3500]).max() < 1e-3
+    with pytest.raises(BadSample, match="too-large"):
+        open_source(path).read(0)
+    os.utime(path, (1, 1))
+    with pytest.raises(BadSample, match="rewritten"):
+        audio.read(source.read(0))
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.parquet", "pairs.csv"])
+def test_copies_of_recordings_inside_other_files(folder, kind):
+    (folder / "b/again.wav").write_bytes((folder / "a/long.wav").read_bytes())
+    source = seen_as(open_source(packed(folder, kind)), audio)
+    assert len(source) == 11 and len(without_copies(source)) == 7
+
+
+@pytest.mark.parametrize("kind", ["x.tar", "x.tar.gz", "x.parquet", "pairs.tar"])
+def test_clips_of_a_film_inside_other_files(tmp_path, kind):
+    pytest.importorskip("av")
+    (tmp_path / "in").mkdir()
+    written(numbered(35), path=tmp_path / "in/long.mp4")
+    modality = Video(longest=1.2)
+    modality.stored = 10.0
+    source = seen_as(open_source(packed(tmp_path / "in", kind)), modality)
+    read = [modality.read(source.read(i), 32)[:, 0, 0] for i in (1, 2)]
+    shown = [numbers(fields.unpack_one(clip)["frames"])[::11] for clip in read]
+    assert len(source) == 3 and shown == [[11, 22], [23, 34]]
+
+
+def test_a_column_of_recordings_is_known_by_its_bytes_or_its_name(folder):
+    assert open_source(packed(folder, "x.parquet")).content == "audio"
+    path = folder / "x.parquet"
+    pq.write_table(pa.table({"audio": [b"\xff\xfb\x90\x00"] * 3}), path)  # MP3 without a head
+    assert open_source(path).content == "audio"
 
 
 # ---- where a file is one row, however long ---------------------------------------------------

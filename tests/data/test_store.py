@@ -444,10 +444,14 @@ def test_the_store_of_another_user_is_left_alone(folder, image, cache, monkeypat
     assert others.exists()
 
 
-def test_a_damaged_store_is_not_used(folder, image):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("block", bytes(100)), ("meta.json", bytes(30)), ("meta.json", b"{}")],
+)
+def test_a_damaged_store_is_not_used(folder, image, name, content):
     with open_store(open_source(folder), image, 24) as store:
         path = store.fill().path
-    os.truncate(path / "block", 100)
+    (path / name).write_bytes(content)
     with open_store(open_source(folder), image, 24) as store:
         assert len(store.batch(np.arange(20))) == 20
         assert "damaged" in " ".join(store.notes)

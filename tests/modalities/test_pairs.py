@@ -26,6 +26,7 @@ from selfsup.method import Views
 from selfsup.modalities import find
 from selfsup.modalities.pairs import Pairs
 from selfsup.randomness import Draws
+from selfsup.scan import scan
 from selfsup.search import search
 
 torch.set_num_threads(1)
@@ -229,6 +230,33 @@ def test_sounds_with_words_and_three_parts(home, tmp_path):
     table.write_text("\n".join(["left\tright\tcaption", "0.png\t1.png\ttwo of them, side by side",
                                 "2.png\t3.png\tand two others, side by side"]))  # fmt: skip
     assert list(open_source(table).parts) == ["left", "right", "text"]
+
+
+def test_what_is_left_out_of_long_parts_is_told_once(tmp_path):
+    for i, seconds in enumerate((30, 5, 30)):
+        soundfile.write(tmp_path / f"{i}.wav", np.sin(np.arange(1000 * seconds) * 0.1), 1000)
+    table = tmp_path / "t.csv"
+    table.write_text("file,text\n" + "".join(f"{i}.wav,what sounds here {i}\n" for i in range(3)))
+    source, modality = open_source(table), Pairs()
+    for _ in range(2):
+        modality.learn(source)
+    assert source.notes == [
+        "audio: 2 of 3 are longer than 20 s, of which the middle is used: 20 s of 65 s are left "
+        "out; to use more: --set 'modality.options=[\"audio.longest=SECONDS\"]'"
+    ]
+    assert source.notes[0] in scan(table).notes
+    modality.read(source.read(0))
+    assert modality.notes == {"audio: longer than 20 s: the middle is used": 1}
+    source = open_source(table)
+    Pairs(options=("audio.longest=30",)).learn(source)
+    assert source.notes == []
+    path = tmp_path / "0.wav"
+    path.write_bytes(path.read_bytes()[:40_000])
+    (tmp_path / "1.wav").write_bytes(b"")
+    source = open_source(table)
+    for i, code in enumerate(("truncated", "empty")):
+        with pytest.raises(BadSample, match=code):
+            modality.read(source.read(i))
 
 
 def shard(path, members, mode="w"):

@@ -14,6 +14,7 @@ import torch
 import selfsup
 from selfsup.data import open_source
 from selfsup.data.base import Pair
+from selfsup.data.copies import raw_print
 from selfsup.data.outcome import BadSample
 from selfsup.data.pairs import PairList, Part, as_pairs
 from selfsup.errors import SelfsupError
@@ -182,7 +183,7 @@ def test_files_of_two_kinds_need_no_text(tmp_path):
                 archive.add(tmp_path / name, name)
     again = open_source(tmp_path / "t.tar")
     assert again.parts == source.parts and len(again) == 12
-    assert again.read(3) == source.read(3)
+    assert raw_print(again.read(3)) == raw_print(source.read(3)) != raw_print(source.read(4))
     frame = {"photo": [(tmp_path / f"{i}.png").read_bytes() for i in range(12)],
              "sound": [sound(i) for i in range(12)]}  # fmt: skip
     pq.write_table(pa.table(frame), tmp_path / "t.parquet")
@@ -205,7 +206,8 @@ def test_each_column_of_files_may_have_a_folder_of_its_own(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["sound,photo,caption", *rows]))
     source = open_source(tmp_path / "t.csv")
     assert source.parts == {"audio": "audio", "image": "image", "text": "text"}
-    assert source.read(2)["audio"] == [sound(2)] and source.read(5)["image"] == [png]
+    with Part(source, "audio").open(2) as file:
+        assert file.read() == sound(2) and source.read(5)["image"] == [png]
     assert source.ignored == {"files without a text": 1}
 
 

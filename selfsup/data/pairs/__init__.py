@@ -22,10 +22,10 @@ from ..base import Source
 from ..listed import Labelled
 from ..outcome import BadSample
 from ..packed import suffix
-from ..parquet import first_rows, open_parquet
+from ..parquet import encoded_media, first_rows, open_parquet
 from ..shards import TarSource
 from .base import HELD_OUT, PairSource, Part, Some
-from .columns import columns_of, encoded_media, media_of, sentences, strings, text_columns
+from .columns import columns_of, media_of, sentences, strings, text_columns
 from .memory import PairList
 from .rows import beginning, rows_of, tables
 from .shards import PairParquet, PairTar

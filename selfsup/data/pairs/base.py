@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ...errors import SelfsupError
 from ..base import Source
 from ..outcome import BadSample
+from ..recordings import Clip, opened
 from ..tables import SPLITS
 
 HELD_OUT = 10  # every so many-th sample tests where the data name no parts
@@ -71,7 +72,7 @@ class Part(Source):
         self.kind, self.content, self.lasting = pairs.kind, pairs.parts[of], pairs.lasting
         self.molecules = self.content == "graphs"  # there are no others in pairs
         self.problems, self.ignored, self.notes = pairs.problems, pairs.ignored, pairs.notes
-        self.sequential = False
+        self.sequential = pairs.sequential
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -84,6 +85,12 @@ class Part(Source):
         if not found:
             raise BadSample("not_pairs", f"there is no {self.of}")
         return found[i % len(found)]
+
+    def open(self, i: int) -> BinaryIO:
+        raw = self.read(i)
+        if not isinstance(raw, bytes | Clip):
+            raise BadSample("not_pairs", f"{self.of} is {type(raw).__name__}")
+        return opened(raw)
 
     def size(self, i: int) -> int | None:
         return self.pairs.size(i)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..base import Source
-from ..kinds import CODES, KINDS, extension, sniff
+from ..kinds import CODES, KINDS, extension
 from ..names import encoded
 from ..proteins import are_residues
 from ..shards import MEDIA
@@ -95,16 +95,3 @@ def strings(column: str, cells: list[Any]) -> str:
     if "smiles" in column.lower():
         return "graphs"
     return "proteins" if are_residues(cells) else "text"
-
-
-def encoded_media(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Column -> what the files are whose bytes it holds."""
-    media = {}
-    for column in dict.fromkeys(name for row in rows for name in row):
-        cells = [row[column] for row in rows if row.get(column) is not None]
-        heads = [c.get("bytes") if isinstance(c, dict) else c for c in cells]
-        kinds = Counter(sniff(head[:512]) for head in heads if head and isinstance(head, bytes))
-        kind = kinds.most_common(1)[0][0] if kinds else None
-        if kind in ("image", "audio", "video"):
-            media[column] = kind
-    return media

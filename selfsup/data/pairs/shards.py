@@ -13,6 +13,7 @@ from ..kinds import KINDS, extension
 from ..names import text
 from ..outcome import BadSample
 from ..parquet import one_row
+from ..recordings import PLAYED, Clip
 from ..shards import ParquetSource, TarSource, _key
 from ..tables import encode
 from .base import PairSource, named
@@ -72,10 +73,12 @@ class PairTar(TarSource, PairSource):
         return sum(self.length[j] for j in self._groups[i].values())
 
     def read(self, i: int) -> Pair:
-        raws = {name: TarSource.read(self, j) for name, j in self._groups[i].items()}
-        found = Pair({name: [raw] for name, raw in raws.items()})
+        found = Pair()
+        for name, j in self._groups[i].items():
+            whole = name not in PLAYED or not self.length[j]
+            found[name] = [TarSource.read(self, j) if whole else Clip(self, j)]
         if self.json:
-            found["text"] = _captions(raws["text"])
+            found["text"] = _captions(found["text"][0])
         return found
 
     def stamps(self) -> np.ndarray:

@@ -3,14 +3,15 @@
 import os
 from hashlib import blake2b
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..base import Pair, stamp_of
-from ..files import read_file
+from ..files import open_file, read_file
 from ..names import encoded
 from ..packed import suffix
+from ..recordings import PLAYED, Clip
 from ..tables import (
     GROUP_COLUMNS,
     LABEL_COLUMNS,
@@ -127,10 +128,18 @@ class PairTable(PairSource):
         found = Pair()
         for j, part in enumerate(self._media):
             size, time = self._stats[i * k + j]
-            found[part] = [read_file(self._path(j, self._files[i][j]), size, time)]
+            if size and self.parts[part] in PLAYED:
+                found[part] = [Clip(self, i * k + j)]
+            else:
+                found[part] = [read_file(self._path(j, self._files[i][j]), size, time)]
         for part, texts in zip(self._written, self._texts[i], strict=True):
             found[part] = texts or [""]
         return found
+
+    def open(self, number: int) -> BinaryIO:
+        """A file by its number among those of all samples. Raises BadSample."""
+        i, j = divmod(number, len(self._media))
+        return os.fdopen(open_file(self._path(j, self._files[i][j]), *self._stats[number]), "rb")
 
     def fingerprint(self) -> str:
         digest = blake2b(repr(sorted(self.parts.items())).encode(), digest_size=16)
