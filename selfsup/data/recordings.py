@@ -38,7 +38,7 @@ class Clip(NamedTuple):
         return blake2b(_print(*self[:2]) + repr(self.span).encode(), digest_size=16).digest()
 
 
-@lru_cache(maxsize=1)  # it is asked for clip by clip
+@lru_cache(maxsize=64)  # it is asked for clip by clip
 def _print(files: Any, i: int) -> bytes:
     digest = blake2b(digest_size=16)
     with files.open(i) as file:
