@@ -225,6 +225,7 @@ NAMED_PLACES = {
     "method.momentum": 0.98,
     "method.teacher_temperature_end": 0.04,
     "optim.lr": 1e-2,
+    "optim.per": 256,  # DINOv2's own is 1,024
     "optim.weight_decay_end": 0.01,
 }
 SHORT: dict[str, dict[str, Any]] = {
@@ -287,6 +288,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "method.dim": 64,
         "method.local_views": 2,
         "method.momentum": 0.98,
+        "optim.weight_decay_end": 0.01,
     },
     "simmim": {"optim.lr": 4e-3},
     "beit": {"method.codes": 256, "method.hidden": 128, "optim.lr": 2e-2},

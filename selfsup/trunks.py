@@ -98,14 +98,18 @@ class Transformer(Chunked):
         x = self.blocks[-1](self._blocks(tokens, self.blocks[:-1]), 1)
         return self.norm(x)[:, 0]
 
-    def added(self, tokens: Float[Tensor, "b n d"], last: int) -> list[Float[Tensor, "b n d"]]:
-        """What the feed-forward parts of the last blocks add to each token."""
+    def added(
+        self, tokens: Float[Tensor, "b n d"], last: int, ends: bool = False
+    ) -> list[Float[Tensor, "b n d"]]:
+        """What the feed-forward parts of the last blocks add to each token; with `ends` the sums,
+        which these blocks end with."""
         n, found = tokens.shape[1], []
         x = self._blocks(tokens, self.blocks[:-last])
         for block in self.blocks[-last:]:
             x = x + block.attn(block.norm1(x))
-            found.append(block.mlp(block.norm2(x)))
-            x = x + found[-1]
+            part = block.mlp(block.norm2(x))
+            x = x + part
+            found.append(x if ends else part)
         return [part[:, -n:] for part in found]
 
     def attention(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b h m m"]:

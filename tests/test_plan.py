@@ -1,8 +1,10 @@
 """The plan: pure choices from facts, each with a reason; small data; budgets."""
 
+from dataclasses import replace
+
 import pytest
 
-from selfsup import listing, modalities
+from selfsup import listing, methods, modalities
 from selfsup.errors import SelfsupError
 from selfsup.modalities.image import Image
 from selfsup.plan import (
@@ -13,7 +15,7 @@ from selfsup.plan import (
     patch_for,
     plan,
 )
-from selfsup.suited import BATCHES, CANDIDATES, LIKE
+from selfsup.suited import BATCHES, CANDIDATES, LIKE, SHORT
 
 
 def chosen(given=None, *, rate=lambda settings: 300.0, **facts):
@@ -50,6 +52,25 @@ def test_everything_is_chosen_with_a_reason():
 def test_rates_are_for_the_optimizer_they_were_tried_with():
     assert chosen()["optim.name"] == "muon" and chosen({"optim.name": "muon"})["optim.lr"]
     assert not [key for key in chosen({"optim.name": "adamw"}) if key.startswith("optim.")]
+
+
+def short(name):
+    """The optimizer of a short run by this method."""
+    own = getattr(methods, listing.methods()[name].class_name).optim
+    found = {k.removeprefix("optim."): v for k, v in SHORT[name].items() if k.startswith("optim.")}
+    return replace(own, **found)
+
+
+def test_methods_with_prototypes_have_one_rate():
+    dino, *others = [short(name) for name in ("dino", "ibot", "dinov2")]
+    assert [(o.name, o.lr / o.per) for o in others] == [(dino.name, dino.lr / dino.per)] * 2
+
+
+def test_no_decay_of_a_short_run_grows_to_that_of_a_long_one():
+    chosen = [name for name in listing.methods() if "optim.weight_decay" in SHORT.get(name, {})]
+    ends = {name: short(name) for name in chosen}
+    assert "msn" in ends
+    assert {n for n, o in ends.items() if o.weight_decay_end not in (None, o.weight_decay)} == set()
 
 
 def test_shards_go_without_an_optimizer_that_needs_whole_matrices():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
 from .. import distributed, masks, needs, ragged
+from ..errors import SelfsupError
 from ..method import Method, Views
 from ..optim import Optim
 from ..ragged import Ragged
@@ -37,6 +38,7 @@ class Data2Vec(Method):
         ratio: float = 0.6,
         named_ratio: float = 0.15,  # of the tokens of a vocabulary
         layers: int = 6,  # K in the paper
+        ends: bool = False,  # of blocks, of tokens of real values
         beta: float = 2.0,
         copies: int = 1,
         momentum: float = 0.9998,
@@ -45,13 +47,16 @@ class Data2Vec(Method):
         self.named = hasattr(encoder, "logits")
         if self.named:
             needs.vocabulary("data2vec", encoder, causal=False)
+            if ends:
+                raise SelfsupError("E201", "method.ends is for tokens of real values")
         else:
             needs.tokens("data2vec", encoder)
             self.blank = nn.Parameter(0.02 * torch.randn(encoder.dim))  # the mask token
         self.mask, self.named_ratio = masks.blocks(ratio), named_ratio
         self.predict = nn.Linear(encoder.dim, encoder.dim)
         self.teacher = Teacher(encoder)
-        self.layers, self.beta, self.copies, self.momentum = layers, beta, copies, momentum
+        self.layers, self.ends = layers, ends
+        self.beta, self.copies, self.momentum = beta, copies, momentum
 
     def loss(self, views, progress):
         (x,) = views
@@ -65,7 +70,9 @@ class Data2Vec(Method):
         """What is foretold of hidden tokens, and what the teacher makes of them."""
         with torch.no_grad():
             slow: Any = self.teacher.slow
-            target = averaged(slow.trunk.added(slow.tokens(x), self.layers))  # (b, n, d)
+            target = averaged(slow.trunk.added(slow.tokens(x), self.layers, self.ends))  # (b, n, d)
+            if self.ends:
+                target = layer_norm(target, target.shape[-1:])
         rows = self.copies * len(x)
         hidden = self.mask(rows, self.encoder.grid, x.device)  # a sample's copies lie side by side
         tokens = self.encoder.tokens(x.repeat_interleave(self.copies, 0), hidden)

@@ -5,6 +5,7 @@ from test_contract import METHODS, build
 
 from selfsup.encoder import Encoder
 from selfsup.errors import SelfsupError
+from selfsup.methods import CPC
 from selfsup.methods.cpc import contrast
 from selfsup.stems import Patches
 
@@ -33,6 +34,49 @@ def test_loss_against_a_slow_reading(monkeypatch):
                 total += ((everything @ said).exp().sum().log() - own) / 64
     found = method([x], 0.0)["future"]
     torch.testing.assert_close(found, total, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_each_way_is_forward_on_turned_samples(axis, turned, monkeypatch):
+    """Where the order was another from the start, and the positions with it."""
+    method, (x,) = build("CPC", "image")
+    method.negatives = 1000  # all of them
+    four = CPC(method.encoder, ways="all", negatives=1000, dim=16)
+    assert four.ways == [(0, False), (0, True), (1, False), (1, True)] and four.steps == 3
+    way = four.ways.index((axis, turned))
+    four.latent = method.latent
+    method.foretell.weight.data.copy_(four.foretell.weight.chunk(4)[way])
+    at(monkeypatch, 2, 4)
+    four.ways = four.ways[way : way + 1]
+    four.foretell = method.foretell
+    torch.manual_seed(0)
+    found = four([x], 0.0)["future"]
+
+    def other(t):  # (b, 16, d)
+        rows = t.view(len(t), 4, 4, -1)
+        rows = rows.transpose(1, 2) if axis else rows
+        return (rows.flip(1) if turned else rows).flatten(1, 2)
+
+    embed, at_grid = method.encoder.embed, method.encoder.positions_at
+    monkeypatch.setattr(method.encoder, "embed", lambda x: other(embed(x)))
+    monkeypatch.setattr(method.encoder, "positions_at", lambda grid: other(at_grid(grid)[None])[0])
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, method([x], 0.0)["future"])
+
+
+def test_ways_take_turns_each_with_weights_of_its_own():
+    method, (x,) = build("CPC", "image")
+    method = CPC(method.encoder, ways="both")
+    used = set()
+    for seed in range(8):
+        method.zero_grad()
+        torch.manual_seed(seed)
+        method([x], 0.0)["future"].backward()
+        first, second = (g.any().item() for g in method.foretell.weight.grad.chunk(2))
+        assert first != second
+        used.add(first)
+    assert used == {False, True}
 
 
 def test_what_comes_is_never_its_own_alternative():
@@ -81,7 +125,7 @@ def test_gradients_reach_the_targets(monkeypatch):
 def test_the_order_is_along_the_first_axis_of_several_places():
     encoder = Encoder(Patches((8, 24), (8, 4), 3, 24), dim=24, depth=1, heads=2)
     method = METHODS["CPC"](encoder)
-    assert method.axis == 1 and method.steps == 5
+    assert method.ways == [(1, False)] and method.steps == 5
     assert method([torch.randn(4, 3, 8, 24)], 0.0)["future"].isfinite()
     with pytest.raises(SelfsupError, match="E202"):
         METHODS["CPC"](Encoder(Patches((8, 4), (8, 4), 3, 24), dim=24, depth=1, heads=2))

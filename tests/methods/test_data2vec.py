@@ -11,27 +11,34 @@ from selfsup.ragged import Ragged
 from selfsup.stems import MASK
 
 
-def slow_target(encoder, x, layers):
-    """Each block written out; the outputs of feed-forward parts before they are added."""
+def normal(f):
+    mean, var = f.mean(-1, keepdim=True), f.var(-1, unbiased=False, keepdim=True)
+    return (f - mean) / (var + 1e-5).sqrt()
+
+
+def slow_target(encoder, x, layers, ends):
+    """Each block written out; the outputs of feed-forward parts before they are added, or after."""
     stream, found = encoder.tokens(x), []
     for block in encoder.trunk.blocks:
         stream = stream + block.attn(block.norm1(stream))
         f = block.mlp(block.norm2(stream))
         stream = stream + f
-        mean, var = f.mean(-1, keepdim=True), f.var(-1, unbiased=False, keepdim=True)
-        found.append((f - mean) / (var + 1e-5).sqrt())
-    return sum(found[-layers:]) / layers
+        found.append(normal(stream if ends else f))
+    mean = sum(found[-layers:]) / layers
+    return normal(mean) if ends else mean
 
 
-def test_loss_against_a_slow_reading():
+@pytest.mark.parametrize("ends", [False, True])
+def test_loss_against_a_slow_reading(ends):
     method, (x,) = build("Data2Vec", "image")
+    method.ends = ends
     method.teacher.slow.positions.data.add_(0.3)  # a teacher that differs
     hidden = masks.blocks(0.6)(8, (4, 4))
     method.mask = lambda batch, grid, device: hidden
     tokens = method.encoder.embed(x)
     tokens = torch.where(hidden[..., None], method.blank, tokens) + method.encoder.positions
     predicted = method.predict(method.encoder.trunk(tokens))
-    target = slow_target(method.teacher.slow, x, 2)
+    target = slow_target(method.teacher.slow, x, 2, ends)
     total = 0.0
     for difference in (predicted - target)[hidden].flatten():  # equation 3, beta = 2
         size = difference.abs()
@@ -48,7 +55,7 @@ def test_loss_against_the_authors_code():
     hidden = waves(0.6, 2, 16).argsort(1).argsort(1) >= 10
     method.mask = lambda batch, grid, device: hidden
     layers = [waves(0.2 + i, 2, 16, 24) + 0.1 * i * waves(2.2, 2, 16, 24) for i in range(3)]
-    method.teacher.slow.trunk.added = lambda tokens, last: layers[-last:]
+    method.teacher.slow.trunk.added = lambda tokens, last, ends: layers[-last:]
     method.predict.forward = lambda final: 3 * waves(1.9, 12, 24)
     found = method([x[:2]], 0.0)["latents"]
     torch.testing.assert_close(found, torch.tensor(0.9631344676), atol=1e-5, rtol=1e-5)
@@ -122,10 +129,7 @@ def test_words_against_a_slow_reading():
     for b in range(8):
         n = int(x.valid[b].sum())
         words, (rank, fate, other) = x.values[b, :n], draws[b, :, :n]
-        layers = [
-            (f - f.mean(-1, keepdim=True)) / (f.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-            for f in slow_added(method.teacher.slow, words)
-        ]
+        layers = [normal(f) for f in slow_added(method.teacher.slow, words)]
         target = (layers[0] + layers[1])[0] / 2
         chosen = rank.argsort()[: max(1, round(0.15 * n))].tolist()
         seen = words.clone()
@@ -165,3 +169,5 @@ def test_the_teacher_of_words_has_no_gradient_and_there_is_no_second_mask_token(
 def test_encoders_that_cannot():
     with pytest.raises(SelfsupError, match="E202"):
         Data2Vec(Language(16, 23, dim=24, depth=1, heads=2, causal=True))
+    with pytest.raises(SelfsupError, match="E201"):
+        Data2Vec(Language(16, 23, dim=24, depth=1, heads=2, causal=False), ends=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from fixed import ONE, waves
 from test_graph import WIDTH, graphs
@@ -9,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from selfsup.graph import network
 from selfsup.methods import GraphMAE
-from selfsup.methods.graphmae import scaled_cosine
+from selfsup.methods.graphmae import scaled_cosine, unseen
 
 
 def method(**settings) -> GraphMAE:
@@ -48,6 +49,25 @@ def test_loss_against_a_slow_reading():
             count += 1
     assert list(found) == ["reconstruction"] and count == 11
     torch.testing.assert_close(found["reconstruction"], total / count, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.0, 3.0])
+def test_no_answer_for_all_is_better_than_the_one_that_the_monitor_is_told(sharpness):
+    x = graphs((30, 30))
+    x = replace(x, values=x.values + 2.0 * (x.columns == 1))  # something is common
+    hidden = waves(0.7, 60) > 0
+    found = unseen(x, hidden, sharpness)
+    own, answer = x.dense()[hidden], torch.ones(WIDTH, requires_grad=True)
+    optimizer = torch.optim.Adam([answer], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        best = scaled_cosine(cosine_similarity(own, answer[None]), sharpness).mean()
+        best.backward()
+        optimizer.step()
+    torch.testing.assert_close(found, best.detach(), atol=0, rtol=0.004)
+    model = method(sharpness=sharpness)
+    model([x], 0.0)
+    assert best < 0.9 and 0 < model.chance["reconstruction"] < 0.9
 
 
 def test_masks_have_the_sizes_of_the_paper():
