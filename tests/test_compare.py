@@ -219,6 +219,8 @@ def test_a_method_that_cannot_learn_from_the_data_is_refused_before_any_trains(p
         ({"methods": ("simclr", "simclear")}, "simclear"),
         ({"methods": ("simclr", "dino"), "vary": "views"}, "views of one method"),
         ({"vary": "weather"}, "weather"),
+        ({"methods": ("simclr", "dino"), "minutes": 1, "steps": 2}, "minutes is 1, steps 2"),
+        ({"methods": ("simclr", "dino"), "steps": 0}, "steps 0"),
     ],
 )
 def test_what_makes_no_sense(pictures, tmp_path, wrong, said):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..evaluate.forecast import Judge, over_blocks
-from ..evaluate.interval import Interval
+from ..evaluate.interval import FEWEST, Interval
 from ..randomness import mix
 from ..transfer.forecast import Forecast
 from ..transfer.tasks import Task
@@ -13,12 +13,23 @@ from ..transfer.tasks import Task
 RESAMPLES = 500
 
 
-def interval(summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int) -> Interval:
-    """A metric and its 95 % interval: percentile bootstrap over test samples."""
-    n, generator = len(outcomes), np.random.default_rng(mix(seed, 0x626F6F74))
+def interval(
+    summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int, signed: bool = False
+) -> Interval:
+    """A metric and its 95 % interval: percentile bootstrap over test samples.
+
+    Of fewer than 5 all that can be, where `signed` below 0 too. Draws that have no metric tell
+    nothing.
+    """
+    n, value = len(outcomes), summary(outcomes)
+    if n < FEWEST:
+        reach = max(1.0, abs(value))
+        kind = f"all that can be: {n} test samples tell too little"
+        return Interval(value, -reach if signed else 0.0, reach, kind)
+    generator = np.random.default_rng(mix(seed, 0x626F6F74))
     found = [summary(outcomes[generator.integers(0, n, n)]) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, (0.025, 0.975))
-    return Interval(summary(outcomes), float(low), float(high), "bootstrap over test samples")
+    low, high = np.nanquantile(found, (0.025, 0.975))
+    return Interval(value, float(low), float(high), "bootstrap over test samples")
 
 
 def difference(task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int) -> Interval:
@@ -27,7 +38,7 @@ def difference(task: Task, ours: np.ndarray, theirs: np.ndarray, seed: int) -> I
     def gain(both: np.ndarray) -> float:
         return task.better * (task.summary(both[:, 0]) - task.summary(both[:, 1]))
 
-    return interval(gain, np.stack([ours, theirs], 1), seed)
+    return interval(gain, np.stack([ours, theirs], 1), seed, signed=True)
 
 
 def over_stretches(
