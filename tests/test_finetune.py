@@ -379,7 +379,7 @@ def test_models_and_exports_do_not_replace_each_other(home, tmp_path, unproved):
 
 def test_what_tests_is_told_apart(home, tmp_path, unproved):
     other = {"images": DIGITS[200:203], "labels": [0, 1, 7]}
-    found = selfsup.finetune(home / "vit", classes(), tmp_path / "m", test=other, train="head")
+    found = selfsup.finetune(home / "vit", classes(), tmp_path / "m", test=other, minutes=1e-6)
     told = found.to_json()
     assert any(note.startswith("1 test samples are of classes without") for note in told["notes"])
     assert (told["scores"][0]["low"], told["scores"][0]["high"]) == (0, 1)
@@ -401,20 +401,20 @@ def test_masks_of_frames_and_classes_that_nothing_teaches(home, tmp_path, unprov
                 ("pictures", random.integers(0, 255, (32, 32, 3), np.uint8)),
                 ("masks", np.pad(np.full((16, 16), masks, np.uint8), 8)),
             ):
-                path = tmp_path / name / kind / "ab"[i % 2] / f"frame_{i}.png"
+                path = tmp_path / "in" / name / kind / "ab"[i % 2] / f"frame_{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
-        return tmp_path / name / "pictures"
+        return tmp_path / "in" / name / "pictures"
 
     pictures, others = folder("one", 1), folder("two", 2)
     assert open_source(pictures).content == "video"
     settings = {"train": "head", "controls": False, "minutes": 0.01}
     found = selfsup.finetune(home / "seer", pictures, tmp_path / "m", test=others,
-                             labels=tmp_path, **settings)  # fmt: skip
+                             labels=tmp_path / "in", **settings)  # fmt: skip
     told = found.to_json()
     assert told["split"]["train"] == told["split"]["test"] == 12
     assert "No mask that teaches has the classes 2: not tested." in told["notes"]
     with pytest.raises(SelfsupError, match="one class") as caught:
         selfsup.finetune(home / "seer", folder("none", 0), tmp_path / "n",
-                         labels=tmp_path / "none" / "masks", **settings)  # fmt: skip
+                         labels=tmp_path / "in" / "none" / "masks", **settings)  # fmt: skip
     assert caught.value.code == "E503"
