@@ -283,11 +283,12 @@ def test_files_that_are_named_are_a_row_each_and_a_query_is_one(folder, encoder)
     assert hits[0].name == "b/middle.wav" and hits[0].score > 0.999
 
 
-def test_what_transcribes_hears_whole_files(folder, encoder, tmp_path):
+def test_what_transcribes_hears_whole_files(folder, encoder, tmp_path, capsys):
     network = Network(encoder.encoder, Transcribe(["a", "b"], 80))
     model = Model(network, encoder.card, encoder.modality, {"task": "transcribe"})
     assert len(model.predict(folder)["text"]) == 3
     assert predict(model, folder, tmp_path.parent / "said.parquet").used == 3
+    assert "note: 2 samples longer than 2 s: the middle is used" in capsys.readouterr().err
 
 
 def test_towers_see_long_files_as_clips(folder, tmp_path):

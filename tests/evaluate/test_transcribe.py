@@ -17,6 +17,7 @@ from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks
 from selfsup.evaluate.transcribe import Recogniser, conclude, evaluate_task, rates, transcripts
 from selfsup.finetune.asked import ask
+from selfsup.finetune.job import Job
 from selfsup.transfer.transcribe import Transcribe, collapse, distance
 
 
@@ -261,8 +262,15 @@ def test_texts_are_those_of_the_files_that_the_table_means(melodies, encoder, tm
     table.write_text("file,text\ny/1.wav,a\n./y/2.wav,B  b\n")
     texts, parts = transcripts(open_source(tmp_path / "y"), table)  # by the table's own folder
     assert texts == ["a", "b b"] and parts == ["", ""]
-    asked = ask(selfsup.load(encoder.path), melodies / "said.tsv", None, None, False)
+    loaded = selfsup.load(encoder.path)
+    asked = ask(loaded, melodies / "said.tsv", None, None, False)
     assert asked.task == "transcribe" and asked.known.all() and asked.source.content == "audio"
+    loaded.modality.longest = 0.1  # seconds, which all of them are longer than
+    with open_store(asked.source, loaded.modality, loaded.size, cache=tmp_path / "c") as store:
+        job = Job(loaded, store, asked, Console(quiet=True), 0, 1.0)
+        job.divide(drop_leaks=False)
+    told = f"Of {len(job.train)} recordings of 0.1 s or more the middle is heard"
+    assert any(note.startswith(told) for note in job.notes)
 
 
 def test_unknown_tasks_are_named():

@@ -34,11 +34,11 @@ def test_numbers_come_back_in_their_own_unit():
 
 def test_iou_against_a_slow_reading():
     random = np.random.default_rng(0)
-    task = Segment([0, 3, 7], (2, 2), 6)
+    task = Segment([0, 3, 7, 9], (2, 2), 6)
     truth = np.array([0, 3, 7, 255], np.uint8)[random.integers(0, 4, (5, 6, 6))]
-    said = random.integers(0, 3, (5, 6, 6))
+    said = random.integers(0, 4, (5, 6, 6))
     noted = task.counts(said, task.classes(truth))
-    assert noted.shape == (5, 3, 3)  # and not a number for each pair of classes
+    assert noted.shape == (5, 3, 4)  # and not a number for each pair of classes
     found = task.summary(noted)
     shares = []
     for k, value in enumerate(task.values):
