@@ -320,6 +320,7 @@ def linear(pasts: list[np.ndarray], futures: list[np.ndarray]) -> Float[np.ndarr
 def inputs(encoder: LoadedEncoder, source: Recordings) -> list[Float[np.ndarray, "t c"]]:
     """Recordings as the encoder sees them. Raises E503 where it cannot."""
     modality: Any = encoder.modality
+    modality.meet(source)
     try:
         return modality.inputs(source.series, source.times)
     except BadSample as bad:

@@ -128,12 +128,9 @@ def transcripts(source: Any, path: Path) -> tuple[list[str | None], list[str]]:
     """What is said in each sample, or None, and the part that it belongs to ("" for none)."""
     known = {name.strip().lower() for name in Table(path).header} if path.is_file() else set()
     column = next((name for name in TEXT_COLUMNS if name in known), None)
-    texts = parts = None
-    if column is not None:
-        beside = Labelled(source, path)
-        beside.column = column
-        texts, parts = beside.labels(), beside.splits()
-    if texts is None:
+    beside = None if column is None else Labelled(source, path, column)
+    texts = None if beside is None else beside.labels()
+    if beside is None or texts is None:
         raise SelfsupError(
             "E501",
             f"no transcripts for {source.place}",
@@ -143,6 +140,7 @@ def transcripts(source: Any, path: Path) -> tuple[list[str | None], list[str]]:
         )
     codes, names = texts
     said = [" ".join(names[code].lower().split()) if code >= 0 else None for code in codes]
+    parts = beside.splits()
     if parts is None:
         return said, [""] * len(said)
     return said, [parts[1][code].lower() if code >= 0 else "" for code in parts[0]]

@@ -91,10 +91,10 @@ class Job:
                     why="their numbers are the classes, and 255 beside others is none",
                     do="give masks with a number for each class: 0, 1, 2 ...",
                 )  # fmt: skip
-            unknown = np.setdiff1d(values[test], [*self.task.values, VOID]).tolist()
-            if unknown:
+            untaught = np.setdiff1d(values[test], [*self.task.values, VOID]).tolist()
+            if untaught:
                 self.notes.append("No mask that teaches has the classes "
-                                  f"{', '.join(map(str, unknown))}: not tested.")  # fmt: skip
+                                  f"{', '.join(map(str, untaught))}: not tested.")  # fmt: skip
         else:
             seconds = lengths(self.encoder, self.store, train)
             size = size_for(self.encoder, max(seconds.values()))
