@@ -353,6 +353,8 @@ def test_columns_in_another_order_are_refused(tmp_path, unproved):
     with pytest.raises(SelfsupError, match="another order") as caught:
         found.model.predict(waves(tmp_path / "ba.csv", "ba"))
     assert caught.value.code == "E105" and caught.value.do.endswith(": a, b")
+    with pytest.raises(SelfsupError, match="another order"):
+        selfsup.evaluate(found.model.encoder, tmp_path / "ba.csv")
     source = open_source(path)
     source.problems.add(b"broken.csv", "broken-row")
     assert found.model.task.samples(source).found == 2
