@@ -86,7 +86,14 @@ def compare(
     `evaluate` raise.
     """
     console, out = console or Console(), Path(out)
-    keep_apart(out, data)
+    for place in (data, labels):
+        keep_apart(out, place)
+    lengths = [length for length in (minutes, steps) if length is not None]
+    if len(lengths) > 1 or min(lengths, default=1) <= 0:
+        raise SelfsupError(
+            "E201", f"minutes is {minutes}, steps {steps}",
+            do="give one of --minutes, for all, and --steps, of a full run",
+        )  # fmt: skip
     common = {"data.path": str(Path(data).absolute()), "train.seed": seed} | dict(settings or {})
     contenders = _contenders(tuple(methods), vary, common, console)
     rungs = RUNGS if vary is None else RUNGS[-1:]  # each operation is to get its number
@@ -276,7 +283,9 @@ def _judge(path: Path, labels: Any, seed: int, console: Console, views: Path) ->
     encoder = load(path)
     settings = schema.load(path / "resolved.toml")
     cache = settings["data.cache"]
-    source = seen_as(open_source(settings["data.path"]), encoder.modality).for_training()
+    links = settings["data.follow_links"]
+    source = open_source(settings["data.path"], follow_links=links)
+    source = seen_as(source, encoder.modality).for_training()
     with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
         some = order(seed, 0, len(store))[:1000]
         some = store.batch(some).indices.numpy()  # those that can be read
@@ -287,17 +296,17 @@ def _judge(path: Path, labels: Any, seed: int, console: Console, views: Path) ->
         found: dict[str, Any] = {"quality": told._asdict()}
     if labels is not None:
         console.progress("linear probe ...")
-        found["probe"], outcomes = _probe(encoder, labels, seed, cache)
+        found["probe"], outcomes = _probe(encoder, labels, seed, cache, links)
         np.save(path / OUTCOMES, outcomes)
     return found
 
 
 def _probe(
-    encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None
+    encoder: LoadedEncoder, labels: Any, seed: int, cache: str | None, links: bool = False
 ) -> tuple[dict[str, Any], np.ndarray]:
     """A linear probe on four fifths of the labels' training part, judged on the rest of it; and
     what each sample of that adds to the encoder's score."""
-    source = seen_as(open_source(labels), encoder.modality)
+    source = seen_as(open_source(labels, follow_links=links), encoder.modality)
     known = source.labels()
     if known is None or not (known[0] >= 0).any():
         raise SelfsupError(

@@ -116,6 +116,7 @@ def embed(
     encoder = run if isinstance(run, LoadedEncoder) else load(run)
     source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
     encoder = encoder.seeing(source.content)
+    source = seen_as(source, encoder.modality)
     fast = Fast(encoder.encoder, precision)
     batch = max(1, batch)
     work = Work(

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 FORMATS = ("safetensors", "timm")
 MANIFEST = "MANIFEST.json"
+MODEL = "model.json"  # beside it, where the folder is a model of `finetune`
 TOLERANCE = 1e-5  # largest difference allowed, beside the largest value
 SAMPLES = (
     (96, 128),
@@ -115,12 +116,13 @@ def export(
     return Exported(str(out), to, files, error, compared)
 
 
-def refuse(out: Path) -> None:
-    """Raises SelfsupError E605 where something else lies that must not be replaced."""
-    if out.exists() and not (out / MANIFEST).is_file():
+def refuse(out: Path, *, model: bool = False) -> None:
+    """Raises SelfsupError E605 where something lies that is no export, or no `model`."""
+    known = (out / MANIFEST).is_file() and (out / MODEL).exists() == model
+    if out.exists() and not known:
         raise SelfsupError(
             "E605",
-            f"{out} exists and is no export",
+            f"{out} exists and is no {'model' if model else 'export'}",
             where=str(out),
             do="give another --out, or remove it",
         )

@@ -60,7 +60,7 @@ def generate(
     network: Any = encoder.encoder
     modality: Any = encoder.modality
     fills = encoder.card.method == "mdlm"
-    if not fills and not getattr(network, "causal", False):
+    if not hasattr(modality, "codec") or not (fills or getattr(network, "causal", False)):
         raise SelfsupError(
             "E202",
             "this encoder does not foretell text",

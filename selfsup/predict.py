@@ -88,9 +88,12 @@ def predict(
         if ready is not None:
             console.say(f"{out} is already complete")
             return Predicted(**ready | {"seconds": 0.0, "samples_per_second": 0.0})
-        resumed = work.begin()
+        resumed, notes = work.begin(), model.encoder.modality.notes
+        before = notes.copy()
         for number in list(work.missing()):
             _block(work, number, model, source, batch, workers, precision, console)
+        for note, count in (notes - before).items():
+            console.say(f"note: {count} samples {note}")
         return work.finish(source, started, resumed, partial(Predicted, task=model.task.name))
 
 

@@ -73,6 +73,7 @@ def search(
         source = seen_as(open_source(data, follow_links=follow_links), encoder.modality)
         wanted = _vector(encoder, query, console)
         seer = _seer(encoder, source.content)
+        source = seen_as(source, seer.modality)
         fast, scores, places = Fast(seer.encoder), [], []
         reasons = Counter(source.problems.counts())
         for part, bad in decoded(source, seer.modality, seer.size, batch=BATCH, workers=workers):

@@ -7,6 +7,7 @@ hidden tokens can tell it.
 
 import csv
 import io
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ def variants(
     Raises SelfsupError: E202 a method that names no hidden tokens, E105 a table that says neither.
     """
     console, began = console or Console(), time.monotonic()
+    if out is not None and os.path.realpath(out) == os.path.realpath(data):
+        raise SelfsupError("E201", f"--out {out} is the table itself", do="give another --out")
     with stop.installed():
         encoder = load(run)
         folder = Path(getattr(run, "path", run))
@@ -202,7 +205,7 @@ def _wanted(
             "E105", f"{path} does not tell what was exchanged", where=str(path),
             do="give the letters or a FASTA file: --wild-type wt.fasta; or a column wild_type",
         )  # fmt: skip
-    if given is not None and Path(given).is_file():
+    if given is not None and os.path.isfile(given):  # letters may be too many for a Path to ask
         given = next(iter(marks(given, 1).values()), "")
     found: list[tuple[str, list[Exchange]] | None] = []
     skipped: dict[str, int] = {}

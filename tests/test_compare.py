@@ -11,7 +11,7 @@ from tiny import tensors_hash
 
 import selfsup
 from selfsup import cli, leaderboard
-from selfsup.compare import RUNGS, _better_half, _contenders, _probe, compare
+from selfsup.compare import RUNGS, _better_half, _contenders, _judge, _probe, compare
 from selfsup.console import Console
 from selfsup.demo import digits
 from selfsup.errors import SelfsupError
@@ -79,6 +79,18 @@ def test_a_paused_run_ends_as_one_that_was_not(pictures, settings, tmp_path):
     start(given, out=paused, console=QUIET)
     assert Run(paused).done
     assert tensors_hash(Run(paused).checkpoint) == tensors_hash(Run(straight).checkpoint)
+
+
+def test_linked_pictures_are_judged_too(pictures, settings, tmp_path):
+    (tmp_path / "links").mkdir()
+    for i, path in enumerate(sorted((pictures / "train").rglob("*.png"))[:100]):
+        (tmp_path / "links" / f"{i}.png").symlink_to(path)
+    given = {**settings, "data.path": tmp_path / "links", "data.follow_links": True,
+             "train.steps": 1, "method.name": "simclr"}  # fmt: skip
+    given = {key: Given(value, "test") for key, value in given.items()}
+    start(given, out=tmp_path / "run", console=QUIET)
+    told = _judge(tmp_path / "run", None, 0, QUIET, tmp_path / "run")
+    assert 0 < told["quality"]["rank"] <= 1
 
 
 def test_losers_stop_early_and_the_winner_comes_to_the_end(found):
@@ -219,6 +231,8 @@ def test_a_method_that_cannot_learn_from_the_data_is_refused_before_any_trains(p
         ({"methods": ("simclr", "simclear")}, "simclear"),
         ({"methods": ("simclr", "dino"), "vary": "views"}, "views of one method"),
         ({"vary": "weather"}, "weather"),
+        ({"methods": ("simclr", "dino"), "minutes": 1, "steps": 2}, "minutes is 1, steps 2"),
+        ({"methods": ("simclr", "dino"), "steps": 0}, "steps 0"),
     ],
 )
 def test_what_makes_no_sense(pictures, tmp_path, wrong, said):

@@ -314,3 +314,109 @@ def test_a_gain_is_over_what_is_not_pretrained():
     gains[1]["low"] = -0.1
     assert not conclude(Classify(["a", "b"]), TUNED, scores, gains, settings)["gain"]
     assert not conclude(Classify(["a", "b"]), TUNED, scores, gains[:1], settings)["gain"]
+
+
+def waves(path, columns, gaps=0.0):
+    """A wave and, 100 above it, another; a share of the values is missing."""
+    random, t = np.random.default_rng(0), np.arange(600)
+    values = {"a": np.sin(t / 4), "b": 100 + np.sin(t / 5)}
+    rows = (
+        ",".join("" if random.random() < gaps else f"{values[c][i]:.4f}" for c in columns)
+        for i in range(600)
+    )
+    path.write_text("\n".join([",".join(columns), *rows]) + "\n")
+    return path
+
+
+def of_waves(path):
+    modality = Series()
+    modality.learn(open_source(path).for_training())
+    card = Card("series", "dilated_small", 32, {"depth": 2, "dim": 8, "hidden": 8}, (0.0,), (1.0,),
+                state=modality.state)  # fmt: skip
+    return LoadedEncoder(rebuild(card, modality, 0), card, modality)
+
+
+def test_forecasts_of_what_has_gaps(tmp_path, unproved):
+    """No future of 24 steps is known whole."""
+    path = waves(tmp_path / "gaps.csv", "ab", gaps=0.3)
+    found = selfsup.finetune(of_waves(path), path, tmp_path / "m", horizon=24, train="head",
+                             controls=False, shots=(20,), seeds=2, minutes=0.01)  # fmt: skip
+    assert 0 < found.score(PROBE) < 1.2
+    assert all(0 < row["value"] < 3 for row in found.curve)
+    assert all(np.isfinite(values).all() for values in found.model.predict(path).values())
+
+
+def test_columns_in_another_order_are_refused(tmp_path, unproved):
+    path = waves(tmp_path / "ab.csv", "ab")
+    found = selfsup.finetune(of_waves(path), path, tmp_path / "m", horizon=4, train="head",
+                             controls=False)  # fmt: skip
+    with pytest.raises(SelfsupError, match="another order") as caught:
+        found.model.predict(waves(tmp_path / "ba.csv", "ba"))
+    assert caught.value.code == "E105" and caught.value.do.endswith(": a, b")
+    with pytest.raises(SelfsupError, match="another order"):
+        selfsup.evaluate(found.model.encoder, tmp_path / "ba.csv")
+    source = open_source(path)
+    source.problems.add(b"broken.csv", "broken-row")
+    assert found.model.task.samples(source).found == 2
+
+
+def test_a_file_that_is_missing_is_no_shorter_answer(home, tmp_path, unproved):
+    found = selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="head", controls=False)
+    path = home / "photos" / "even" / "000.png"
+    assert len(found.model.predict([path])["label"]) == 1
+    with pytest.raises(SelfsupError, match="nowhere") as caught:
+        found.model.predict([path, home / "photos" / "nowhere.png"])
+    assert caught.value.code == "E103"
+
+
+def test_models_and_exports_do_not_replace_each_other(home, tmp_path, unproved):
+    selfsup.finetune(home / "vit", classes(), tmp_path / "m", train="head", controls=False)
+    with pytest.raises(SelfsupError, match="no export"):
+        selfsup.export(home / "vit", out=tmp_path / "m")
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "MANIFEST.json").write_text("{}")
+    with pytest.raises(SelfsupError, match="no model"):
+        selfsup.finetune(home / "vit", classes(), tmp_path / "e", train="head", controls=False)
+
+
+def test_what_tests_is_told_apart(home, tmp_path, unproved):
+    other = {"images": DIGITS[200:203], "labels": [0, 1, 7]}
+    found = selfsup.finetune(home / "vit", classes(), tmp_path / "m", test=other, minutes=1e-6)
+    told = found.to_json()
+    assert any(note.startswith("1 test samples are of classes without") for note in told["notes"])
+    assert (told["scores"][0]["low"], told["scores"][0]["high"]) == (0, 1)
+    assert all(gain["low"] == -1 and gain["high"] == 1 for gain in told["gains"])
+    for given in ({"horizon": 5}, {"test": home / "photos"}, {"labels": home / "photos"}):
+        with pytest.raises(SelfsupError) as caught:
+            selfsup.finetune(home / "vit", classes(), home / "photos" / "m", **given)
+        assert caught.value.code == "E201"
+    with pytest.raises(SelfsupError, match="E202"):
+        selfsup.finetune(home / "vit", classes(), tmp_path / "n", task="transcribe")
+
+
+def test_masks_of_frames_and_classes_that_nothing_teaches(home, tmp_path, unproved):
+    random = np.random.default_rng(0)
+
+    def folder(name, masks):
+        for i in range(12):
+            for kind, array in (
+                ("pictures", random.integers(0, 255, (32, 32, 3), np.uint8)),
+                ("masks", np.pad(np.full((16, 16), masks, np.uint8), 8)),
+            ):
+                path = tmp_path / "in" / name / kind / "ab"[i % 2] / f"frame_{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+        return tmp_path / "in" / name / "pictures"
+
+    pictures, others = folder("one", 1), folder("two", 2)
+    assert open_source(pictures).content == "video"
+    settings = {"train": "head", "controls": False, "minutes": 0.01}
+    found = selfsup.finetune(home / "seer", pictures, tmp_path / "m", test=others,
+                             labels=tmp_path / "in", **settings)  # fmt: skip
+    told = found.to_json()
+    assert told["split"]["train"] == told["split"]["test"] == 12
+    assert "No mask that teaches has the classes 2: not tested." in told["notes"]
+    with pytest.raises(SelfsupError, match="one class") as caught:
+        selfsup.finetune(home / "seer", folder("none", 0), tmp_path / "n",
+                         labels=tmp_path / "in" / "none" / "masks", **settings)  # fmt: skip
+    assert caught.value.code == "E503"

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 import selfsup
 from selfsup.checkpoint import Checkpoints
 from selfsup.errors import SelfsupError
-from selfsup.load import Card, load
+from selfsup.load import Card, LoadedEncoder, load, rebuild
 from selfsup.machine import peak_memory
+from selfsup.modalities import find
 
 
 @pytest.fixture
@@ -253,3 +254,11 @@ def test_pickles_are_not_read(exported, tmp_path):
     torch.save({"conv1.weight": Payload()}, folder / "encoder.safetensors")
     refused(folder, "E603")
     assert not marker.exists()
+
+
+def test_an_encoder_of_pixels_writes_no_text():
+    modality = find("image")()
+    shape = {"dim": 16, "depth": 1, "heads": 2, "causal": True}
+    card = Card("image", "vit_tiny", 8, shape, modality.mean, modality.std, "igpt")
+    with pytest.raises(SelfsupError, match="E202"):
+        selfsup.generate(LoadedEncoder(rebuild(card, modality, 0), card, modality))

@@ -121,3 +121,11 @@ def test_notations_and_the_matrix():
     assert _exchanges("_wt") == []
     assert len(TABLE) == 400 and all(TABLE[a, b] == TABLE[b, a] for a, b in TABLE)
     assert [TABLE[c, c] for c in "ACWKP"] == [4, 9, 11, 5, 7] and TABLE["I", "V"] == 3
+
+
+def test_long_wild_types_and_the_table_itself(run, tmp_path):
+    data = table(tmp_path / "a.csv", "mutant", ["M1A", "K262A"])
+    found = variants(run.path, data, wild_type=WILD * 12)  # longer than a file name may be
+    assert np.isfinite(found.scores).tolist() == [True, WILD[261 % 26] == "K"]
+    with pytest.raises(SelfsupError, match="the table itself"):
+        variants(run.path, data, wild_type=WILD, out=data)

@@ -63,13 +63,12 @@ class CsvSource(ListedFiles):
 class Labelled(Source):
     """A source whose classes come from a table beside it, or from its column in TABLE:COLUMN."""
 
-    def __init__(self, source: Source, table: Path):
+    def __init__(self, source: Source, table: Path, column: str | None = None):
         super().__init__(source.place)
-        self.source, self.table = source, table
-        self.column: str | None = None
-        above, colon, column = table.name.rpartition(":")
+        self.source, self.table, self.column = source, table, column
+        above, colon, named = table.name.rpartition(":")
         if colon and not table.exists():
-            self.table, self.column = table.with_name(above), column
+            self.table, self.column = table.with_name(above), named
         self.kind, self.content, self.sequential = (
             source.kind,
             source.content,
@@ -83,11 +82,7 @@ class Labelled(Source):
 
     def around(self, source: Source) -> "Labelled":
         """The same table, and the same column of it, beside another form of the source."""
-        if source is self.source:
-            return self
-        made = Labelled(source, self.table)
-        made.column = self.column
-        return made
+        return self if source is self.source else Labelled(source, self.table, self.column)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -320,6 +320,7 @@ def linear(pasts: list[np.ndarray], futures: list[np.ndarray]) -> Float[np.ndarr
 def inputs(encoder: LoadedEncoder, source: Recordings) -> list[Float[np.ndarray, "t c"]]:
     """Recordings as the encoder sees them. Raises E503 where it cannot."""
     modality: Any = encoder.modality
+    modality.meet(source)
     try:
         return modality.inputs(source.series, source.times)
     except BadSample as bad:
@@ -358,18 +359,14 @@ def regress(
     if level is not None:
         scale = [(torch.from_numpy(m).double(), torch.from_numpy(s).double()) for m, s in level]
         y = [(v - m) / s for v, (m, s) in zip(y, scale, strict=True)]
-    target = y[0].flatten(1)
-    whole = ~target.isnan().any(1)
-    x0, target = x[0][whole], target[whole]
-    middle = target.mean(0)
-    best: tuple[float, Tensor] | None = None
-    for weight in solutions(x0, target - middle, STRENGTHS):
-        off = (x[1] @ weight + middle - y[1].flatten(1)).nan_to_num()
+    best: tuple[float, Tensor, Tensor] | None = None
+    for weight, bias in solutions(x[0], y[0].flatten(1), STRENGTHS):
+        off = (x[1] @ weight + bias - y[1].flatten(1)).nan_to_num()
         error = float(off.square().mean().sqrt() + off.abs().mean())  # as the authors choose
         if best is None or error < best[0]:
-            best = error, weight
+            best = error, weight, bias
     assert best is not None
-    guess = (x[2] @ best[1] + middle).unflatten(1, futures[2].shape[1:])
+    guess = (x[2] @ best[1] + best[2]).unflatten(1, futures[2].shape[1:])
     if level is not None:
         guess = guess * scale[2][1] + scale[2][0]
     return guess.numpy()

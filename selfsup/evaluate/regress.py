@@ -239,7 +239,7 @@ def fits(
     """What minimises the mean squared error + strength * |weight|^2, for each strength."""
     mean, level = x.mean(0), y.mean()
     sums = [strength * len(y) for strength in strengths]
-    for weight in solutions(x - mean, (y - level)[:, None], sums):
+    for weight, _ in solutions(x - mean, (y - level)[:, None], sums):
         yield partial(_linear, mean, level, weight[:, 0])
 
 

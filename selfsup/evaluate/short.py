@@ -43,6 +43,7 @@ class Short(Judge):
         self.horizons = horizons or tuple(sorted({max(1, self.ahead // 3), self.ahead}))
         self.inputs, usable = [], np.zeros(len(lengths), bool)
         modality: Any = self.encoder.modality
+        modality.meet(source)
         for i, (values, time) in enumerate(zip(source.series, source.times, strict=True)):
             try:
                 self.inputs += modality.inputs([values], [time])

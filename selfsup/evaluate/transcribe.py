@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from .. import machine
 from ..console import Console, columns
 from ..data import Source, open_source, open_store
+from ..data.listed import Labelled
 from ..data.seen import seen_as
 from ..data.store import Store
 from ..data.tables import LABEL_COLUMNS, Table, encode
@@ -113,7 +114,7 @@ def evaluate_task(
         encoder = run if isinstance(run, LoadedEncoder) else load(run)
         source = open_source(data, follow_links=follow_links, labels=labels)
         source = seen_as(source, encoder.modality, whole=True)  # a text is of its whole file
-        texts, parts = transcripts(source, Path(labels if labels is not None else data))
+        texts, parts = transcripts(source, Path(labels if labels is not None else source.place))
         with open_store(source, encoder.modality, encoder.size, cache=cache) as store:
             job = Recogniser(encoder, store, texts, parts, console, seed)
             told = job.curve(amounts, max(1, seeds), 60 * minutes)
@@ -125,30 +126,24 @@ def evaluate_task(
 
 def transcripts(source: Any, path: Path) -> tuple[list[str | None], list[str]]:
     """What is said in each sample, or None, and the part that it belongs to ("" for none)."""
-    texts: dict[str, tuple[str | None, str]] = {}
-    if path.is_file():
-        table = Table(path)
-        known = [name.strip().lower() for name in table.header]
-        column = next((known.index(name) for name in TEXT_COLUMNS if name in known), None)
-        if column is not None:
-            table.label_column = column
-            texts = {
-                row.path.decode("utf-8", "surrogateescape"): (row.label, (row.split or "").lower())
-                for row in table.rows()
-            }
-    names = [source.name(i) for i in range(len(source))]
-    found = [texts.get(name) or texts.get(name.rpartition("/")[2], (None, "")) for name in names]
-    if not any(text for text, _ in found):
+    known = {name.strip().lower() for name in Table(path).header} if path.is_file() else set()
+    column = next((name for name in TEXT_COLUMNS if name in known), None)
+    beside = None if column is None else Labelled(source, path, column)
+    texts = None if beside is None else beside.labels()
+    if beside is None or texts is None:
         raise SelfsupError(
             "E501",
             f"no transcripts for {source.place}",
             where=str(path),
             why=f"a table with the columns file and {' or '.join(TEXT_COLUMNS)} is needed",
-            do="give it with --labels",
+            do="give it with --labels; of other data that test, as --test itself",
         )
-    return [" ".join(text.lower().split()) if text else None for text, _ in found], [
-        part for _, part in found
-    ]
+    codes, names = texts
+    said = [" ".join(names[code].lower().split()) if code >= 0 else None for code in codes]
+    parts = beside.splits()
+    if parts is None:
+        return said, [""] * len(said)
+    return said, [parts[1][code].lower() if code >= 0 else "" for code in parts[0]]
 
 
 class Recogniser:

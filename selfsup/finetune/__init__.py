@@ -81,8 +81,9 @@ def finetune(
     is something else, and what `load` and `open_source` raise.
     """
     console, out = console or Console(), Path(out)
-    refuse(out)
-    keep_apart(out, data)
+    refuse(out, model=True)
+    for place in (data, test, labels):
+        keep_apart(out, place)
     if train is not None and train not in HOW:
         raise SelfsupError("E201", f"train is {train!r}", why=f"known: {', '.join(HOW)}")
     if min(shots, default=1) < 1 or seeds < 1:
@@ -99,6 +100,11 @@ def finetune(
             if own is not None:
                 keep_masks_apart(asked.source, other.source, Path(own))
             asked = with_test(asked, other)
+        if horizon is not None and asked.task != "forecast":
+            raise SelfsupError(
+                "E201", f"--horizon {horizon} is for forecasts", why=f"the task is {asked.task}",
+                do="leave it out, or --task forecast",
+            )  # fmt: skip
         console.say(f"task: {asked.task} ({asked.reason})")
         ledger = Ledger()
         with open_store(

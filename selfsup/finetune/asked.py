@@ -59,13 +59,18 @@ def ask(
         if labels is None or not folder.is_dir():
             raise _no_labels(source, "no folder of masks is given")
         grid_of(encoder.encoder)  # E202 where there is none
+        source = seen_as(source, encoder.modality)
         drawn, known, notes = masks(source, folder, encoder.size)
         if not known.any():
             raise _no_labels(source, f"no mask in {folder} has the name of a picture")
         return Asked("segment", "the labels are masks", source, drawn, known, notes=tuple(notes))
     if task == "transcribe" or (task is None and transcribe.suits(name, source, labels)):
-        source = open_source(source, labels=labels)
-        texts, parts = transcribe.transcripts(source, Path(labels if labels is not None else data))
+        if name != "audio":
+            raise SelfsupError("E202", f"an encoder of {name} transcribes nothing",
+                               do="give a run on sound")  # fmt: skip
+        source = seen_as(open_source(source, labels=labels), encoder.modality, whole=True)
+        place = Path(labels if labels is not None else source.place)
+        texts, parts = transcribe.transcripts(source, place)
         known = np.array([bool(text) for text in texts])
         return Asked("transcribe", "the labels are texts", source, texts, known,
                      given=encode(part or None for part in parts))  # fmt: skip
@@ -119,7 +124,7 @@ def _no_labels(source: Source, why: str) -> SelfsupError:
     return SelfsupError(
         "E501", f"no labels in {source.place}", why=why,
         do="sort the files into one folder per class, or give --labels with a table "
-        "(columns path,label) or a folder of masks",
+        "(columns path,label) or a folder of masks; --test takes such a table itself",
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ class Curve:
         self.per_class = isinstance(job.task, Classify)
         self.places = np.arange(len(job.train))
         if isinstance(job.task, Forecast):  # a stretch before gaps alone would teach nothing
-            self.places = np.flatnonzero(np.isfinite(job.train.targets).all((1, 2)))
+            self.places = np.flatnonzero(np.isfinite(job.train.targets[:, :-2]).any((1, 2)))
         one_kind = np.zeros(len(self.places), np.int64)
         self.kinds = job.train.targets if self.per_class else one_kind
         self.rows: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..evaluate.forecast import Judge, over_blocks
-from ..evaluate.interval import Interval, edges
+from ..evaluate.interval import FEWEST, Interval, edges
 from ..randomness import mix
 from ..transfer.forecast import Forecast
 from ..transfer.tasks import Task
@@ -14,13 +14,26 @@ RESAMPLES = 500
 
 
 def interval(
-    summary: Callable[[np.ndarray], float], outcomes: np.ndarray, seed: int, among: int = 1
+    summary: Callable[[np.ndarray], float],
+    outcomes: np.ndarray,
+    seed: int,
+    signed: bool = False,
+    among: int = 1,
 ) -> Interval:
-    """A metric and its 95 % interval: percentile bootstrap over test samples."""
-    n, generator = len(outcomes), np.random.default_rng(mix(seed, 0x626F6F74))
+    """A metric and its 95 % interval: percentile bootstrap over test samples.
+
+    Of fewer than 5 all that can be, where `signed` below 0 too. Draws that have no metric tell
+    nothing.
+    """
+    n, value = len(outcomes), summary(outcomes)
+    if n < FEWEST:
+        reach = max(1.0, abs(value))
+        kind = f"all that can be: {n} test samples tell too little"
+        return Interval(value, -reach if signed else 0.0, reach, kind)
+    generator = np.random.default_rng(mix(seed, 0x626F6F74))
     found = [summary(outcomes[generator.integers(0, n, n)]) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, edges(among))
-    return Interval(summary(outcomes), float(low), float(high), "bootstrap over test samples")
+    low, high = np.nanquantile(found, edges(among))
+    return Interval(value, float(low), float(high), "bootstrap over test samples")
 
 
 def difference(
@@ -31,7 +44,7 @@ def difference(
     def gain(both: np.ndarray) -> float:
         return task.better * (task.summary(both[:, 0]) - task.summary(both[:, 1]))
 
-    return interval(gain, np.stack([ours, theirs], 1), seed, among)
+    return interval(gain, np.stack([ours, theirs], 1), seed, signed=True, among=among)
 
 
 def over_stretches(

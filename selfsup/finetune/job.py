@@ -11,6 +11,7 @@ import numpy as np
 from ..console import Console, duration
 from ..data.series import Recordings
 from ..data.store import Store
+from ..errors import SelfsupError
 from ..evaluate import forecast
 from ..evaluate.controls import SCRATCH, UNTRAINED, Pair, classical, fresh
 from ..evaluate.features import readable
@@ -22,7 +23,7 @@ from ..randomness import mix
 from ..stop import stop
 from ..transfer import core, tasks
 from ..transfer.forecast import Forecast, Stretches
-from ..transfer.segment import Segment, grid_of, values_of
+from ..transfer.segment import VOID, Segment, grid_of, values_of
 from ..transfer.tasks import FULL, HEAD, LOW_RANK, Classify, Network, Part, Regress, Task
 from ..transfer.transcribe import Transcribe, fitting, lengths, size_for
 from .asked import Asked
@@ -72,14 +73,37 @@ class Job:
             place[known] = np.arange(len(known))
             self.task: Task = Classify([(asked.classes or [])[i] for i in known])
             values = place[values]
+            unknown = int((values[test] < 0).sum())
+            if unknown:
+                self.notes.append(
+                    f"{unknown} test samples are of classes without training samples: counted as "
+                    "wrong."
+                )
         elif asked.task == "regress":
             self.task = Regress.of(values[train])
         elif asked.task == "segment":
             grid = grid_of(self.encoder.encoder)
             self.task = Segment(values_of(values[train]), grid, self.encoder.size)
+            if self.task.outputs < 2:
+                raise SelfsupError(
+                    "E503", f"the masks that teach have one class, {self.task.values[0]}",
+                    where=asked.source.place,
+                    why="their numbers are the classes, and 255 beside others is none",
+                    do="give masks with a number for each class: 0, 1, 2 ...",
+                )  # fmt: skip
+            untaught = np.setdiff1d(values[test], [*self.task.values, VOID]).tolist()
+            if untaught:
+                self.notes.append("No mask that teaches has the classes "
+                                  f"{', '.join(map(str, untaught))}: not tested.")  # fmt: skip
         else:
             seconds = lengths(self.encoder, self.store, train)
             size = size_for(self.encoder, max(seconds.values()))
+            longest = self.encoder.modality.longest
+            if cut := sum(value >= longest for value in seconds.values()):
+                self.notes.append(
+                    f"Of {cut} recordings of {longest:g} s or more the middle is heard, and all of "
+                    "their text taught: cut them, or pretrain with --set modality.longest=SECONDS."
+                )
             self.task = Transcribe(sorted({c for i in train for c in values[i]}), size)
         whole = Part(self.store, np.arange(len(asked.known)), values)
         self.train = replace(whole.take(train), whole=self.split.groups)
@@ -214,7 +238,7 @@ class Job:
         """A score and its interval over what tests."""
         if isinstance(self.task, Forecast):
             return over_stretches(self.task, self.judge, outcomes)
-        return interval(self.task.summary, outcomes, self.seed)
+        return interval(self.task.summary, outcomes, self.seed, signed=not self.task.percent)
 
     def gain(self, ours: np.ndarray, theirs: np.ndarray, among: int = 1) -> Interval:
         """By how much ours are better, and its interval."""

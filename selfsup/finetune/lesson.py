@@ -180,9 +180,7 @@ def fit(
         return plain_head(*probe)
     if isinstance(task, Forecast):
         future, level, spread = task.parts(targets)
-        y = ((future - level) / spread).flatten(1)
-        whole = y.isfinite().all(1)
-        return ridge(x[whole], y[whole], scale=scale, shuffled=False)
+        return ridge(x, ((future - level) / spread).flatten(1), scale=scale, shuffled=False)
     assert isinstance(task, Regress)
     y = (targets - task.mean) / task.deviation
     return ridge(x, y[:, None], scale=scale, seed=seed, groups=part.groups())

@@ -21,6 +21,7 @@ from ..data.batch import Batch
 from ..data.fields import pack, unpack, unpack_one
 from ..data.outcome import BadSample
 from ..data.series import WINDOW, Piece, timed
+from ..errors import SelfsupError
 from ..method import Views
 from ..randomness import Draws
 from ..views import series as looks
@@ -59,6 +60,7 @@ class Series(Modality):
         self.added = len(CALENDAR) if calendar else 0  # channels behind those of the data
         self.level: Tensor = torch.zeros(0)  # (c,) of each channel in the data
         self.spread: Tensor = torch.ones(0)
+        self.names: list[str] = []  # names of the channels, where the data have some
 
     @property
     def rules(self) -> str:
@@ -68,6 +70,7 @@ class Series(Modality):
 
     def learn(self, source: Source) -> None:
         """Mean and deviation of each channel; 1 for one that never changes or has no values."""
+        self.names = list(getattr(source, "columns", ()))
         count, total, square = 0.0, 0.0, 0.0
         for i in evenly(len(source), LEARNED):
             try:
@@ -90,7 +93,8 @@ class Series(Modality):
 
     @property
     def state(self) -> dict[str, Any]:
-        return {"level": self.level.tolist(), "spread": self.spread.tolist()}
+        scale = {"level": self.level.tolist(), "spread": self.spread.tolist()}
+        return scale | ({"columns": self.names} if self.names else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         level, spread = state.get("level", ()), state.get("spread", ())
@@ -98,8 +102,27 @@ class Series(Modality):
             raise ValueError("level and spread are not one number for each channel")
         if not all(value > 0 for value in spread):
             raise ValueError("a spread is not above zero")
+        columns = state.get("columns", [])
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ValueError("columns are not names")
         self.level = torch.tensor(level, dtype=torch.float32)
         self.spread = torch.tensor(spread, dtype=torch.float32)
+        self.names = columns
+
+    def meet(self, source: Source) -> None:
+        """Raises SelfsupError E105 for channels that stand in another order by their names."""
+        found = list(getattr(source, "columns", ()))
+        pairs = zip(found, self.names, strict=False)
+        moved = [name for name, own in pairs if name != own and name in self.names]
+        if moved and len(found) == len(self.names):
+            raise SelfsupError(
+                "E105",
+                f"the columns of {source.place} stand in another order than pretraining had them",
+                where=source.place,
+                why=f"{moved[0]} is number {found.index(moved[0]) + 1}, and was number "
+                f"{self.names.index(moved[0]) + 1}",
+                do=f"put them in this order: {', '.join(self.names[:20])}",
+            )
 
     # -------------------------------------------------------------------------- one sample
 

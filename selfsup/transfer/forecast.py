@@ -131,7 +131,8 @@ class Ends(Source):
         super().__init__(source.place)
         self.steps = steps
         self.series, self.names, self.inner = source.series, source.names, source
-        self.kind, self.notes = source.kind, source.notes
+        self.columns, self.kind, self.notes = source.columns, source.kind, source.notes
+        self.problems, self.ignored = source.problems, source.ignored
 
     def __len__(self) -> int:
         return len(self.series)

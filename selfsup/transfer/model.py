@@ -23,7 +23,7 @@ from ..checkpoint import check, write_tensors
 from ..data import Source, open_source
 from ..data.seen import seen_as
 from ..errors import SelfsupError
-from ..export import compare, manifest, pictures, place
+from ..export import MODEL, compare, manifest, pictures, place
 from ..inference import Bad, decoded
 from ..load import CARD, LARGEST_CARD, WEIGHTS, Card, LoadedEncoder, fill, modality_of
 from ..logs import replace
@@ -31,7 +31,7 @@ from . import core
 from .find import task_class
 from .tasks import Network, Task
 
-MODEL, HEAD = "model.json", "head.safetensors"
+HEAD = "head.safetensors"
 FORMAT = 1
 
 
@@ -84,13 +84,14 @@ class Model(nn.Module):
         source = data if isinstance(data, Source) else open_source(data)
         source = seen_as(source, self.encoder.modality, whole=self.task.whole)
         source = self.task.samples(source)
+        for problem in source.problems:
+            raise _unreadable(problem["name"], problem["reason"])
         found: dict[str, list[np.ndarray]] = {}
         for _, columns, bad in self.answers(
             source, batch=batch, workers=workers, precision=precision
         ):
             if bad:
-                name = source.name(bad[0].number)
-                raise SelfsupError("E103", f"{name!r} cannot be read", why=bad[0].reason)
+                raise _unreadable(source.name(bad[0].number), bad[0].reason)
             for key, values in columns.items():
                 found.setdefault(key, []).append(np.asarray(values))
         return {key: np.concatenate(parts) for key, parts in found.items()}
@@ -177,6 +178,13 @@ def _parse(path: Path) -> tuple[dict[str, Any], Task]:
             "E602", f"{path.name} does not describe a model", where=str(path), why=str(error),
             do="take the file that selfsup wrote beside the weights",
         ) from None  # fmt: skip
+
+
+def _unreadable(name: str, why: str) -> SelfsupError:
+    return SelfsupError(
+        "E103", f"{name!r} cannot be read", why=why,
+        do="take it out, or use `selfsup predict`, which lists such files and goes on",
+    )  # fmt: skip
 
 
 def _damaged(path: Path, why: str) -> SelfsupError:

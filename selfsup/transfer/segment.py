@@ -78,17 +78,18 @@ class Segment(Task):
         return cross_entropy(out, y, ignore_index=IGNORED)
 
     def outcome(self, out: Tensor, y: Tensor) -> np.ndarray:
-        """How many pixels of each class got which one: (b, k, k), the true class first."""
+        """Of each class, how many pixels are it and were said to be, are it, were said to be it:
+        (b, 3, k)."""
         return self.counts(out.argmax(1).cpu().numpy(), y.cpu().numpy())
 
     def counts(
         self, said: Int64[np.ndarray, "b s s"], truth: Int64[np.ndarray, "b s s"]
-    ) -> Float[np.ndarray, "b k k"]:
-        k = len(self.values)
-        found = np.zeros((len(said), k, k))
-        for row, (one, other) in enumerate(zip(truth, said, strict=True)):
+    ) -> Float[np.ndarray, "b 3 k"]:
+        found = np.zeros((len(said), 3, len(self.values)))
+        for row, (one, other) in zip(found, zip(truth, said, strict=True), strict=True):
             known = one != IGNORED
-            found[row] = np.bincount(one[known] * k + other[known], minlength=k * k).reshape(k, k)
+            for place, some in enumerate((one[known & (one == other)], one[known], other[known])):
+                row[place] = np.bincount(some, minlength=len(self.values))
         return found
 
     def summary(self, outcomes: np.ndarray) -> float:
@@ -97,9 +98,8 @@ class Segment(Task):
     def classwise(self, outcomes: np.ndarray) -> dict[str, float]:
         """Intersection over union over all pictures, of classes that are there or were said to
         be."""
-        total = outcomes.sum(0)
-        both = np.diag(total)
-        union = total.sum(0) + total.sum(1) - both
+        both, true, said = outcomes.sum(0)
+        union = true + said - both
         return {str(self.values[i]): float(both[i] / union[i]) for i in np.flatnonzero(union)}
 
     @torch.no_grad()

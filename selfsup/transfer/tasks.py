@@ -422,10 +422,14 @@ class Regress(Task):
         return both * self.deviation + self.mean
 
     def summary(self, outcomes: np.ndarray) -> float:
-        """Share of the variance that is explained: 0 for always saying the mean."""
+        """Share of the variance that is explained: 0 for always saying the mean.
+
+        NaN where there is none.
+        """
         truth, said = outcomes.T
-        spread = np.square(truth - truth.mean()).sum()
-        return float(1 - np.square(truth - said).sum() / max(spread, 1e-30))
+        if not np.ptp(truth):
+            return float("nan")
+        return float(1 - np.square(truth - said).sum() / np.square(truth - truth.mean()).sum())
 
     def tell(self, out: Tensor, batch: Batch) -> dict[str, list | np.ndarray]:
         return {"number": out[:, 0].double().cpu().numpy() * self.deviation + self.mean}

@@ -14,6 +14,7 @@ from selfsup.data.copies import without_copies
 from selfsup.data.joined import Joined
 from selfsup.data.outcome import BadSample
 from selfsup.data.seen import seen_as
+from selfsup.embed import embed
 from selfsup.evaluate import tasks
 from selfsup.evaluate.split import split
 from selfsup.load import Card, LoadedEncoder, rebuild
@@ -44,11 +45,12 @@ def wave(raw, modality=audio):
     return found["wave"].astype(float) * found["peak"][0] / 32767
 
 
+FILES = {"a/long.wav": 7, "a/short.wav": 2, "b/some.flac": 4}
+
+
 @pytest.fixture
 def folder(tmp_path):
-    for i, (name, seconds) in enumerate(
-        [("a/long.wav", 7), ("a/short.wav", 2), ("b/some.flac", 4)]
-    ):
+    for i, (name, seconds) in enumerate(FILES.items()):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, steps(seconds, i), RATE)
     return tmp_path
@@ -370,8 +372,27 @@ def test_files_that_are_named_are_a_row_each_and_a_query_is_one(folder, encoder)
     assert hits[0].name == "b/middle.wav" and hits[0].score > 0.999
 
 
-def test_what_transcribes_hears_whole_files(folder, encoder, tmp_path):
+def test_what_transcribes_hears_whole_files(folder, encoder, tmp_path, capsys):
     network = Network(encoder.encoder, Transcribe(["a", "b"], 80))
     model = Model(network, encoder.card, encoder.modality, {"task": "transcribe"})
     assert len(model.predict(folder)["text"]) == 3
     assert predict(model, folder, tmp_path.parent / "said.parquet").used == 3
+    assert "note: 2 samples longer than 2 s: the middle is used" in capsys.readouterr().err
+
+
+def test_towers_see_long_files_as_clips(folder, tmp_path):
+    rows = [f"{name},words of {i}" for i, name in enumerate(FILES)]
+    (folder / "said.csv").write_text("\n".join(["file,caption", *rows]) + "\n")
+    small = ["audio.dim=16", "audio.depth=1", "audio.heads=2", "text.dim=16", "text.depth=1"]
+    options = (f"audio.rate={RATE}", "audio.longest=2.0", "audio.mels=16", "audio.size=80")
+    modality = find("pairs")(options=options)
+    modality.learn(open_source(folder / "said.csv"))
+    card = Card("pairs", "towers_micro", 80, {"dim": 8, "parts": small}, (0.0,), (1.0,),
+                state=modality.state, options={"options": list(options)})  # fmt: skip
+    towers = LoadedEncoder(rebuild(card, modality, 0), card, modality)
+    clips = towers.embed(folder, precision="fp32")
+    assert len(clips) == 7
+    written = embed(towers, folder, tmp_path.parent / "clips.npy", precision="fp32")
+    assert written.used == 7
+    np.testing.assert_allclose(np.load(written.path), clips, atol=1e-5)
+    assert search(towers, "words", folder).found == 7

@@ -16,6 +16,8 @@ from selfsup.data import open_source, open_store
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import tasks
 from selfsup.evaluate.transcribe import Recogniser, conclude, evaluate_task, rates, transcripts
+from selfsup.finetune.asked import ask
+from selfsup.finetune.job import Job
 from selfsup.transfer.transcribe import Transcribe, collapse, distance
 
 
@@ -248,6 +250,27 @@ def test_missing_transcripts_are_an_error(melodies, tmp_path):
         transcripts(open_source(melodies), table)
     texts, parts = transcripts(open_source(melodies), melodies / "said.tsv")
     assert len(texts) == 60 and set(parts) == {"train", "test"}
+
+
+def test_texts_are_those_of_the_files_that_the_table_means(melodies, encoder, tmp_path):
+    for name in ("x/1.wav", "y/1.wav", "y/2.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(melodies / "1.wav", tmp_path / name)
+    table = tmp_path / "said.csv"
+    table.write_text("file,text\n1.wav,which\n2.wav,b\n")
+    assert transcripts(open_source(tmp_path), table)[0] == [None, None, "b"]
+    table.write_text("file,text\ny/1.wav,a\n./y/2.wav,B  b\n")
+    texts, parts = transcripts(open_source(tmp_path / "y"), table)  # by the table's own folder
+    assert texts == ["a", "b b"] and parts == ["", ""]
+    loaded = selfsup.load(encoder.path)
+    asked = ask(loaded, melodies / "said.tsv", None, None, False)
+    assert asked.task == "transcribe" and asked.known.all() and asked.source.content == "audio"
+    loaded.modality.longest = 0.1  # seconds, which all of them are longer than
+    with open_store(asked.source, loaded.modality, loaded.size, cache=tmp_path / "c") as store:
+        job = Job(loaded, store, asked, Console(quiet=True), 0, 1.0)
+        job.divide(drop_leaks=False)
+    told = f"Of {len(job.train)} recordings of 0.1 s or more the middle is heard"
+    assert any(note.startswith(told) for note in job.notes)
 
 
 def test_unknown_tasks_are_named():

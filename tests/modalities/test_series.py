@@ -55,7 +55,8 @@ def test_scale_is_of_each_channel_over_what_is_there():
     other = Series()
     other.restore(modality.state)
     assert other.state == modality.state
-    for bad in ({"level": [1.0], "spread": []}, {"level": [1.0], "spread": [0.0]}, {}):
+    scale = {"level": [1.0], "spread": [1.0]}
+    for bad in (scale | {"spread": []}, scale | {"spread": [0.0]}, scale | {"columns": [1]}, {}):
         with pytest.raises(ValueError):
             Series().restore(bad)
 

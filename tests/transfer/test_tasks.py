@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 
 from selfsup.data import open_source
 from selfsup.errors import SelfsupError
-from selfsup.evaluate.ridge import STRENGTHS, ridge
+from selfsup.evaluate.ridge import STRENGTHS, ridge, solutions
 from selfsup.finetune import difference, interval
 from selfsup.finetune.asked import _continuous
 from selfsup.transfer.find import TASKS, task_class
@@ -34,10 +34,12 @@ def test_numbers_come_back_in_their_own_unit():
 
 def test_iou_against_a_slow_reading():
     random = np.random.default_rng(0)
-    task = Segment([0, 3, 7], (2, 2), 6)
+    task = Segment([0, 3, 7, 9], (2, 2), 6)
     truth = np.array([0, 3, 7, 255], np.uint8)[random.integers(0, 4, (5, 6, 6))]
-    said = random.integers(0, 3, (5, 6, 6))
-    found = task.summary(task.counts(said, task.classes(truth)))
+    said = random.integers(0, 4, (5, 6, 6))
+    noted = task.counts(said, task.classes(truth))
+    assert noted.shape == (5, 3, 4)  # and not a number for each pair of classes
+    found = task.summary(noted)
     shares = []
     for k, value in enumerate(task.values):
         both = either = 0
@@ -214,6 +216,24 @@ def test_ridge_is_that_of_scikit_learn():
     assert min(close) < 1e-6
 
 
+def test_ridge_takes_of_each_column_what_is_known():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(60, 5))
+    y = x @ random.normal(size=(5, 3)) + random.normal(size=(60, 3))
+    y[random.random((60, 3)) < 0.4] = np.nan  # few rows are whole
+    y[:, 2] = np.nan  # nothing is known of it
+    centred = torch.from_numpy(x - x.mean(0))
+    (found,) = solutions(centred, torch.from_numpy(y), (2.0,))
+    weight, bias = (part.numpy() for part in found)
+    for k in range(2):
+        known = np.isfinite(y[:, k])
+        true = Ridge(alpha=2.0).fit(centred[known], y[known, k])
+        np.testing.assert_allclose(weight[:, k], true.coef_, atol=1e-4)
+        np.testing.assert_allclose(bias[k], true.intercept_, atol=1e-4)
+    assert not weight[:, 2].any() and bias[2] == 0
+    assert all(part.isfinite().all() for part in ridge(torch.from_numpy(x), torch.from_numpy(y)))
+
+
 def test_labels_that_are_numbers_are_told_from_names_of_classes():
     def found(values):
         names = sorted(set(values))
@@ -233,6 +253,22 @@ def test_gains_point_the_right_way_where_less_is_better():
     found = difference(Forecast(1, ["a"], [0.0], [1.0], False, 8), ours, theirs, 0)
     assert found[:3] == (2, 2, 2) and task.better == -1
     assert interval(lambda x: float(x.mean()), np.arange(10.0), 0).value == 4.5
+
+
+def test_few_test_samples_make_nothing_certain():
+    task, right = Classify(["a", "b"]), np.ones(4)
+    assert interval(task.summary, right, 0)[:3] == (1.0, 0.0, 1.0)
+    assert difference(task, right, np.zeros(4), 0)[:3] == (1.0, -1.0, 1.0)
+    assert difference(task, np.ones(5), np.zeros(5), 0).low == 1.0
+
+
+def test_draws_of_equal_numbers_say_nothing_of_what_is_explained():
+    task, random = Regress(3.0, 2.0), np.random.default_rng(0)
+    truth = np.r_[np.zeros(18), 5.0, 9.0]
+    both = np.stack([truth, truth + random.normal(0, 0.1, 20)], 1)
+    found = interval(task.summary, both, 0)
+    assert -10 < found.low <= found.value <= found.high <= 1
+    assert np.isnan(task.summary(both[:18]))
 
 
 CARDS = {
