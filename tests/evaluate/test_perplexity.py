@@ -48,7 +48,7 @@ def test_what_is_not_kept_is_measured_all_the_same(home):
 def test_residues_are_no_text(home):
     modality = find("protein")()
     card = Card("protein", "gpt_micro", 16, SMALL, modality.mean, modality.std, "clm")
-    with pytest.raises(SelfsupError, match="E202.*\n.*gpt_micro for protein"):
+    with pytest.raises(SelfsupError, match=r"E202.*\n.*gpt_micro for protein"):
         selfsup.evaluate(
             LoadedEncoder(rebuild(card, modality, 0), card, modality),
             home / "new.txt",
