@@ -79,8 +79,9 @@ def suits(modality: str, source: Source, labels: Any) -> bool:
 
 
 def foretells(run: Any, encoder: LoadedEncoder) -> bool:
-    """The next token, or hidden ones."""
-    return getattr(encoder.encoder, "causal", False) or masked.names(run, encoder)
+    """The next token of a text, or hidden ones."""
+    causal = getattr(encoder.encoder, "causal", False)
+    return encoder.modality.name == "text" and (causal or masked.names(run, encoder))
 
 
 def evaluate_task(
@@ -108,9 +109,10 @@ def evaluate_task(
             raise SelfsupError(
                 "E202",
                 "this encoder does not foretell text",
-                why=f"it is {encoder.card.name}, made by {encoder.card.method or 'another method'}",
-                do="pretrain one with --method clm; or judge this one by the halves of documents "
-                "(--task documents) or with labels",
+                why=f"it is {encoder.card.name} for {encoder.modality.name}, made by "
+                f"{encoder.card.method or 'another method'}",
+                do="pretrain one on text with --method clm; or judge this one by the halves of "
+                "documents (--task documents) or with labels",
             )
         source = open_source(data, follow_links=follow_links)
         documents, count = texts(source, encoder.modality, MOST)

@@ -41,6 +41,7 @@ ENCODERS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "audio": (("mel_tiny", {"depth": 4}), ("mel_tiny", {}), ("mel_small", {}), ("mel_small", {})),
     "video": (("vit_tiny", {"depth": 4}), ("vit_tiny", {}), ("vit_small", {}), ("vit_base", {})),
     "graph": (("gin", {}),) * 4,
+    "protein": (("bert_micro", {}), ("bert_mini", {}), ("bert_small", {}), ("bert_base", {})),
 }  # fmt: skip
 # A text may say left, so pictures and clips stay as they are
 OPTIONS: dict[str, dict[str, Any]] = {"image": {"mirror": False}, "video": {"mirror": False}}

@@ -8,6 +8,8 @@ import pytest
 
 import selfsup
 from selfsup.errors import SelfsupError
+from selfsup.load import Card, LoadedEncoder, rebuild
+from selfsup.modalities import find
 
 WORDS = "red green blue cat dog bird sees likes hears one two three tall small old new".split()  # noqa: SIM905
 SMALL = {"dim": 16, "heads": 2, "depth": 1}
@@ -41,6 +43,17 @@ def test_what_is_not_kept_is_measured_all_the_same(home):
     assert not list(run.path.glob("evaluation*.json"))
     with pytest.raises(SelfsupError, match="E202"):
         selfsup.evaluate(selfsup.load(run), home / "new.txt", task="perplexity")
+
+
+def test_residues_are_no_text(home):
+    modality = find("protein")()
+    card = Card("protein", "gpt_micro", 16, SMALL, modality.mean, modality.std, "clm")
+    with pytest.raises(SelfsupError, match=r"E202.*\n.*gpt_micro for protein"):
+        selfsup.evaluate(
+            LoadedEncoder(rebuild(card, modality, 0), card, modality),
+            home / "new.txt",
+            task="perplexity",
+        )
 
 
 def test_runs_of_another_window_are_compared_where_the_window_hides_nothing(home):

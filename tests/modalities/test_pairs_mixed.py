@@ -19,7 +19,9 @@ from selfsup.data.outcome import BadSample
 from selfsup.data.pairs import PairList, Part, as_pairs
 from selfsup.errors import SelfsupError
 from selfsup.evaluate import pairing, tasks, zeroshot
-from selfsup.modalities.pairs import Pairs
+from selfsup.modalities import find
+from selfsup.modalities.pairs import Pairs, _level
+from selfsup.towers import TOWERS
 
 from .test_pairs import picture, things
 
@@ -252,3 +254,8 @@ def test_what_a_part_holds_is_told_by_the_first_sample_that_has_it(tmp_path):
         modality.read(source.read(0))
     with pytest.raises(BadSample, match="there is no a"):
         Part(source, "a").read(0)
+
+
+def test_towers_of_proteins_are_those_of_earlier_runs():
+    levels = [_level(find("protein")(), tower["level"]) for tower in TOWERS.values()]
+    assert levels == [(f"bert_{size}", {}) for size in ("micro", "mini", "small", "base")]
