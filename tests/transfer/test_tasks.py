@@ -216,7 +216,9 @@ def test_ridge_is_that_of_scikit_learn():
     assert min(close) < 1e-6
 
 
-@pytest.mark.parametrize("d, missing, strength", [(5, 0.4, 2.0), (5, 0.8, 1e-4), (50, 0.4, 0.1)])
+@pytest.mark.parametrize(
+    ("d", "missing", "strength"), [(5, 0.4, 2.0), (5, 0.8, 1e-4), (50, 0.4, 0.1)]
+)
 def test_ridge_takes_of_each_column_what_is_known(d, missing, strength):
     random = np.random.default_rng(0)
     x = random.normal(size=(60, d))
@@ -270,6 +272,7 @@ def test_draws_of_equal_numbers_say_nothing_of_what_is_explained():
     found = interval(task.summary, both, 0)
     assert -10 < found.low <= found.value <= found.high <= 1
     assert np.isnan(task.summary(both[:18]))
+    assert np.isnan(interval(task.summary, both[:18], 0)[:3]).all()  # and nothing is warned of
 
 
 CARDS = {
