@@ -265,6 +265,7 @@ def test_few_test_samples_make_nothing_certain():
     assert difference(task, np.ones(5), np.zeros(5), 0).low == 1.0
 
 
+@pytest.mark.filterwarnings("error")
 def test_draws_of_equal_numbers_say_nothing_of_what_is_explained():
     task, random = Regress(3.0, 2.0), np.random.default_rng(0)
     truth = np.r_[np.zeros(18), 5.0, 9.0]
