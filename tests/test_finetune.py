@@ -297,6 +297,16 @@ def test_predictions_go_on_after_an_interruption(home, tmp_path, unproved, monke
     assert caught.value.code == "E605"
 
 
+def test_equal_test_numbers_leave_json_that_every_reader_takes(home, tmp_path, unproved):
+    taught = {"images": DIGITS[:60], "labels": FOUND.images[:60].mean((1, 2))}
+    others = {"images": DIGITS[60:70], "labels": np.full(10, 2.5)}
+    settings = {"train": "head", "controls": False, "task": "regress"}
+    found = selfsup.finetune(home / "vit", taught, tmp_path / "m", test=others, **settings)
+    assert np.isnan(found.score(PROBE))
+    told = (tmp_path / "m" / "model.json").read_text()
+    json.loads(told, parse_constant=pytest.fail)  # NaN is Python's alone
+
+
 def test_a_gain_is_over_what_is_not_pretrained():
     """A fine-tuned model that is as good as its frozen probe can be better than all controls."""
     from selfsup.finetune.result import PROBE, TUNED, conclude

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ..randomness import mix
@@ -16,7 +16,7 @@ from .linear import Scale, scale_of
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 6))
 FOLDS = 3
-ROUNDS, CLOSE = 50, 1e-6
+ROUNDS, CLOSE, TINY = 50, 1e-9, 1e-300  # of conjugate gradients
 
 
 def solutions(
@@ -24,23 +24,52 @@ def solutions(
 ) -> Iterator[tuple[Float[Tensor, "d k"], Float[Tensor, " k"]]]:
     """Weight and bias at each strength for centred features, all from one decomposition.
 
-    What is not known of y (NaN) is taken to be what the fit says of it, until that stays: then it
-    has no part in the fit.
+    What is not known of y (NaN) has no part in the fit.
     """
     eigenvalues, axes = torch.linalg.eigh(x.T @ x)
-    known = y.isfinite()
-    gaps = not bool(known.all())
-    y = torch.where(known, y, y.nanmean(0).nan_to_num()) if gaps else y
+    eigenvalues, known = eigenvalues.clamp(min=0), y.isfinite()
+    if known.all():
+        bias = y.mean(0)
+        inner = axes.T @ (x.T @ (y - bias))
+        for strength in strengths:
+            yield axes @ (inner / (eigenvalues + strength)[:, None]), bias
+        return
+    one = torch.ones_like(x[:, :1])
+    z, y = torch.cat([x @ axes, one], 1), torch.where(known, y, 0)
+    penalty = torch.ones_like(z[0])
+    penalty[-1] = 0  # of the bias
+    curvature, found = torch.cat([eigenvalues, one.sum(0)]), z.new_zeros(z.shape[1], y.shape[1])
     for strength in strengths:
-        for _ in range(ROUNDS if gaps else 1):
-            bias = y.mean(0)
-            inner = axes.T @ (x.T @ (y - bias))
-            weight = axes @ (inner / (eigenvalues.clamp(min=0) + strength)[:, None])
-            if gaps:
-                before, y = y, torch.where(known, y, x @ weight + bias)
-                if (y - before).abs().max() < CLOSE:
-                    break
-        yield weight, bias
+        found = _known_alone(z, y, known, strength * penalty, curvature, found)
+        yield axes @ found[:-1], found[-1]
+
+
+def _known_alone(
+    z: Float[Tensor, "n d"],
+    y: Float[Tensor, "n k"],
+    known: Bool[Tensor, "n k"],
+    penalty: Float[Tensor, " d"],
+    curvature: Float[Tensor, " d"],
+    found: Float[Tensor, "d k"],
+) -> Float[Tensor, "d k"]:
+    """Ridge regression of each column on its known rows, by conjugate gradients from `found` on.
+
+    They are conditioned by `curvature`, z.T @ z, which is diagonal: without gaps one step is all.
+    """
+    whole = (curvature + penalty)[:, None]
+    away = z.T @ (y - known * (z @ found)) - penalty[:, None] * found
+    along, before = torch.zeros_like(found), y.new_ones(y.shape[1])
+    enough = CLOSE**2 * ((z.T @ y).square() / whole).sum(0)
+    for _ in range(ROUNDS):
+        size = (away.square() / whole).sum(0)
+        if (size <= enough).all():
+            break
+        along = away / whole + size / before * along
+        change = z.T @ (known * (z @ along)) + penalty[:, None] * along
+        step = size / (along * change).sum(0).clamp(min=TINY)
+        found, away = found + step * along, away - step * change
+        before = size.clamp(min=TINY)
+    return found
 
 
 def ridge(

@@ -26,7 +26,7 @@ from ..errors import SelfsupError
 from ..export import MODEL, compare, manifest, pictures, place
 from ..inference import Bad, decoded
 from ..load import CARD, LARGEST_CARD, WEIGHTS, Card, LoadedEncoder, fill, modality_of
-from ..logs import replace
+from ..logs import replace, spell
 from . import core
 from .find import task_class
 from .tasks import Network, Task
@@ -118,7 +118,7 @@ def save(
         write_tensors(folder / WEIGHTS, network.encoder.state_dict())
         write_tensors(folder / HEAD, network.head.state_dict())
         for name, value in ((CARD, encoder.card.to_json()), (MODEL, told)):
-            replace(folder / name, (json.dumps(value, indent=1) + "\n").encode())
+            replace(folder / name, (json.dumps(spell(value), indent=1) + "\n").encode())
         for name, content in shown.items():
             replace(folder / name, content)
         manifest(folder, (WEIGHTS, CARD, HEAD, MODEL))

@@ -216,18 +216,21 @@ def test_ridge_is_that_of_scikit_learn():
     assert min(close) < 1e-6
 
 
-def test_ridge_takes_of_each_column_what_is_known():
+@pytest.mark.parametrize(
+    ("d", "missing", "strength"), [(5, 0.4, 2.0), (5, 0.8, 1e-4), (50, 0.4, 0.1)]
+)
+def test_ridge_takes_of_each_column_what_is_known(d, missing, strength):
     random = np.random.default_rng(0)
-    x = random.normal(size=(60, 5))
-    y = x @ random.normal(size=(5, 3)) + random.normal(size=(60, 3))
-    y[random.random((60, 3)) < 0.4] = np.nan  # few rows are whole
+    x = random.normal(size=(60, d))
+    y = x @ random.normal(size=(d, 3)) + random.normal(size=(60, 3))
+    y[random.random((60, 3)) < missing] = np.nan  # few rows are whole
     y[:, 2] = np.nan  # nothing is known of it
     centred = torch.from_numpy(x - x.mean(0))
-    (found,) = solutions(centred, torch.from_numpy(y), (2.0,))
+    (found,) = solutions(centred, torch.from_numpy(y), (strength,))
     weight, bias = (part.numpy() for part in found)
     for k in range(2):
         known = np.isfinite(y[:, k])
-        true = Ridge(alpha=2.0).fit(centred[known], y[known, k])
+        true = Ridge(alpha=strength).fit(centred[known], y[known, k])
         np.testing.assert_allclose(weight[:, k], true.coef_, atol=1e-4)
         np.testing.assert_allclose(bias[k], true.intercept_, atol=1e-4)
     assert not weight[:, 2].any() and bias[2] == 0
@@ -262,6 +265,7 @@ def test_few_test_samples_make_nothing_certain():
     assert difference(task, np.ones(5), np.zeros(5), 0).low == 1.0
 
 
+@pytest.mark.filterwarnings("error")
 def test_draws_of_equal_numbers_say_nothing_of_what_is_explained():
     task, random = Regress(3.0, 2.0), np.random.default_rng(0)
     truth = np.r_[np.zeros(18), 5.0, 9.0]
@@ -269,6 +273,7 @@ def test_draws_of_equal_numbers_say_nothing_of_what_is_explained():
     found = interval(task.summary, both, 0)
     assert -10 < found.low <= found.value <= found.high <= 1
     assert np.isnan(task.summary(both[:18]))
+    assert np.isnan(interval(task.summary, both[:18], 0)[:3]).all()  # and nothing is warned of
 
 
 CARDS = {
