@@ -245,7 +245,7 @@ def test_every_kind_of_data_is_in_the_contract():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_run_in_the_cases_above_and_refuse_elsewhere_with_a_reason(name):
-    """Of waves and of convolutions over tokens few methods have cases: the others run once there."""
+    """Of waves and of convolutions over tokens few have cases: the others run once there."""
     for modality, kinds in BUILT.items():
         lack(name.lower(), modality)
         for kind in kinds:
