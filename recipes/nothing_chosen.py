@@ -28,7 +28,7 @@ neighbours an atom has 0.009 (docs/LOG.md).
 ESC-50, SimCLR, ten minutes, 54,144 and 65,792 sounds seen (two seeds), the five published folds:
 46.0 and 48.7 %, untrained 31.5 and 32.2, MFCC statistics 47.9 and 47.5; with five labels a class
 the second has 33.0, 21.2 and 30.3 (gain 0.6 to 4.6): it helps where labels are few with one seed of
-two. The loss was still falling; judging took ten minutes, on one thread (since then on both).
+two. The loss was still falling; judging took ten minutes beside other programs.
 Fights, SimCLR on 64 tokens, ten minutes (11 in all), 129 and 113 passes over 300 clips (two seeds):
 with ten labels a class 64.8 and 61.5 %, untrained 55.4 and 54.1, pixels, motion + PCA 53.0 and 53.5
 (gain 0.9 to 17.8, 0.9 to 13.9); with five 62.9 and 59.8, 55.7 and 53.8, 54.2 and 52.5; with all
