@@ -107,13 +107,10 @@ def evaluate_task(
             for of, several in features.items():
                 for x in several:
                     console.progress(f"evaluate: linear probes, {of}")
-
-                    def probed(k: int, x: Tensor = x) -> list[float]:
-                        both = x[~tests[k]], x[tests[k]]
-                        return _accuracies(both, y, tests[k], counts, seed, k, own)
-
-                    small = x.numel() <= linear.SMALL
-                    found.setdefault(of, []).append(linear.beside(probed, len(tests), small))
+                    found.setdefault(of, []).append([
+                        _accuracies((x[~test], x[test]), y, test, counts, seed, k, own)
+                        for k, test in enumerate(tests)
+                    ])  # fmt: skip
             name, values = encoder.modality.baseline_name, []
             for k, test in enumerate(tests):
                 console.progress(f"evaluate: linear probes, {name}, fold {k + 1}")

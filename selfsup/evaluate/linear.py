@@ -5,10 +5,9 @@ strength of the L2 penalty is chosen on a part of the *training* labels, and the
 (convex), so that two encoders are compared and not two training runs.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,18 +73,6 @@ def one_thread(small: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def beside(work: Callable[[int], Any], count: int, small: bool) -> list[Any]:
-    """`work` of 0, 1 ...: small problems beside each other on a thread each, large ones in turn."""
-    if not small:
-        return [work(i) for i in range(count)]
-    usual = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(usual) as threads:
-            return list(threads.map(work, range(count)))
-    finally:
-        torch.set_num_threads(usual)  # what they set for themselves later threads begin with
 
 
 class Path:

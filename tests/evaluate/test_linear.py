@@ -165,17 +165,3 @@ def test_the_strength_is_that_for_recordings_which_did_not_teach():
     scale = linear.scale_of(x)
     assert linear.choose(scale(x), y, 2, linear.held_out(y))[1] == 1
     assert linear.choose(scale(x), y, 2, linear.held_out(y, 0, groups))[1] < 0.8
-
-
-def test_small_problems_beside_each_other_are_what_they_are_in_turn():
-    x, y = torch.randn(90, 6, generator=torch.Generator().manual_seed(0)), torch.arange(90) % 3
-
-    def weight(i: int) -> torch.Tensor:
-        return linear.fit(x[i:], y[i:], 3, 0.1).weight
-
-    threads = torch.get_num_threads()
-    beside, in_turn = (linear.beside(weight, 5, small) for small in (True, False))
-    assert all(torch.equal(a, b) for a, b in zip(beside, in_turn, strict=True))
-    with pytest.raises(IndexError):
-        linear.beside([0, 1].__getitem__, 3, True)
-    assert torch.get_num_threads() == threads
